@@ -1,0 +1,1 @@
+"""One dispatcher per application: queues, limits, lanes, and the actor around them."""

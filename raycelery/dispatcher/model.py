@@ -1,0 +1,145 @@
+"""The words the brain and its shell speak: messages, lanes, decisions, policy.
+
+Plain data only: no Ray, no clock, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+#: Why a message is handed to an executor for Celery's bookkeeping instead of being run.
+#:
+#: ``revoked``        revoked before it began
+#: ``terminated``     revoked with ``terminate=True`` while it ran
+#: ``timeout``        its hard time limit passed
+#: ``lost``           the executor running it died (Celery's ``WorkerLostError``)
+#: ``undeliverable``  it can never run: too many deliveries, no node large enough, no executor starts
+Verdict = Literal["revoked", "terminated", "timeout", "lost", "undeliverable"]
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """One Celery message on its way to an executor.
+
+    ``id`` is Celery's task id and is not unique: a retry carries the id of the run it
+    follows. ``seq`` is the brain's own number, unique, ascending in order of submission.
+    ``priority`` is a sort key: lower runs first. Times are seconds since the epoch.
+    """
+
+    id: str
+    task: str
+    queue: str
+    lane: str
+    payload: Any = None
+    priority: int = 0
+    eta: float | None = None
+    time_limit: float | None = None
+    stamps: Mapping[str, Any] | None = None
+    seq: int = 0
+    deliveries: int = 0
+    verdict: Verdict | None = None
+    reason: str = ""
+    submitted: float = 0.0
+    assigned: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """The executors that share a resource request, a runtime environment and an application.
+
+    Queues feed lanes: executors of one lane serve every queue whose messages ask for the same
+    thing, so a queue that falls idle costs nothing to its neighbours.
+
+    ``request`` is in Ray's units (``CPU``, ``GPU``, ``memory`` in bytes, custom names).
+    ``one_shot`` executors run a single message and end (``executor="function"``).
+    """
+
+    key: str
+    request: Mapping[str, float]
+    app: str = ""
+    env: str = ""
+    one_shot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What may be tuned about the brain's decisions; times in seconds."""
+
+    #: Most messages handed to one executor at once, and how long such a batch should take.
+    max_batch: int = 64
+    batch_seconds: float = 0.02
+    #: A task is known to be short once this many runs were seen and their mean is below ``batch_seconds``.
+    batch_samples: int = 16
+    #: Messages behind one that has run this long are called back and given to another executor.
+    recall_after: float = 0.2
+    #: An executor with nothing to do ends after this long even when nobody needs its CPUs.
+    idle_seconds: float = 60.0
+    #: A lane holds its executors at least this long before a starved lane may take them (a start costs ~0.5 s).
+    slice_seconds: float = 2.0
+    #: Most executors of the application, idle ones included.
+    max_executors: int = 1000
+    #: Executors requested beyond what fits now, so that a Ray autoscaler sees the demand.
+    demand_ahead: int = 1
+    #: How long a message may wait for a node that could hold its request before it is undeliverable.
+    infeasible_seconds: float = 10.0
+    #: A message whose executors keep dying is undeliverable after this many deliveries.
+    max_deliveries: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Hand these messages to this executor, which runs them in order."""
+
+    executor: int
+    messages: list[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start an executor of ``lane``, on ``node`` if one is named.
+
+    ``borrowed``: its CPUs are on loan from an executor that waits for its subtasks, so it must be
+    started without asking Ray for CPUs, on exactly that node.
+    """
+
+    executor: int
+    lane: Lane
+    node: str | None = None
+    borrowed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Ask an idle executor to end."""
+
+    executor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End an executor at once, with what it is running."""
+
+    executor: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Ask an executor to give back the messages it has not begun."""
+
+    executor: int
+
+
+Decision = Assign | Start | Stop | Kill | Recall
+
+
+@dataclass(slots=True)
+class Stats:
+    """What an observer may ask for at any time; counts, not copies."""
+
+    waiting: dict[str, int] = field(default_factory=dict)
+    scheduled: int = 0
+    running: int = 0
+    executors: dict[str, int] = field(default_factory=dict)
