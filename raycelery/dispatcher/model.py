@@ -16,7 +16,8 @@ from typing import Any, Literal
 #: ``timeout``        its hard time limit passed
 #: ``lost``           the executor running it died (Celery's ``WorkerLostError``)
 #: ``undeliverable``  it can never run: too many deliveries, no node large enough, no executor starts
-Verdict = Literal["revoked", "terminated", "timeout", "lost", "undeliverable"]
+#: ``chord``          not a task's message: all parts of a chord are there, its body is to be called
+Verdict = Literal["revoked", "terminated", "timeout", "lost", "undeliverable", "chord"]
 
 
 @dataclass(slots=True, eq=False)

@@ -1,0 +1,163 @@
+"""``raycelery.Celery``: Celery's application class, with messages that go to Ray."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import celery
+from kombu.utils.objects import cached_property
+
+from raycelery.app.settings import DEFAULTS, check_options, check_settings
+
+logger = logging.getLogger(__name__)
+
+_OURS = ("raycelery", "celery", "kombu", "contextlib", "functools")
+
+
+def _calling_module() -> str | None:
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name.partition(".")[0] not in _OURS or name.startswith("raycelery.contrib"):
+            return str(name)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+class Celery(celery.Celery):  # type: ignore[misc]
+    """A Celery application whose tasks run on Ray.
+
+    Takes what ``celery.Celery`` takes and does what it does; see
+    https://docs.celeryq.dev/en/stable/reference/celery.html#celery.Celery. With ``ray_mode="direct"`` (the default)
+    ``broker`` and ``backend`` may stay in the code and are not contacted. Tasks may say what they need of Ray:
+    ``@app.task(num_cpus=2, num_gpus=0, memory=2e9, resources={}, runtime_env={}, max_concurrency=8, executor="actor")``
+    (amounts as in https://docs.ray.io/en/latest/ray-core/scheduling/resources.html, ``memory`` in bytes).
+
+    Raises:
+        OptionError: a ``ray_*`` setting or a task option is unknown or malformed.
+    """
+
+    amqp_cls = "raycelery.app.producer:RayAMQP"
+    control_cls = "raycelery.control.remote:Control"
+
+    def __init__(self, main: str | None = None, *args: Any, **kwargs: Any) -> None:
+        #: The module that made this application: where executors look for it first.
+        self.home = _calling_module()
+        #: How each decorated task was made, by name; executors make it again where no import does.
+        self.recipes: dict[str, tuple[Any, dict[str, Any]]] = {}
+        self._said = False
+        self._lazy = threading.RLock()
+        check_settings({key: value for key, value in kwargs.items() if key.startswith("ray_")})
+        super().__init__(main, *args, **kwargs)
+
+    def on_init(self) -> None:
+        """Add the ``ray_*`` settings' defaults to Celery's; called by Celery."""
+        self.add_defaults(lambda: DEFAULTS)
+        self.on_after_configure.connect(self._check_configuration, weak=False)
+
+    def _check_configuration(self, sender: Any = None, source: Any = None, **_: Any) -> None:
+        conf = source
+        known = {}
+        for layer in conf.maps[:-1]:
+            if layer is not DEFAULTS:
+                keys = layer.keys() if isinstance(layer, Mapping) else ()
+                known.update({key: layer[key] for key in keys if "ray_" in str(key).lower()})
+        prefix = f"{self.namespace.lower()}_" if self.namespace else ""
+        check_settings({str(key).lower().removeprefix(prefix): value for key, value in known.items()})
+
+    # -- direct mode --------------------------------------------------------------------------------------------
+
+    @property
+    def direct(self) -> bool:
+        """Whether messages go to the dispatcher rather than to a broker."""
+        return bool(self.conf.ray_mode == "direct")
+
+    @cached_property
+    def session(self) -> Any:
+        """This process's :class:`raycelery.session.Session` with the application's dispatcher; connects when needed."""
+        from raycelery import session
+
+        self._announce()
+        return session.of(self)
+
+    @property
+    def client(self) -> Any:
+        """The connection to the dispatcher."""
+        return self.session.client
+
+    @property
+    def producer(self) -> Any:
+        """What Celery publishes with in direct mode."""
+        found = self.__dict__.get("_ray_producer")
+        if found is None:
+            from raycelery.app.producer import RayProducer
+
+            with self._lazy:
+                found = self.__dict__.setdefault("_ray_producer", RayProducer(self))
+        return found
+
+    @property
+    def app_key(self) -> str:
+        """Identifies this application's definition to the dispatcher."""
+        return str(self.producer.spec().key)
+
+    def _announce(self) -> None:
+        if not self._said:
+            self._said = True
+            urls = [str(u) for u in (self.conf.broker_url, self.conf.result_backend) if u]
+            replaced = [u.split("://")[0] for u in urls if not u.startswith("ray://")]
+            if replaced:
+                logger.info(
+                    "%s runs on Ray: its %s URLs are not used (ray_mode='bridge' keeps the broker)",
+                    self.main or "the application",
+                    " and ".join(replaced),
+                )
+
+    def _acquire_producer(self, timeout: float | None = None) -> Any:
+        found = self.__dict__.get("_ray_producer")
+        if found is not None:
+            return found
+        return self.producer if self.direct else super()._acquire_producer(timeout)
+
+    def has_chosen(self, setting: str) -> bool:
+        """Return whether the user set ``setting``, rather than leaving it at Celery's default."""
+        return any(setting in layer for layer in self.conf.maps[:-1] if layer is not DEFAULTS)
+
+    def _get_backend(self) -> Any:
+        if self.direct and not self.conf.ray_keep_result_backend:
+            chosen = self.backend_cls or self.conf.result_backend
+            if chosen is None or isinstance(chosen, str):
+                if isinstance(chosen, str) and chosen.startswith("disabled"):
+                    return super()._get_backend()
+                from raycelery.backend import RayBackend
+
+                return RayBackend(app=self)
+        return super()._get_backend()
+
+    # -- tasks --------------------------------------------------------------------------------------------------
+
+    def task(self, *args: Any, **opts: Any) -> Any:
+        """Celery's decorator; a misspelt or malformed Ray option is refused here, by name."""
+        check_options(opts, "@app.task")
+        return super().task(*args, **opts)
+
+    def _task_from_fun(self, fun: Any, name: str | None = None, base: Any = None, bind: bool = False, **options: Any) -> Any:
+        check_options(options, f"task {name or fun.__name__!r}")
+        full = name or self.gen_task_name(fun.__name__, fun.__module__)
+        if full in self._tasks and fun.__module__ == "__main__" and full in self.recipes:
+            # A notebook cell that was run again means its new code.
+            if self.recipes[full][0] is not fun:
+                del self._tasks[full]
+                self.producer.forget_task(full)
+        if full not in self._tasks:
+            self.recipes[full] = (fun, {"name": full, "base": base, "bind": bind, **options})
+        return super()._task_from_fun(fun, name=name, base=base, bind=bind, **options)
+
+    @cached_property
+    def AsyncResult(self) -> Any:
+        """Celery's ``AsyncResult``, which may also be awaited."""
+        return self.subclass_with_self("raycelery.awaitable:AsyncResult")

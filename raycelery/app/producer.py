@@ -1,0 +1,319 @@
+"""The producer's side of direct mode: what Celery publishes becomes a submission to the dispatcher.
+
+Celery's own ``AMQP.send_task_message`` stays in charge of options, routing and signals; in place of a kombu producer it
+gets :class:`RayProducer`, whose ``publish`` puts the message into the client's buffer.
+Follows https://docs.celeryq.dev/en/stable/internals/protocol.html (version 2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from celery.app.amqp import AMQP
+from celery.utils.time import maybe_iso8601, maybe_make_aware, rate
+from kombu.serialization import dumps as kombu_dumps
+from kombu.compression import compress
+
+from raycelery import session, values
+from raycelery.app import spec
+from raycelery.app.settings import TASK_OPTIONS, check_options
+from raycelery.dispatcher.model import Lane
+from raycelery.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from raycelery.app.application import Celery
+
+
+class _Transport:
+    driver_type = "ray"
+    driver_name = "ray"
+
+
+class RayConnection:
+    """Stands where Celery expects the producer's broker connection; there is nothing to connect."""
+
+    transport = _Transport()
+    connection: RayConnection
+
+    def __init__(self) -> None:
+        self.connection = self
+
+    @contextlib.contextmanager
+    def _reraise_as_library_errors(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        yield
+
+    def as_uri(self, *args: Any, **kwargs: Any) -> str:
+        """Return ``ray://``."""
+        return "ray://"
+
+
+class _Task:
+    """What publishing needs to know of one task in one queue, worked out once."""
+
+    __slots__ = ("awaited", "code", "definitions", "hard_limit", "lane", "module")
+
+    def __init__(self, lane: str, definitions: list[tuple[Any, tuple[Any, ...]]]) -> None:
+        self.lane = lane
+        self.definitions = definitions
+        self.module: str | None = None
+        self.code: tuple[str, bool] | None = None
+        self.hard_limit: float | None = None
+        self.awaited = True
+
+
+class RayProducer:
+    """Publishes Celery messages to the dispatcher.
+
+    Arguments:
+        app: the application whose messages these are.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+        self.connection = RayConnection()
+        self.channel = self.connection
+        self._tasks: dict[tuple[str, str], _Task] = {}
+        self._codes: dict[int, tuple[Any, str, bytes]] = {}
+        self._spec: spec.AppSpec | None = None
+        self._inline = int(app.conf.ray_inline_bytes)
+        self._low_first = str(app.conf.broker_url or "").startswith(("redis", "sentinel"))
+        self._chosen_serializer = app.has_chosen("task_serializer")
+
+    # Celery uses producers as context managers and releases them to their pool.
+    def __enter__(self) -> RayProducer:
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        return None
+
+    def release(self) -> None:
+        """Do nothing: one producer serves all threads."""
+
+    def revive(self, channel: Any) -> None:
+        """Do nothing: the client reconnects by itself."""
+
+    def publish(
+        self,
+        body: Any,
+        routing_key: str = "",
+        exchange: Any = "",
+        headers: dict[str, Any] | None = None,
+        serializer: str | None = None,
+        compression: str | None = None,
+        declare: Any = None,
+        priority: int | None = None,
+        retry: bool = False,
+        retry_policy: Any = None,
+        delivery_mode: Any = None,
+        expiration: Any = None,
+        timeout: Any = None,
+        confirm_timeout: Any = None,
+        **properties: Any,
+    ) -> None:
+        """Hand one message to the dispatcher; the arguments are those of ``kombu.Producer.publish``.
+
+        Raises:
+            ArgumentError: an argument cannot be pickled.
+            OptionError: a per-call option is malformed or misspelt.
+            QueueFull: the queue stayed full for ``ray_submit_timeout`` seconds.
+            DispatcherUnreachable: there is no dispatcher to hand it to.
+        """
+        headers = headers or {}
+        name = headers["task"]
+        queue = declare[0].name if declare else routing_key
+        overrides = {key: properties.pop(key) for key in TASK_OPTIONS if key in properties}
+        if len(properties) > 2:
+            check_options({k: v for k, v in properties.items() if k not in ("correlation_id", "reply_to")}, f"a call of {name!r}")
+        if overrides:
+            check_options(overrides, f"a call of {name!r}")
+            info = self._describe(name, queue, overrides)
+        else:
+            found = self._tasks.get((name, queue))
+            info = found if found is not None else self._describe(name, queue, None)
+
+        client = self.app.client
+        for key, definition in info.definitions:
+            client.define(key, lambda definition=definition: definition)  # type: ignore[misc]
+        content_type, content_encoding, keys = None, None, ()
+        if self._chosen_serializer or serializer not in (None, self.app.conf.task_serializer):
+            content_type, content_encoding, data = kombu_dumps(body, serializer)
+            if compression:
+                data, headers["compression"] = compress(data, compression)
+        else:
+            try:
+                data, keys = values.dumps_body(*body, self._inline)
+            except ArgumentError as exc:
+                raise ArgumentError(
+                    f"an argument of {name!r} {exc}; pass plain data, or a path or key from which the task can load it"
+                ) from exc
+        delivery = (exchange if isinstance(exchange, str) else getattr(exchange, "name", ""), routing_key, priority)
+        payload = pickle.dumps(
+            (headers, data, content_type, content_encoding, delivery, properties, info.module, info.code), 5
+        )
+        limits = headers.get("timelimit")
+        eta = headers.get("eta")
+        client.submit(
+            (
+                headers["id"],
+                name,
+                queue,
+                info.lane,
+                payload,
+                self._priority(priority),
+                self._epoch(eta) if eta else None,
+                (limits[0] if limits else None) or info.hard_limit,
+                headers.get("stamps") or None,
+                keys,
+                info.code[0] if info.code else None,
+            ),
+            len(payload),
+            awaited=not headers.get("ignore_result"),
+        )
+
+    def _priority(self, priority: int | None) -> int:
+        # Redis, as Celery uses it, serves 0 first; AMQP brokers serve the highest number first.
+        if priority is None:
+            return 0
+        return int(priority) if self._low_first else -int(priority)
+
+    def _epoch(self, eta: str) -> float:
+        return float(maybe_make_aware(maybe_iso8601(eta), self.app.timezone).timestamp())
+
+    def spec(self) -> spec.AppSpec:
+        """Return the description by which executors load the application."""
+        if self._spec is None:
+            self.app.finalize(auto=True)
+            self._spec = spec.spec_of(self.app, self.app.home, session.dispatcher_name(self.app))
+        return self._spec
+
+    def adopt(self, app_spec: spec.AppSpec) -> None:
+        """Publish under the description that this executor was given, so that subtasks share its lanes.
+
+        Arguments:
+            app_spec: the description.
+        """
+        self._spec = app_spec
+
+    def adopt_code(self, task: Any, key: str, code: bytes) -> None:
+        """Publish ``task`` with the code that this executor was given for it."""
+        self._codes[id(task)] = (task, key, code)
+
+    def app_definition(self) -> tuple[Any, tuple[Any, ...]]:
+        """Return the definition of the application, for :meth:`Client.define`."""
+        app_spec = self.spec()
+        return ("app", app_spec.key), ("app", app_spec.key, pickle.dumps(app_spec))
+
+    def _describe(self, name: str, queue: str, overrides: Mapping[str, Any] | None) -> _Task:
+        app = self.app
+        app_spec = self.spec()
+        task = app._tasks.get(name)
+        options = self._options(task, queue, overrides)
+        lane = _lane(options, app_spec.key)
+        definitions: list[tuple[Any, tuple[Any, ...]]] = [
+            self.app_definition(),
+            (("lane", lane.key), ("lane", lane)),
+        ]
+        for limit, maximum in self._limits(task, name, queue):
+            definitions.append((("limit", limit, maximum), ("limit", limit, maximum)))
+        per_second = rate(task.rate_limit) if task is not None and task.rate_limit else None
+        if per_second:
+            definitions.append((("rate", name, per_second), ("rate", name, per_second)))
+        info = _Task(lane.key, definitions)
+        if task is not None:
+            info.hard_limit = task.time_limit
+            module = task.__module__
+            info.module = None if module in ("__main__", None) else module
+            if spec.needs_value(task, app_spec.value is not None):
+                key, code = self._code(task)
+                info.code = (key, spec.by_import_first(task))
+                definitions.append((("code", key), ("code", key, code)))
+        if overrides is None:
+            self._tasks[name, queue] = info
+        return info
+
+    def _code(self, task: Any) -> tuple[str, bytes]:
+        known = self._codes.get(id(task))
+        if known is None or known[0] is not task:
+            code = spec.code_of(task, self.app.recipes.get(task.name))
+            known = (task, hashlib.sha256(code).hexdigest()[:16], code)
+            self._codes[id(task)] = known
+        return known[1], known[2]
+
+    def _options(self, task: Any, queue: str, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+        conf = self.app.conf
+        options: dict[str, Any] = {"num_cpus": conf.ray_num_cpus, "runtime_env": conf.ray_runtime_env}
+        options.update(conf.ray_queues.get(queue) or {})
+        own = {key: getattr(task, key) for key in TASK_OPTIONS if getattr(task, key, None) is not None}
+        if own:
+            check_options(own, f"task {task.name!r}")
+        options.update(own)
+        options.update({key: value for key, value in (overrides or {}).items() if value is not None})
+        return options
+
+    def _limits(self, task: Any, name: str, queue: str) -> list[tuple[str, int]]:
+        conf = self.app.conf
+        limits = []
+        if conf.worker_concurrency:
+            limits.append(("app", int(conf.worker_concurrency)))
+        of_queue = (conf.ray_queues.get(queue) or {}).get("max_concurrency")
+        if of_queue:
+            limits.append((f"queue:{queue}", int(of_queue)))
+        of_task = getattr(task, "max_concurrency", None)
+        if of_task:
+            limits.append((f"task:{name}", int(of_task)))
+        return limits
+
+    def forget_task(self, name: str) -> None:
+        """Work out anew what publishing needs to know of a task: it was redefined."""
+        for key in [key for key in self._tasks if key[0] == name]:
+            del self._tasks[key]
+
+
+def _lane(options: Mapping[str, Any], app_key: str) -> Lane:
+    request: dict[str, float] = {"CPU": float(options.get("num_cpus") or 0)}
+    if options.get("num_gpus"):
+        request["GPU"] = float(options["num_gpus"])
+    if options.get("memory"):
+        request["memory"] = float(options["memory"])
+    request.update({key: float(value) for key, value in (options.get("resources") or {}).items() if value})
+    env = options.get("runtime_env")
+    env_text = json.dumps(dict(env), sort_keys=True) if env else ""
+    one_shot = options.get("executor") == "function"
+    text = json.dumps([sorted(request.items()), env_text, one_shot, app_key])
+    return Lane(
+        key=hashlib.sha256(text.encode()).hexdigest()[:16],
+        request={key: value for key, value in request.items() if value},
+        app=app_key,
+        env=env_text,
+        one_shot=one_shot,
+    )
+
+
+class _Pool:
+    """Stands where Celery expects a pool of producers."""
+
+    def __init__(self, producer: RayProducer) -> None:
+        self._producer = producer
+        self.connections = producer.connection
+
+    def acquire(self, *args: Any, **kwargs: Any) -> RayProducer:
+        return self._producer
+
+    def force_close_all(self) -> None:
+        return None
+
+
+class RayAMQP(AMQP):  # type: ignore[misc]
+    """Celery's AMQP with the dispatcher in place of a broker; Celery's own in bridge mode."""
+
+    @property
+    def producer_pool(self) -> Any:
+        """The pool that Celery takes producers from."""
+        if not self.app.direct:
+            return AMQP.producer_pool.fget(self)
+        return _Pool(self.app.producer)

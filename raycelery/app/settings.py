@@ -1,0 +1,183 @@
+"""The ``ray_*`` settings and the per-task options: their defaults, and the check that refuses a wrong one by name."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from raycelery.errors import OptionError
+
+#: Every setting with its default. Written like any Celery setting (``app.conf.ray_address``, ``CELERY_RAY_ADDRESS``...).
+DEFAULTS: dict[str, Any] = {
+    # "direct": no broker, messages go to the dispatcher; "bridge": a real broker is kept.
+    "ray_mode": "direct",
+    # Address of a Ray cluster ("auto", "host:6379"); None: $RAY_ADDRESS, else a Ray inside this process.
+    "ray_address": None,
+    # More arguments for ``ray.init``.
+    "ray_init": {},
+    # Name of the application's dispatcher; None: the app's main name.
+    "ray_app_name": None,
+    # True: results stay in ``result_backend``; False: they are kept by the dispatcher.
+    "ray_keep_result_backend": False,
+    # Defaults per queue: {"forecasts": {"num_cpus": 2, "max_concurrency": 8}}.
+    "ray_queues": {},
+    # CPUs of a task that says nothing, and its runtime environment.
+    "ray_num_cpus": 1,
+    "ray_runtime_env": None,
+    # Messages that may wait; past it apply_async blocks, for this many seconds (None: as long as it takes).
+    "ray_max_pending": 1_000_000,
+    "ray_submit_timeout": None,
+    # Deliveries of a message whose executors die, before it fails.
+    "ray_max_deliveries": 3,
+    # Executors at most, and the seconds after which an idle one ends.
+    "ray_max_executors": 1000,
+    "ray_idle_seconds": 60.0,
+    # Seconds a message may wait for a node that could ever hold its request.
+    "ray_infeasible_seconds": 10.0,
+    # Arguments and results from this many bytes on go to Ray's object store.
+    "ray_inline_bytes": 100_000,
+    # Bytes of results that the dispatcher keeps in memory; past it the oldest are forgotten.
+    "ray_max_result_bytes": 2_000_000_000,
+    # Level of the executors' logs; Celery's own line per task needs "DEBUG".
+    "ray_log_level": "INFO",
+}
+
+_RESOURCES = ("num_cpus", "num_gpus", "memory")
+
+
+def _amount(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or value != value:
+        unit = "bytes" if name == "memory" else "a number such as 2 or 0.5"
+        raise OptionError(f"{name}={value!r} is not an amount: give {unit}, zero or more")
+
+
+def _resources(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise OptionError(f"{name}={value!r} must be a mapping of resource names to amounts")
+    for key, amount in value.items():
+        if key in ("CPU", "GPU", "memory"):
+            raise OptionError(f"{name} may not name {key!r}: use num_cpus, num_gpus or memory")
+        _amount(f"{name}[{key!r}]", amount)
+
+
+def _runtime_env(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        raise OptionError(f"{name}={value!r} must be a mapping as Ray's runtime_env takes it")
+    try:
+        json.dumps(dict(value))
+    except TypeError as exc:
+        raise OptionError(f"{name} must be plain JSON data: {exc}") from exc
+
+
+def _concurrency(name: str, value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise OptionError(f"{name}={value!r} must be a whole number of at least 1, or None for no limit")
+
+
+def _executor(name: str, value: Any) -> None:
+    if value not in ("actor", "function"):
+        raise OptionError(f"{name}={value!r} must be 'actor' or 'function'")
+
+
+#: Every per-task, per-queue and per-call option, with its check.
+TASK_OPTIONS: dict[str, Callable[[str, Any], None]] = {
+    **dict.fromkeys(_RESOURCES, _amount),
+    "resources": _resources,
+    "runtime_env": _runtime_env,
+    "max_concurrency": _concurrency,
+    "executor": _executor,
+}
+
+#: Misspellings that difflib does not find near enough.
+_ALIASES = {
+    "cpus": "num_cpus",
+    "num_cpu": "num_cpus",
+    "ncpus": "num_cpus",
+    "cpu": "num_cpus",
+    "gpus": "num_gpus",
+    "num_gpu": "num_gpus",
+    "gpu": "num_gpus",
+    "mem": "memory",
+    "concurrency": "max_concurrency",
+    "env": "runtime_env",
+}
+
+
+def check_options(options: Mapping[str, Any], where: str, *, strict: bool = False) -> None:
+    """Refuse malformed or misspelt task options.
+
+    Celery lets any name be an option of a task (it becomes an attribute), so a name is refused only where it is
+    near to one of ours, unless ``strict``.
+
+    Arguments:
+        options: option names and values, as written by the user.
+        where: what they were written on, for the error.
+        strict: refuse every name that is not ours.
+
+    Raises:
+        OptionError: naming the option and the remedy.
+    """
+    for name, value in options.items():
+        check = TASK_OPTIONS.get(name)
+        if check is not None:
+            try:
+                if value is not None:
+                    check(name, value)
+            except OptionError as exc:
+                raise OptionError(f"{where}: {exc}") from None
+            continue
+        near = _near(name, TASK_OPTIONS, cutoff=0.85)
+        if near or strict:
+            hint = f"did you mean {near!r}?" if near else f"known: {', '.join(sorted(TASK_OPTIONS))}"
+            raise OptionError(f"{where}: unknown option {name!r}; {hint}")
+
+
+def _near(name: str, known: Mapping[str, Any], cutoff: float) -> str | None:
+    if name in _ALIASES and _ALIASES[name] in known:
+        return _ALIASES[name]
+    found = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+    return found[0] if found else None
+
+
+def check_settings(names: Mapping[str, Any]) -> None:
+    """Refuse unknown or malformed ``ray_*`` settings.
+
+    Arguments:
+        names: settings as the user wrote them, in any of Celery's spellings.
+
+    Raises:
+        OptionError: naming the setting and the remedy.
+    """
+    for raw, value in names.items():
+        name = str(raw).lower()
+        if not name.startswith("ray_"):
+            continue
+        if name not in DEFAULTS:
+            near = _near(name, DEFAULTS, cutoff=0.6)
+            hint = f"did you mean {near!r}?" if near else f"known: {', '.join(DEFAULTS)}"
+            raise OptionError(f"unknown setting {name!r}; {hint}")
+        _check_setting(name, value)
+
+
+def _check_setting(name: str, value: Any) -> None:
+    if name == "ray_mode" and value not in ("direct", "bridge"):
+        raise OptionError(f"ray_mode={value!r} must be 'direct' or 'bridge'")
+    if name == "ray_queues":
+        if not isinstance(value, Mapping):
+            raise OptionError(f"ray_queues={value!r} must map queue names to task options")
+        for queue, options in value.items():
+            if not isinstance(options, Mapping):
+                raise OptionError(f"ray_queues[{queue!r}]={options!r} must be a mapping of task options")
+            check_options(options, f"ray_queues[{queue!r}]", strict=True)
+    if name == "ray_runtime_env":
+        _runtime_env(name, value)
+    if name == "ray_num_cpus":
+        _amount(name, value)
+    default = DEFAULTS[name]
+    if isinstance(default, (int, float)) and not isinstance(default, bool):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+            raise OptionError(f"{name}={value!r} must be a number, zero or more")

@@ -1,0 +1,169 @@
+"""How an executor comes by the application: by import where it has a name, by value where it has none.
+
+An app that is a module's attribute is imported. One made in ``__main__``, in a notebook cell or inside a function is
+carried by value, with its configuration, and so is each of its tasks that no import would bring.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import celery
+from celery import signals
+from celery.app.task import Task
+
+from raycelery import values
+from raycelery.errors import ArgumentError
+
+#: Environment variables that frameworks find their settings by.
+_ENVIRONMENT = ("DJANGO_", "CELERY_", "FLASK_")
+#: Signals whose receivers in ``__main__`` are carried to the executors.
+_EXECUTOR_SIGNALS = (
+    "worker_process_init",
+    "worker_process_shutdown",
+    "task_prerun",
+    "task_postrun",
+    "task_success",
+    "task_failure",
+    "task_retry",
+    "task_revoked",
+    "task_internal_error",
+    "task_unknown",
+    "before_task_publish",
+    "after_task_publish",
+    "setup_logging",
+    "after_setup_logger",
+    "after_setup_task_logger",
+)
+
+
+@dataclass(frozen=True)
+class AppSpec:
+    """Enough to rebuild an application in another process; plain data."""
+
+    name: str
+    dispatcher: str
+    module: str | None
+    attribute: str | None
+    value: bytes | None
+    imports: tuple[str, ...]
+    path: tuple[str, ...]
+    cwd: str
+    environ: tuple[tuple[str, str], ...]
+
+    @cached_property
+    def key(self) -> str:
+        """Identifies the application's definition: executors are shared only between equal ones."""
+        parts = (self.name, self.module, self.attribute, self.value, self.path, self.cwd, self.environ)
+        return hashlib.sha256(pickle.dumps(parts)).hexdigest()[:16]
+
+
+def _in_main(name: str | None) -> bool:
+    return name in (None, "__main__", "__mp_main__")
+
+
+def find_attribute(app: celery.Celery, home: str | None) -> tuple[str, str] | None:
+    """Return the module and attribute by which ``app`` can be imported, or None.
+
+    Arguments:
+        app: the application.
+        home: the module it was made in; looked at first.
+    """
+    names = [home, *{task.__module__ for task in app._tasks.values() if not task.name.startswith("celery.")}]
+    for name in list(names):
+        if name and "." in name:
+            names.append(name.rpartition(".")[0])
+    for name in names:
+        module = sys.modules.get(name) if name and not _in_main(name) else None
+        if module is None or name is None:
+            continue
+        if getattr(module, "__spec__", None) is None:
+            continue
+        for attribute, found in list(vars(module).items()):
+            if found is app:
+                return name, attribute
+    return None
+
+
+def spec_of(app: celery.Celery, home: str | None, dispatcher: str) -> AppSpec:
+    """Describe ``app`` for the executors, which are those of the dispatcher of that name.
+
+    Raises:
+        ArgumentError: it must travel by value and its configuration cannot be pickled.
+    """
+    found = find_attribute(app, home)
+    value = None
+    if found is None:
+        try:
+            value, _ = values.dumps((type(app), _reduced(app), _receivers()))
+        except ArgumentError as exc:
+            raise ArgumentError(
+                f"the application {app.main!r} is not an attribute of a module that executors could import, "
+                f"and its configuration {exc}"
+            ) from exc
+    imports = {task.__module__ for task in app._tasks.values() if not task.name.startswith("celery.")}
+    return AppSpec(
+        name=app.main or "celery",
+        dispatcher=dispatcher,
+        module=found[0] if found else None,
+        attribute=found[1] if found else None,
+        value=value,
+        imports=tuple(sorted(name for name in imports if not _in_main(name))),
+        path=tuple(os.path.abspath(entry) for entry in sys.path),
+        cwd=os.getcwd(),
+        environ=tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(_ENVIRONMENT))),
+    )
+
+
+def _reduced(app: celery.Celery) -> dict[str, Any]:
+    reduced = app.__reduce_keys__()
+    # Celery leaves out what add_defaults() brought; without it a by-value app would not be the same one.
+    known = {key: app.conf[key] for layer in app.conf.maps[:-1] for key in layer}
+    reduced["changes"] = {key: value for key, value in known.items() if not str(key).startswith("__")}
+    reduced["config_source"] = None
+    reduced["set_as_current"] = False
+    return reduced
+
+
+def _receivers() -> list[tuple[str, Any]]:
+    found = []
+    for name in _EXECUTOR_SIGNALS:
+        for receiver in getattr(signals, name)._live_receivers(None):
+            if _in_main(getattr(receiver, "__module__", "")):
+                found.append((name, receiver))
+    return found
+
+
+def needs_value(task: Task, app_by_value: bool) -> bool:
+    """Return whether no import in an executor would register ``task``."""
+    if task.name.startswith("celery."):
+        return False
+    fun = getattr(task, "_decorated_fun", None) or type(task)
+    return app_by_value or _in_main(getattr(fun, "__module__", None)) or "<locals>" in getattr(fun, "__qualname__", "")
+
+
+def by_import_first(task: Task) -> bool:
+    """Return whether an executor should try the task's module before its pickled code."""
+    fun = getattr(task, "_decorated_fun", None) or type(task)
+    return not _in_main(getattr(fun, "__module__", None)) and "<locals>" not in getattr(fun, "__qualname__", "")
+
+
+def code_of(task: Task, recipe: tuple[Any, dict[str, Any]] | None) -> bytes:
+    """Pickle the code of a task: its function and options, or its class.
+
+    Raises:
+        ArgumentError: it refers to something that cannot be pickled.
+    """
+    try:
+        return values.dumps(("function", *recipe) if recipe else ("class", type(task), {}))[0]
+    except ArgumentError as exc:
+        raise ArgumentError(
+            f"the task {task.name!r} is not importable by the executors and {exc}: move it to a module, "
+            "or make what it refers to inside the task"
+        ) from exc

@@ -1,0 +1,271 @@
+"""The result backend ``ray://``: states and results kept by the application's dispatcher, pushed to who waits.
+
+Follows ``celery.backends.base.KeyValueStoreBackend`` and, for chords, Celery's Redis backend: header results are
+gathered as they come and handed to the body without polling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from celery import states
+from celery.backends.base import KeyValueStoreBackend
+from celery.canvas import maybe_signature
+from celery.exceptions import ChordError, TimeoutError
+from celery.result import GroupResult, allow_join_result
+from celery.utils.log import get_logger
+
+from raycelery import values
+
+logger = get_logger(__name__)
+
+
+class RemoteTraceback(Exception):
+    """The traceback of a task's error as it was in its executor; the cause of the error raised at the caller."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n{self.text}"
+
+
+class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
+    """Keeps results with the dispatcher.
+
+    Results travel as Ray carries them (any picklable value) unless the app sets ``result_serializer``.
+    """
+
+    supports_native_join = True
+    supports_autoexpire = True
+    implements_incr = False
+    persistent = False
+
+    def __init__(self, app: Any, serializer: str | None = None, url: str | None = None, **kwargs: Any) -> None:
+        self._pickles = serializer is None and not app.has_chosen("result_serializer")
+        super().__init__(app, serializer="pickle" if self._pickles else serializer, url=url or "ray://", **kwargs)
+        self.thread_safe = True
+        self._inline = int(app.conf.ray_inline_bytes)
+
+    def as_uri(self, include_password: bool = False) -> str:
+        """Return ``ray://``."""
+        return "ray://"
+
+    # -- encoding -----------------------------------------------------------------------------------------------
+
+    def encode(self, data: Any) -> bytes:
+        """Encode a meta or group for the store."""
+        if self._pickles:
+            return values.dumps(data, self._inline)[0]
+        payload = super().encode(data)
+        return payload.encode() if isinstance(payload, str) else payload
+
+    def decode(self, payload: Any) -> Any:
+        """Undo :meth:`encode`."""
+        if self._pickles and payload is not None:
+            return values.loads(payload)
+        return super().decode(payload)
+
+    def _meta_of(self, payload: bytes) -> dict[str, Any]:
+        meta: dict[str, Any] = self.decode_result(payload)
+        exc = meta.get("result")
+        if meta.get("traceback") and isinstance(exc, BaseException) and exc.__cause__ is None:
+            exc.__cause__ = RemoteTraceback(str(meta["traceback"]))
+        return meta
+
+    # -- states and results -------------------------------------------------------------------------------------
+
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
+    ) -> Any:
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        meta["task_id"] = task_id
+        keys: tuple[str, ...] = ()
+        if self._pickles:
+            payload, keys = values.dumps(meta, self._inline)
+        else:
+            payload = self.encode(meta)
+        final = state in states.READY_STATES
+        client = self.app.client
+        # A final state leaves with the executor's report of its message; others are worth a frame of their own.
+        client.store(
+            ("meta", task_id, state, payload, keys, self.expires, final),
+            now=not (final and client.running),
+        )
+        return result
+
+    def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
+        found = self.app.client.call("meta", str(task_id))
+        return {"status": states.PENDING, "result": None} if found is None else self._meta_of(found[1])
+
+    def task_result_exists(self, task_id: str) -> bool:
+        """Return whether anything is stored for the task."""
+        return self.app.client.call("meta", str(task_id)) is not None
+
+    def _forget(self, task_id: str) -> None:
+        self.app.client.forget(str(task_id))
+        self.app.client.call("forget", str(task_id))
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return a value by key."""
+        found: bytes | None = self.app.client.call("get", key)
+        return found
+
+    def set(self, key: bytes, value: bytes) -> None:
+        """Keep a value by key."""
+        self.app.client.call("set", key, value, self.expires)
+
+    def delete(self, key: bytes) -> None:
+        """Drop a value by key."""
+        self.app.client.call("delete", key)
+
+    def expire(self, key: bytes, value: Any) -> None:
+        """Do nothing: the store gives each key its age when it is set."""
+
+    # -- waiting ------------------------------------------------------------------------------------------------
+
+    def wait_for(
+        self,
+        task_id: str,
+        timeout: float | None = None,
+        interval: float = 0.5,
+        no_ack: bool = True,
+        on_interval: Callable[[], Any] | None = None,
+    ) -> dict[str, Any]:
+        """Return the meta of a task once it has ended; the dispatcher pushes it, nothing is polled.
+
+        Raises:
+            celery.exceptions.TimeoutError: it had not ended after ``timeout`` seconds.
+        """
+        self._ensure_not_eager()
+        try:
+            return self._cache[task_id]
+        except KeyError:
+            pass
+        for _, meta in self.get_many([task_id], timeout=timeout, interval=interval, on_interval=on_interval):
+            return meta
+        raise TimeoutError("The operation timed out.")
+
+    def get_many(
+        self,
+        task_ids: Iterable[str],
+        timeout: float | None = None,
+        interval: float | None = 0.5,
+        no_ack: bool = True,
+        on_message: Callable[[Any], Any] | None = None,
+        on_interval: Callable[[], Any] | None = None,
+        max_iterations: int | None = None,
+        READY_STATES: frozenset[str] = states.READY_STATES,
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield ``(task id, meta)`` of each task as it ends."""
+        wanted = dict.fromkeys(str(task_id) for task_id in task_ids)
+        for task_id in list(wanted):
+            cached = self._cache.get(task_id)
+            if cached is not None and cached["status"] in READY_STATES:
+                del wanted[task_id]
+                yield task_id, cached
+        client = self.app.client
+        deadline = None if timeout is None else time.monotonic() + timeout
+        iterations = 0
+        while wanted:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0 and iterations:
+                raise TimeoutError(f"Operation timed out ({timeout})")
+            pause = left
+            if on_interval is not None or max_iterations:
+                pause = (interval or 0.5) if left is None else min(left, interval or 0.5)
+            for task_id, (_, payload) in client.wait(wanted, None if pause is None else max(0.0, pause)).items():
+                del wanted[task_id]
+                meta = self._meta_of(payload)
+                if meta["status"] == states.SUCCESS:
+                    self._cache[task_id] = meta
+                if on_message is not None:
+                    on_message(meta)
+                yield task_id, meta
+            iterations += 1
+            if max_iterations and iterations >= max_iterations:
+                return
+            if wanted and on_interval is not None:
+                on_interval()
+
+    async def wait_async(self, result: Any, timeout: float | None = None) -> Any:
+        """Wait for a result without blocking the event loop; see :class:`raycelery.awaitable.AsyncResult`."""
+        return await asyncio.to_thread(self.wait_for, result.id, timeout)
+
+    # -- chords -------------------------------------------------------------------------------------------------
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Tell the store how many parts to wait for."""
+        self.app.client.store(("size", group_id, chord_size))
+
+    def add_to_chord(self, chord_id: str, result: Any) -> None:
+        """Count one more part of a running chord."""
+        self.app.client.store(("extra", chord_id))
+
+    def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:
+        """Prepare for the parts: a header with groups in it is saved, to be joined in its own shape."""
+        header = self.app.GroupResult(*header_result_args)
+        if any(isinstance(result, GroupResult) for result in header.results):
+            self._save_group(header.id, header)
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """Hand one part to the store, which has the chord finished when it was the last."""
+        task_id, group, index = request.id, request.group, request.group_index
+        if not group or not task_id:
+            return
+        payload = self.encode([1, task_id, state, self.encode_result(result, state)])
+        callback = values.dumps(dict(request.chord), self._inline)[0]
+        client = self.app.client
+        client.store(
+            (
+                "part",
+                group,
+                task_id,
+                float("inf") if index is None else float(index),
+                payload,
+                request.chord.get("chord_size"),
+                self.chord_expires,
+                (self.app.app_key, group, callback),
+            ),
+            now=not client.running,
+        )
+
+    def finish_chord(self, group: str, callback: bytes, parts: list[bytes]) -> None:
+        """Call the body of a chord whose parts are all there; run by an executor at the dispatcher's word."""
+        body = maybe_signature(values.loads(callback), app=self.app)
+        try:
+            saved = GroupResult.restore(group, backend=self, app=self.app)
+            if saved is not None:
+                with allow_join_result():
+                    results = saved.join_native(timeout=self.app.conf.result_chord_join_timeout, propagate=True)
+            else:
+                results = [self._part(part) for part in parts]
+        except ChordError as exc:
+            logger.exception("Chord %r raised: %r", group, exc)
+            self.chord_error_from_stack(body, exc)
+            return
+        except Exception as exc:  # a header task's error, of whatever class
+            logger.exception("Chord %r raised: %r", group, exc)
+            error = ChordError(f"Join error: {exc!r}")
+            error.__cause__ = exc
+            self.chord_error_from_stack(body, error)
+            return
+        try:
+            body.delay(results)
+        except Exception as exc:  # the body cannot be called: that is the chord's failure
+            logger.exception("Chord callback for %r raised: %r", group, exc)
+            self.chord_error_from_stack(body, ChordError(f"Callback error: {exc!r}"))
+
+    def _part(self, payload: bytes) -> Any:
+        _, task_id, state, retval = self.decode(payload)
+        if state in self.EXCEPTION_STATES:
+            retval = self.exception_to_python(retval)
+        if state in states.PROPAGATE_STATES:
+            error = ChordError(f"Dependency {task_id} raised {retval!r}")
+            error.__cause__ = retval
+            raise error
+        return retval

@@ -1,0 +1,429 @@
+"""A process's connection to its dispatcher: one socket, buffered submissions, results pushed as they come.
+
+Submissions are buffered and leave when the buffer is full, about a millisecond after the first, before any wait and
+at exit. Each frame of submissions is acknowledged; past a window of unacknowledged frames ``submit`` blocks, which is
+how the dispatcher makes producers wait when its queue is full.
+
+A forked child of a connected process opens a socket of its own with the endpoint it inherited: it needs no Ray.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import socket
+import threading
+import time
+import weakref
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from raycelery import wire
+from raycelery.errors import DispatcherUnreachable, QueueFull
+
+logger = logging.getLogger(__name__)
+
+#: Messages in a frame, bytes in a frame, and seconds that a message waits for others to share its frame.
+BATCH_MESSAGES = 64
+BATCH_BYTES = 256_000
+LINGER_SECONDS = 0.001
+#: Frames of submissions that may be unacknowledged before ``submit`` blocks.
+WINDOW_FRAMES = 64
+#: Results of other submissions asked for along with an awaited one, and how many are kept unread.
+PREFETCH = 1024
+MAILBOX = 20_000
+
+_MORE: int = getattr(socket, "MSG_MORE", 0)
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+class Client:
+    """One process's side of the conversation with a dispatcher; safe to use from any thread.
+
+    Arguments:
+        find: returns the endpoint; called again when the dispatcher has moved.
+        hello: what the process says of itself, a mapping with at least ``role`` ("client" or "executor").
+        on_frame: called in the reading thread with each frame that is not for the client itself.
+        submit_timeout: seconds that a submission may be held up by a full queue before it raises; None: no limit.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[], wire.Endpoint],
+        hello: Mapping[str, Any],
+        on_frame: Callable[[tuple[Any, ...]], None] | None = None,
+        submit_timeout: float | None = None,
+    ) -> None:
+        self._find = find
+        self._hello = dict(hello)
+        self._on_frame = on_frame
+        self._submit_timeout = submit_timeout
+        self._endpoint: wire.Endpoint | None = None
+        #: Called with True when a wait begins to block, with False when it ends (executors lend their CPUs meanwhile).
+        self.on_block: Callable[[bool], None] | None = None
+        self.linger = LINGER_SECONDS
+        #: True while an executor runs a message: what is stored then leaves with the message's report.
+        self.running = False
+        #: How many submissions this process has handed over, for the notice at exit.
+        self.submitted = 0
+        self._reset()
+        _clients.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()
+        self._arrived = threading.Condition(threading.Lock())
+        self._sock: socket.socket | None = None
+        self._lost: str | None = None
+        self._sending = False
+        self._messages: list[tuple[Any, ...]] = []
+        self._bytes = 0
+        self._definitions: list[tuple[Any, ...]] = []
+        self._defined: set[Any] = set()
+        self._ops: list[tuple[Any, ...]] = []
+        self._reports: list[tuple[Any, ...]] = []
+        self._frames = itertools.count(1)
+        self._unacked: set[int] = set()
+        self._requests = itertools.count(1)
+        self._replies: dict[int, tuple[bool, Any]] = {}
+        self._mailbox: OrderedDict[str, tuple[str, Any]] = OrderedDict()
+        self._interest: Counter[str] = Counter()
+        self._recent: OrderedDict[str, None] = OrderedDict()
+        self._wake: threading.Event | None = None
+
+    # -- connection ---------------------------------------------------------------------------------------------
+
+    def ensure(self) -> None:
+        """Connect if that has not been done, or again if the connection was lost.
+
+        Raises:
+            DispatcherUnreachable: no dispatcher answers.
+        """
+        with self._lock:
+            if self._sock is not None and self._lost is None:
+                return
+            self._connect()
+
+    def _connect(self) -> None:
+        sock = None
+        if self._endpoint is not None:
+            try:
+                sock = wire.connect(self._endpoint)
+            except DispatcherUnreachable:
+                sock = None
+        if sock is None:
+            self._endpoint = self._find()
+            sock = wire.connect(self._endpoint)
+        self._sock, self._lost = sock, None
+        self._defined.clear()
+        self._unacked.clear()
+        sock.sendall(wire.pack("hello", {**self._hello, "pid": os.getpid(), "host": socket.gethostname()}))
+        threading.Thread(target=self._read, args=(sock,), name="raycelery-reader", daemon=True).start()
+
+    def close(self) -> None:
+        """Send what is buffered and disconnect."""
+        with self._lock:
+            if self._sock is None:
+                return
+            if self._lost is None:
+                self.flush()
+            sock, self._sock = self._sock, None
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError as exc:
+                logger.debug("closing the connection: %s", exc)
+            sock.close()
+
+    def _read(self, sock: socket.socket) -> None:
+        unpacker = wire.Unpacker()
+        reason = "it closed the connection"
+        while True:
+            try:
+                data = sock.recv(1 << 18)
+            except OSError as exc:
+                reason = str(exc)
+                break
+            if not data:
+                break
+            frames = unpacker.feed(data)
+            if frames:
+                self._receive(frames)
+        with self._arrived:
+            if self._sock is sock:
+                self._lost = reason
+            self._arrived.notify_all()
+        if self._sock is sock and self._on_frame is not None:
+            self._on_frame(("closed", reason))
+
+    def _receive(self, frames: Iterable[tuple[Any, ...]]) -> None:
+        others = []
+        with self._arrived:
+            for frame in frames:
+                kind = frame[0]
+                if kind == "metas":
+                    for task_id, state, payload in frame[1]:
+                        self._mailbox[task_id] = (state, payload)
+                elif kind == "ack":
+                    self._unacked.difference_update(frame[1])
+                elif kind == "reply":
+                    self._replies[frame[1]] = (frame[2], frame[3])
+                else:
+                    others.append(frame)
+            while len(self._mailbox) > MAILBOX:
+                for task_id in self._mailbox:
+                    if not self._interest[task_id]:
+                        del self._mailbox[task_id]
+                        break
+                else:
+                    break
+            self._arrived.notify_all()
+        if self._on_frame is not None:
+            for frame in others:
+                self._on_frame(frame)
+
+    def _send(self, frame: bytes, flags: int = 0) -> None:
+        self.ensure()
+        assert self._sock is not None
+        self._sending = True
+        try:
+            if flags:
+                view = memoryview(frame)
+                while view:
+                    view = view[self._sock.send(view, flags) :]
+            else:
+                self._sock.sendall(frame)
+        except OSError as exc:
+            self._lost = str(exc)
+            raise DispatcherUnreachable(f"the dispatcher went away while a message was sent ({exc})") from exc
+        finally:
+            self._sending = False
+
+    @property
+    def sending(self) -> bool:
+        """Whether a frame is half sent just now: no moment to raise an exception from a signal handler."""
+        return self._sending
+
+    # -- submissions --------------------------------------------------------------------------------------------
+
+    def define(self, key: Any, definition: Callable[[], tuple[Any, ...]]) -> None:
+        """Tell the dispatcher of a lane, an application or a limit, once per connection.
+
+        Arguments:
+            key: identifies the definition; hashable.
+            definition: returns the tuple to send; called only when it is needed.
+        """
+        if key not in self._defined:
+            with self._lock:
+                self.ensure()
+                self._definitions.append(definition())
+                self._defined.add(key)
+
+    def submit(self, message: tuple[Any, ...], size: int, *, awaited: bool = True) -> None:
+        """Buffer a message for the dispatcher.
+
+        Arguments:
+            message: the positional fields of a submission; its first is the task id.
+            size: bytes of its payload.
+            awaited: whether somebody may ask for its result.
+
+        Raises:
+            DispatcherUnreachable: there is no dispatcher to send it to.
+            QueueFull: the dispatcher has held submissions up for ``submit_timeout`` seconds.
+        """
+        with self._lock:
+            first = not self._messages
+            self._messages.append(message)
+            self._bytes += size
+            self.submitted += 1
+            if awaited:
+                self._recent[message[0]] = None
+                if len(self._recent) > MAILBOX:
+                    self._recent.popitem(last=False)
+            full = len(self._messages) >= BATCH_MESSAGES or self._bytes >= BATCH_BYTES
+            if full or not self.linger:
+                self.flush()
+        if full:
+            self._hold()
+        elif first and self.linger:
+            self._flush_soon()
+
+    def _hold(self) -> None:
+        if len(self._unacked) <= WINDOW_FRAMES or self._hello["role"] == "executor":
+            return
+        deadline = None if self._submit_timeout is None else time.monotonic() + self._submit_timeout
+        with self._arrived:
+            while len(self._unacked) > WINDOW_FRAMES and self._lost is None:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise QueueFull(
+                        f"the queue has been full for {self._submit_timeout} s: wait for results, "
+                        "raise ray_max_pending, or give the cluster more CPUs"
+                    )
+                self._arrived.wait(left)
+
+    def _flush_soon(self) -> None:
+        if self._wake is None:
+            self._wake = threading.Event()
+            threading.Thread(target=self._linger, args=(self._wake,), name="raycelery-flush", daemon=True).start()
+        self._wake.set()
+
+    def _linger(self, wake: threading.Event) -> None:
+        while True:
+            wake.wait()
+            wake.clear()
+            time.sleep(self.linger)
+            try:
+                self.flush()
+            except DispatcherUnreachable as exc:
+                logger.error("%s; %d messages are kept and sent when it is back", exc, len(self._messages))
+                time.sleep(1.0)
+                wake.set()
+
+    def store(self, op: tuple[Any, ...], *, now: bool = True) -> None:
+        """Write to the store: a state, a chord part; in order with what this process sent before.
+
+        Arguments:
+            op: ``(name, *arguments)``.
+            now: whether to send it at once or with the next report.
+        """
+        with self._lock:
+            self._ops.append(op)
+            if now:
+                self.flush()
+
+    def report(self, *reports: tuple[Any, ...], more: bool = False) -> None:
+        """Tell the dispatcher what became of messages this executor was given.
+
+        With ``more`` the kernel may hold the bytes back until more follow. They are out of this process all the same:
+        what an executor has reported is not lost when it is killed the next moment.
+        """
+        with self._lock:
+            self._reports.extend(reports)
+            self.flush(more=more)
+
+    def flush(self, *, more: bool = False) -> None:
+        """Send what is buffered."""
+        with self._lock:
+            if not (self._messages or self._ops or self._reports or self._definitions):
+                return
+            self.ensure()
+            number = next(self._frames) if self._messages else 0
+            frame = wire.pack("batch", number, self._definitions, self._messages, self._ops, self._reports)
+            if number:
+                self._unacked.add(number)
+            self._send(frame, _MORE if more else 0)
+            self._messages, self._bytes = [], 0
+            self._definitions, self._ops, self._reports = [], [], []
+
+    # -- questions ----------------------------------------------------------------------------------------------
+
+    def call(self, method: str, *args: Any, timeout: float | None = 60.0) -> Any:
+        """Ask the dispatcher and return its answer.
+
+        Raises:
+            DispatcherUnreachable: it went away, or did not answer in ``timeout`` seconds.
+        """
+        with self._lock:
+            self.flush()
+            number = next(self._requests)
+            self._send(wire.pack("call", number, method, args))
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._arrived:
+            while number not in self._replies:
+                if self._lost is not None:
+                    raise DispatcherUnreachable(f"the dispatcher went away before it answered {method!r}: {self._lost}")
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise DispatcherUnreachable(f"the dispatcher did not answer {method!r} in {timeout} s")
+                self._arrived.wait(left)
+            ok, value = self._replies.pop(number)
+        if not ok:
+            raise value
+        return value
+
+    def wait(self, ids: Iterable[str], timeout: float | None = None) -> dict[str, tuple[str, Any]]:
+        """Return the states and payloads of those of ``ids`` that are ready, as soon as one is.
+
+        Arguments:
+            ids: task ids.
+            timeout: seconds to wait; None: until one is ready.
+
+        Returns:
+            task id to ``(state, payload)``; empty when the time is over.
+
+        Raises:
+            DispatcherUnreachable: the dispatcher went away.
+        """
+        wanted = list(ids)
+        with self._arrived:
+            missing = [task_id for task_id in wanted if task_id not in self._mailbox]
+            self._interest.update(wanted)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        blocked = False
+        try:
+            if len(missing) == len(wanted):
+                with self._lock:
+                    self.flush()
+                    self._send(wire.pack("watch", missing, self._hints(missing)))
+            with self._arrived:
+                while True:
+                    found = {i: self._mailbox[i] for i in wanted if i in self._mailbox}
+                    if found:
+                        break
+                    if self._lost is not None:
+                        raise DispatcherUnreachable(f"the dispatcher went away while results were awaited: {self._lost}")
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        return {}
+                    if self.on_block is None or blocked:
+                        self._arrived.wait(left)
+                    elif not self._arrived.wait(0.005 if left is None else min(left, 0.005)):
+                        blocked = True
+                        self.on_block(True)
+                return found
+        finally:
+            with self._arrived:
+                for task_id in wanted:
+                    self._interest[task_id] -= 1
+                    if self._interest[task_id] <= 0:
+                        del self._interest[task_id]
+                        self._mailbox.pop(task_id, None)
+            if blocked and self.on_block is not None:
+                self.on_block(False)
+
+    def _hints(self, missing: list[str]) -> list[str]:
+        # Only one awaited task means a caller who takes results one by one: ask for its next ones too.
+        if len(missing) != 1 or missing[0] not in self._recent:
+            for task_id in missing:
+                self._recent.pop(task_id, None)
+            return []
+        del self._recent[missing[0]]
+        hints = list(itertools.islice(self._recent, PREFETCH))
+        for task_id in hints:
+            del self._recent[task_id]
+        return hints
+
+    def forget(self, task_id: str) -> None:
+        """Drop a result that arrived but was not read."""
+        with self._arrived:
+            self._mailbox.pop(task_id, None)
+            self._recent.pop(task_id, None)
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: the parent keeps its socket, its buffers and its results."""
+        inherited = self._sock
+        self._reset()
+        self.submitted = 0
+        # A child may end without Python's exit hooks (os._exit), so it holds nothing back.
+        self.linger = 0
+        if inherited is not None:
+            os.close(inherited.detach())
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,1 @@
+"""Testing helpers as in ``celery.contrib.testing``, for projects that run on raycelery."""

@@ -1,0 +1,1 @@
+"""Remote control of an application in direct mode."""

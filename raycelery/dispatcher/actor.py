@@ -1,0 +1,558 @@
+"""The dispatcher: the Ray actor around the brain.
+
+A thin shell: frames in, brain, frames out. It listens on a socket of its own (see :mod:`raycelery.wire`), keeps the
+store, starts and stops executors, and tells the brain what Ray says of nodes and of executors that died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+import secrets
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import ray
+
+from raycelery import wire
+from raycelery.dispatcher import executors
+from raycelery.dispatcher.brain import Brain
+from raycelery.dispatcher.depot import Depot
+from raycelery.dispatcher.metrics import Metrics
+from raycelery.dispatcher.model import Assign, Kill, Lane, Message, Policy, Recall, Start, Stop
+from raycelery.dispatcher.store import Store
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between looks at the cluster's nodes.
+NODES_SECONDS = 1.0
+#: Unfinished-but-small results that are pushed to a process that only hinted at them, in bytes.
+HINTED_BYTES = 16_384
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The bounds of one dispatcher; the ``ray_*`` settings of the same names."""
+
+    max_pending: int
+    max_result_bytes: float
+    max_deliveries: int
+    max_executors: int
+    idle_seconds: float
+    infeasible_seconds: float
+
+
+class CodedPayload(NamedTuple):
+    """The payload of a message whose task travels by value, and the key of that code."""
+
+    data: bytes
+    code: str
+
+
+class Dispatcher:
+    """One application's queues, limits, lanes and results.
+
+    Arguments:
+        name: the application's.
+        limits: its bounds.
+    """
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        logging.basicConfig(level=logging.INFO)
+        self.name = name
+        self.limits = limits
+        self.secret = secrets.token_bytes(32)
+        self.brain = Brain(
+            Policy(
+                max_deliveries=limits.max_deliveries,
+                max_executors=limits.max_executors,
+                idle_seconds=limits.idle_seconds,
+                infeasible_seconds=limits.infeasible_seconds,
+            )
+        )
+        self.store = Store(limits.max_result_bytes)
+        self.metrics = Metrics(name)
+        self.apps: dict[str, bytes] = {}
+        self.codes: dict[str, bytes] = {}
+        self.lanes: dict[str, Lane] = {}
+        self.connected: dict[int, Connection] = {}
+        self.handles: dict[int, executors.Handle] = {}
+        self.waiters: dict[str, dict[Connection, bool]] = defaultdict(dict)
+        self.connections: set[Connection] = set()
+        self.drainers: list[tuple[Connection, int]] = []
+        self.depot = Depot()
+        self.keys: dict[int, tuple[str, ...]] = {}
+        self.held: list[tuple[Connection, int]] = []
+        self._server: asyncio.Server | None = None
+        self._starting = asyncio.Lock()
+        self._turning = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # -- actor methods ------------------------------------------------------------------------------------------
+
+    async def endpoint(self) -> tuple[str, int, bytes]:
+        """Return host, port and secret; starts to listen at the first call."""
+        async with self._starting:
+            if self._server is None:
+                self._loop = asyncio.get_running_loop()
+                host = ray.util.get_node_ip_address()
+                self._server = await self._loop.create_server(lambda: Connection(self), host, 0)
+                self._address = (host, self._server.sockets[0].getsockname()[1])
+                self._look_at_nodes()
+                self._loop.create_task(self._watch_nodes())
+        return (*self._address, self.secret)
+
+    async def keep(self, key: str, refs: list[Any], holder: str, dropped: list[str]) -> None:
+        """Keep the large value behind ``refs[0]``; ``holder`` has let go of ``dropped``."""
+        self.depot.hold(key, holder, refs[0])
+        for old in dropped:
+            self.depot.release(old, holder)
+
+    async def fetch(self, key: str) -> list[Any]:
+        """Return the reference of a large value in a list, or an empty list."""
+        return self.depot.refs(key)
+
+    # -- frames -------------------------------------------------------------------------------------------------
+
+    def on_batch(self, conn: Connection, frame: tuple[Any, ...]) -> None:
+        _, number, definitions, messages, ops, reports = frame
+        now = time.time()
+        for definition in definitions:
+            self._define(definition)
+        brain = self.brain
+        for task_id, task, queue, lane, payload, priority, eta, time_limit, stamps, keys, code in messages:
+            if code is not None:
+                payload = CodedPayload(payload, code)
+            message = Message(
+                task_id, task, queue, lane, payload, priority=priority, eta=eta, time_limit=time_limit, stamps=stamps
+            )
+            brain.submit(message, now)
+            if keys:
+                self.keys[message.seq] = keys
+                self.depot.refer(keys)
+        for op in ops:
+            self._store_op(conn, op, now)
+        for report in reports:
+            self._on_report(conn, report, now)
+        if number:
+            if conn.executor is None and brain.pending > self.limits.max_pending:
+                self.held.append((conn, number))
+            else:
+                conn.acks.append(number)
+                conn.dirty()
+        self.turn_soon()
+
+    def _define(self, definition: tuple[Any, ...]) -> None:
+        kind = definition[0]
+        if kind == "app":
+            self.apps[definition[1]] = definition[2]
+        elif kind == "code":
+            self.codes[definition[1]] = definition[2]
+        elif kind == "lane":
+            self.lanes[definition[1].key] = definition[1]
+            self.brain.add_lane(definition[1])
+        elif kind == "limit":
+            self.brain.set_limit(definition[1], definition[2])
+        elif kind == "rate":
+            self.brain.set_rate(definition[1], definition[2])
+
+    def _store_op(self, conn: Connection, op: tuple[Any, ...], now: float) -> None:
+        kind = op[0]
+        if kind == "meta":
+            _, task_id, state, payload, keys, expires, final = op
+            if keys:
+                self.depot.refer(keys)
+            if self.store.set_meta(task_id, state, payload, keys, expires, now) and final:
+                self._wake(task_id, state, payload)
+        elif kind == "part":
+            _, group, task_id, index, payload, size, expires, completion = op
+            parts = self.store.chord_part(group, task_id, index, payload, size, now, expires)
+            self._chord_done(parts, completion, now)
+        elif kind == "size":
+            # Parts may have come before the size; whoever sends the size then carries the completion.
+            self._chord_done(self.store.chord_size(op[1], op[2]), None, now)
+        elif kind == "extra":
+            self.store.chord_extra(op[1])
+
+    def _chord_done(self, parts: list[bytes] | None, completion: tuple[Any, ...] | None, now: float) -> None:
+        if parts is None or completion is None:
+            return
+        app, group, callback = completion
+        self.brain.add_lane(Lane(key=f"clerk:{app}", request={}, app=app))
+        self.brain.submit(
+            Message(f"chord:{group}", "celery.chord", "", f"clerk:{app}", (group, callback, parts), verdict="chord"), now
+        )
+
+    def _wake(self, task_id: str, state: str, payload: bytes) -> None:
+        waiting = self.waiters.pop(task_id, None)
+        if waiting:
+            for conn, hinted in waiting.items():
+                conn.watching.discard(task_id)
+                if not hinted or len(payload) <= HINTED_BYTES:
+                    conn.metas.append((task_id, state, payload))
+                    conn.dirty()
+
+    def _on_report(self, conn: Connection, report: tuple[Any, ...], now: float) -> None:
+        executor, kind = conn.executor, report[0]
+        if executor is None:
+            return
+        if kind == "done":
+            self._release(report[1])
+            self.metrics.finished(self.brain, executor, report[1], report[2], now)
+            self.brain.finished(executor, report[1], report[2], now)
+        elif kind == "requeue":
+            self.brain.requeued(executor, report[1], now)
+        elif kind == "ready":
+            self.brain.executor_ready(executor, report[1], now)
+        elif kind == "recalled":
+            self.brain.recalled(executor, report[1], now)
+        elif kind == "blocked":
+            (self.brain.blocked if report[1] else self.brain.unblocked)(executor, now)
+        elif kind == "bye":
+            self._executor_ended(executor, None)
+
+    def _release(self, seq: int) -> None:
+        keys = self.keys.pop(seq, None)
+        if keys:
+            self.depot.unrefer(keys)
+
+    def on_watch(self, conn: Connection, frame: tuple[Any, ...]) -> None:
+        for hinted, ids in ((False, frame[1]), (True, frame[2])):
+            for task_id in ids:
+                ready = self.store.ready(task_id)
+                if ready is None:
+                    self.waiters[task_id][conn] = hinted
+                    conn.watching.add(task_id)
+                elif not hinted or len(ready[1]) <= HINTED_BYTES:
+                    conn.metas.append((task_id, *ready))
+        conn.dirty()
+
+    # -- decisions ----------------------------------------------------------------------------------------------
+
+    def turn_soon(self) -> None:
+        if not self._turning:
+            self._turning = True
+            assert self._loop is not None
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turning = False
+        assert self._loop is not None
+        now = time.time()
+        for decision in self.brain.decide(now):
+            if type(decision) is Assign:
+                self._assign(decision)
+            elif type(decision) is Start:
+                self._start(decision)
+            elif type(decision) is Stop:
+                self._to_executor(decision.executor, ("stop",))
+            elif type(decision) is Recall:
+                self._to_executor(decision.executor, ("recall",))
+            elif type(decision) is Kill:
+                handle = self.handles.get(decision.executor)
+                if handle is not None:
+                    handle.kill()
+        for message in self.brain.dropped:
+            logger.error("message %s of %s was given up: %s", message.id, message.task, message.reason)
+            self._release(message.seq)
+        self.brain.dropped.clear()
+        if self.store.released:
+            self.depot.unrefer(self.store.released)
+            self.store.released.clear()
+        pending = self.brain.pending
+        while self.held and pending <= self.limits.max_pending:
+            conn, number = self.held.pop(0)
+            conn.acks.append(number)
+            conn.dirty()
+        if not pending and self.drainers:
+            for conn, number in self.drainers:
+                conn.reply(number, True, None)
+            self.drainers.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        wake_at = self.brain.wake_at
+        if wake_at is not None:
+            self._timer = self._loop.call_later(max(0.0, wake_at - time.time()), self._turn)
+
+    def _assign(self, decision: Assign) -> None:
+        conn = self.connected.get(decision.executor)
+        if conn is None:
+            return
+        messages, codes = [], {}
+        for m in decision.messages:
+            payload = m.payload
+            if type(payload) is CodedPayload:
+                if payload.code not in conn.codes and payload.code in self.codes:
+                    conn.codes.add(payload.code)
+                    codes[payload.code] = self.codes[payload.code]
+                payload = payload.data
+            messages.append((m.seq, payload, m.verdict, m.reason, m.deliveries))
+        conn.send(wire.pack("run", messages, codes))
+
+    def _to_executor(self, executor: int, frame: tuple[Any, ...]) -> None:
+        conn = self.connected.get(executor)
+        if conn is not None:
+            conn.send(wire.pack(*frame))
+
+    def _start(self, decision: Start) -> None:
+        assert self._loop is not None
+        spec = self.apps.get(decision.lane.app)
+        if spec is None:
+            self._executor_failed(decision.executor, "the application was not described to the dispatcher")
+            return
+        try:
+            handle = executors.start(self.name, decision, spec, (*self._address, self.secret))
+        except (ValueError, TypeError, ray.exceptions.RayError) as exc:
+            self._executor_failed(decision.executor, str(exc))
+            return
+        self.handles[decision.executor] = handle
+        self._loop.create_task(self._watch(decision.executor, handle))
+
+    async def _watch(self, executor: int, handle: executors.Handle) -> None:
+        try:
+            reason = await handle.ended
+        except ray.exceptions.RayError as exc:
+            self._executor_ended(executor, executors.reason_of(exc))
+        except asyncio.CancelledError:
+            raise
+        else:
+            if reason:
+                self._executor_ended(executor, reason)
+            else:
+                self._executor_ended(executor, None)
+
+    def _executor_failed(self, executor: int, reason: str) -> None:
+        self.brain.executor_failed(executor, reason, time.time())
+        self.turn_soon()
+
+    def _executor_ended(self, executor: int, reason: str | None) -> None:
+        handle = self.handles.pop(executor, None)
+        if handle is None:
+            return
+        conn = self.connected.pop(executor, None)
+        now = time.time()
+        if conn is None:
+            self.brain.executor_failed(executor, reason or "it ended before it was ready", now)
+        elif reason is None:
+            self.brain.executor_stopped(executor, now)
+        else:
+            self.brain.executor_lost(executor, reason, now)
+        self.turn_soon()
+
+    # -- nodes --------------------------------------------------------------------------------------------------
+
+    def _look_at_nodes(self) -> None:
+        now = time.time()
+        alive = {}
+        for node in ray.nodes():
+            if node["Alive"]:
+                alive[node["NodeID"]] = {
+                    k: v for k, v in node["Resources"].items() if not k.startswith("node:") and k != "object_store_memory"
+                }
+        known = getattr(self, "_nodes", {})
+        for node_id, resources in alive.items():
+            if known.get(node_id) != resources:
+                self.brain.node_changed(node_id, resources, now)
+        for node_id in known.keys() - alive.keys():
+            self.brain.node_removed(node_id, now)
+        self._nodes = alive
+
+    async def _watch_nodes(self) -> None:
+        while True:
+            await asyncio.sleep(NODES_SECONDS)
+            self._look_at_nodes()
+            self.store.expire(time.time())
+            self.metrics.sample(self.brain)
+            self.turn_soon()
+
+    # -- questions ----------------------------------------------------------------------------------------------
+
+    def on_call(self, conn: Connection, frame: tuple[Any, ...]) -> None:
+        _, number, method, args = frame
+        handler = getattr(self, f"ask_{method}", None)
+        if method == "drained":
+            if self.brain.pending:
+                self.drainers.append((conn, number))
+            else:
+                conn.reply(number, True, None)
+        elif method == "inline":
+            assert self._loop is not None
+            self._loop.create_task(self._inline(conn, number, args[0]))
+        elif handler is None:
+            conn.reply(number, False, ValueError(f"the dispatcher knows no {method!r}"))
+        else:
+            try:
+                value = handler(*args)
+            except Exception as exc:  # whatever it is, the caller must hear of it
+                logger.exception("%s failed", method)
+                conn.reply(number, False, exc)
+            else:
+                conn.reply(number, True, value)
+            self.turn_soon()
+
+    async def _inline(self, conn: Connection, number: int, key: str) -> None:
+        refs = self.depot.refs(key)
+        if refs:
+            conn.reply(number, True, await refs[0])
+        else:
+            conn.reply(number, False, KeyError(f"the large value {key} is gone"))
+
+    def ask_pending(self) -> int:
+        return self.brain.pending
+
+    def ask_meta(self, task_id: str) -> tuple[str, bytes] | None:
+        return self.store.meta(task_id)
+
+    def ask_forget(self, task_id: str) -> None:
+        self.store.forget(task_id)
+
+    def ask_get(self, key: str) -> bytes | None:
+        return self.store.get(key)
+
+    def ask_set(self, key: str, value: bytes, expires: float | None) -> None:
+        self.store.set(key, value, expires, time.time())
+
+    def ask_delete(self, key: str) -> None:
+        self.store.delete(key)
+
+    def ask_revoke(self, ids: list[str], terminate: bool) -> None:
+        self.brain.revoke(ids, time.time(), terminate=terminate)
+
+    def ask_revoke_stamps(self, stamps: dict[str, Any], terminate: bool) -> None:
+        self.brain.revoke_stamps(stamps, time.time(), terminate=terminate)
+
+    def ask_purge(self, queue: str | None = None) -> int:
+        messages = self.brain.purge(queue)
+        for message in messages:
+            self._release(message.seq)
+        return len(messages)
+
+    def ask_rate(self, task: str, per_second: float | None) -> None:
+        self.brain.set_rate(task, per_second)
+
+    def ask_limit(self, name: str, maximum: int | None) -> None:
+        self.brain.set_limit(name, maximum)
+
+    def ask_why(self, task_id: str) -> str:
+        return self.brain.why(task_id)
+
+    def ask_stats(self) -> dict[str, Any]:
+        """Counts of everything, and the memory of this process in bytes."""
+        import psutil
+
+        stats = self.brain.stats()
+        return {
+            "waiting": stats.waiting,
+            "scheduled": stats.scheduled,
+            "running": stats.running,
+            "executors": stats.executors,
+            "pending": self.brain.pending,
+            "results": len(self.store),
+            "result_bytes": self.store.bytes,
+            "rss": psutil.Process(os.getpid()).memory_info().rss,
+            "executor_pids": {number: c.info.get("pid") for number, c in self.connected.items()},
+            "log": list(self.brain.log)[-200:],
+        }
+
+
+class Connection(asyncio.Protocol):
+    """One process's connection, as the dispatcher sees it."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
+        self.transport: asyncio.Transport | None = None
+        self.unpacker = wire.Unpacker()
+        self.nonce = os.urandom(wire.NONCE_BYTES)
+        self.proved = False
+        self._greeting = b""
+        self.info: dict[str, Any] = {}
+        self.executor: int | None = None
+        self.codes: set[str] = set()
+        self.watching: set[str] = set()
+        self.metas: list[tuple[str, str, bytes]] = []
+        self.acks: list[int] = []
+        self._dirty = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.write(self.nonce)
+        self.dispatcher.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.proved:
+            data = self._prove(data)
+        if not data:
+            return
+        for frame in self.unpacker.feed(data):
+            kind = frame[0]
+            if kind == "batch":
+                self.dispatcher.on_batch(self, frame)
+            elif kind == "watch":
+                self.dispatcher.on_watch(self, frame)
+            elif kind == "call":
+                self.dispatcher.on_call(self, frame)
+            elif kind == "hello":
+                self.info = frame[1]
+                if self.info.get("role") == "executor":
+                    self.executor = self.info["executor"]
+                    self.dispatcher.connected[self.info["executor"]] = self
+
+    def _prove(self, data: bytes) -> bytes:
+        assert self.transport is not None
+        self._greeting += data
+        size = wire.DIGEST_BYTES + wire.NONCE_BYTES
+        if len(self._greeting) < size:
+            return b""
+        greeting, rest = self._greeting[:size], self._greeting[size:]
+        secret = self.dispatcher.secret
+        if not hmac.compare_digest(greeting[: wire.DIGEST_BYTES], wire.digest(secret, self.nonce)):
+            logger.warning("refused a connection from %s: it does not know the secret", self.transport.get_extra_info("peername"))
+            self.transport.close()
+            return b""
+        self.proved = True
+        self.transport.write(wire.digest(secret, greeting[wire.DIGEST_BYTES :]))
+        return rest
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        dispatcher = self.dispatcher
+        dispatcher.connections.discard(self)
+        for task_id in self.watching:
+            waiting = dispatcher.waiters.get(task_id)
+            if waiting is not None:
+                waiting.pop(self, None)
+                if not waiting:
+                    del dispatcher.waiters[task_id]
+        dispatcher.held = [(conn, number) for conn, number in dispatcher.held if conn is not self]
+        dispatcher.drainers = [(conn, number) for conn, number in dispatcher.drainers if conn is not self]
+        holder = self.info.get("holder")
+        if holder:
+            dispatcher.depot.release_all(holder)
+
+    def send(self, data: bytes) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def reply(self, number: int, ok: bool, value: Any) -> None:
+        self.send(wire.pack("reply", number, ok, value))
+
+    def dirty(self) -> None:
+        if not self._dirty:
+            self._dirty = True
+            assert self.dispatcher._loop is not None
+            self.dispatcher._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._dirty = False
+        if self.acks:
+            self.send(wire.pack("ack", self.acks))
+            self.acks = []
+        if self.metas:
+            self.send(wire.pack("metas", self.metas))
+            self.metas = []

@@ -1,0 +1,85 @@
+"""Starts and ends executors: Ray actors, or Ray remote functions for lanes of ``executor="function"``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raycelery.dispatcher.model import Lane, Start
+from raycelery.executor.actor import Executor, run_one
+
+
+@dataclass(slots=True)
+class Handle:
+    """A started executor: ``ended`` resolves to why it ended, or fails with Ray's reason for its death."""
+
+    ended: Any
+    actor: Any = None
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.actor is not None:
+            ray.kill(self.actor)
+        else:
+            ray.cancel(self.ended, force=True)
+
+
+def _title(lane: Lane) -> str:
+    parts = [f"{amount:g} {name}" for name, amount in sorted(lane.request.items()) if name != "memory"]
+    if "memory" in lane.request:
+        parts.append(f"{lane.request['memory'] / 1e9:.3g} GB")
+    if lane.key.startswith("clerk:"):
+        parts = ["bookkeeping"]
+    return ", ".join(parts) or "no CPU"
+
+
+def start(name: str, decision: Start, spec: bytes, endpoint: tuple[str, int, bytes]) -> Handle:
+    """Start the executor that the brain decided on.
+
+    Arguments:
+        name: of the application.
+        decision: lane, node, and whether its CPUs are borrowed.
+        spec: the pickled :class:`raycelery.app.spec.AppSpec`.
+        endpoint: host, port and secret of the dispatcher.
+    """
+    lane = decision.lane
+    options: dict[str, Any] = {"num_cpus": 0 if decision.borrowed else lane.request.get("CPU", 0)}
+    if lane.request.get("GPU"):
+        options["num_gpus"] = lane.request["GPU"]
+    if lane.request.get("memory"):
+        options["memory"] = lane.request["memory"]
+    custom = {k: v for k, v in lane.request.items() if k not in ("CPU", "GPU", "memory")}
+    if custom:
+        options["resources"] = custom
+    env = json.loads(lane.env) if lane.env else None
+    if env:
+        options["runtime_env"] = env
+    if decision.node is not None:
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(decision.node, soft=not decision.borrowed)
+    title = f"{name} [{_title(lane)}] #{decision.executor}"
+    arguments = (decision.executor, title, _threads(lane.request), spec, endpoint, lane.app)
+    if lane.one_shot:
+        ref = ray.remote(run_one).options(name=title, max_retries=0, **options).remote(*arguments)
+        return Handle(ref)
+    actor = ray.remote(Executor).options(name=title, namespace=f"raycelery:{name}", max_restarts=0, **options).remote(*arguments)
+    return Handle(actor.run.remote(), actor)
+
+
+def _threads(request: Mapping[str, float]) -> int:
+    return max(1, int(request.get("CPU", 1)))
+
+
+def reason_of(exc: Exception) -> str:
+    """Say in one sentence why an executor died or did not start."""
+    text = str(exc).strip()
+    if isinstance(exc, ray.exceptions.RuntimeEnvSetupError):
+        return f"its runtime environment cannot be set up: {text}"
+    if isinstance(exc, (ray.exceptions.OutOfMemoryError,)):
+        return f"its node ran out of memory: {text}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "; ".join(lines[:6]) or type(exc).__name__

@@ -1,0 +1,71 @@
+"""The dispatcher's Ray metrics: queue length, running, waiting time and run time, by queue and task.
+
+Follows https://docs.ray.io/en/latest/ray-observability/user-guides/add-app-metrics.html; they appear beside Ray's own
+at its Prometheus endpoint, prefixed ``ray_``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from ray.util import metrics
+
+if TYPE_CHECKING:
+    from raycelery.dispatcher.brain import Brain
+
+_SECONDS = [0.001, 0.01, 0.1, 1, 10, 60, 600, 3600]
+
+
+class Metrics:
+    """Counts as messages finish; exports once per second, so that a message costs no metric call of its own.
+
+    Arguments:
+        application: the value of the tag ``application``.
+    """
+
+    def __init__(self, application: str) -> None:
+        common = {"application": application}
+        self._waiting = metrics.Gauge("raycelery_queue_length", "Messages waiting, by queue", ("application", "queue"))
+        self._running = metrics.Gauge("raycelery_running", "Messages running", ("application",))
+        self._finished = metrics.Counter(
+            "raycelery_finished", "Messages finished", ("application", "queue", "task")
+        )
+        self._wait = metrics.Histogram(
+            "raycelery_waiting_seconds", "Time from submission to start", _SECONDS, ("application", "queue", "task")
+        )
+        self._run = metrics.Histogram("raycelery_run_seconds", "Run time", _SECONDS, ("application", "queue", "task"))
+        for metric in (self._waiting, self._running, self._finished, self._wait, self._run):
+            metric.set_default_tags(common)
+        self._seen: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._queues: set[str] = set()
+
+    def finished(self, brain: Brain, executor: int, seq: int, runtime: float, now: float) -> None:
+        """Note one message that ended; waiting and run time of at most 100 per second and task are kept."""
+        message = brain.message(executor, seq)
+        if message is None:
+            return
+        key = (message.queue, message.task)
+        self._counts[key] += 1
+        samples = self._seen.setdefault(key, [])
+        if len(samples) < 100:
+            samples.append((max(0.0, now - runtime - message.submitted), runtime))
+
+    def sample(self, brain: Brain) -> None:
+        """Hand over what was noted since the last call."""
+        stats: Any = brain.stats()
+        for queue in self._queues - stats.waiting.keys():
+            self._waiting.set(0, {"queue": queue})
+        for queue, count in stats.waiting.items():
+            self._waiting.set(count, {"queue": queue})
+        self._queues = set(stats.waiting)
+        self._running.set(stats.running)
+        for (queue, task), count in self._counts.items():
+            tags = {"queue": queue, "task": task}
+            self._finished.inc(count, tags)
+            for waited, ran in self._seen.get((queue, task), ()):
+                self._wait.observe(waited, tags)
+                self._run.observe(ran, tags)
+        self._counts.clear()
+        self._seen.clear()

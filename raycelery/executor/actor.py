@@ -1,0 +1,212 @@
+"""The executor's process: a warm Ray actor, or one Ray remote function per message; both run :class:`Loop`."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import queue
+import resource
+import sys
+import threading
+import time
+from typing import Any
+
+from raycelery import session, values, wire
+from raycelery.app.spec import AppSpec
+from raycelery.client import Client
+from raycelery.errors import AppLoadError, DispatcherUnreachable
+
+logger = logging.getLogger(__name__)
+
+#: Reports may stay in the kernel this many seconds before it is made to send them.
+REPORT_SECONDS = 0.002
+
+
+class Loop:
+    """Connects to the dispatcher, loads the application, and runs messages until told to stop.
+
+    Arguments:
+        number: the executor's, given by the brain.
+        threads: for numeric libraries.
+        spec: the pickled application spec.
+        endpoint: host, port and secret of the dispatcher.
+        app_key: identifies the application's definition.
+        once: end after one message.
+    """
+
+    def __init__(
+        self, number: int, threads: int, spec: bytes, endpoint: tuple[str, int, bytes], app_key: str, once: bool
+    ) -> None:
+        import ray
+
+        from raycelery.executor import threads as numeric
+
+        numeric.limit(threads)
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._number = number
+        self._once = once
+        self._done = 0
+        self._stopping = False
+        context = ray.get_runtime_context()
+        self._node = context.get_node_id()
+        self._client = Client(
+            lambda: wire.Endpoint(*endpoint),
+            {"role": "executor", "executor": number, "node": self._node},
+            on_frame=self._on_frame,
+        )
+        self._client.linger = 0.0005
+        dispatcher = ray.get_actor(f"raycelery:{_name(spec)}", namespace=session.NAMESPACE)
+        session.install(session.Session(_name(spec), self._client, dispatcher))
+        self._app_spec: AppSpec = pickle.loads(spec)
+        self._app_key = app_key
+        self.runner: Any = None
+
+    def _load(self) -> None:
+        import celery.signals
+        from celery.app.trace import setup_worker_optimizations
+        from celery.result import _set_task_join_will_block
+
+        from raycelery.executor import loading, runner
+
+        try:
+            app = loading.load(self._app_spec)
+        except AppLoadError as exc:
+            from raycelery.app.application import Celery
+
+            bare = Celery(self._app_spec.name)
+            bare.producer.adopt(self._app_spec)
+            values.use(app=bare)
+            self.runner = runner.Unloadable(bare, exc)
+            return
+        app.producer.adopt(self._app_spec)
+        _set_up_logging(app)
+        setup_worker_optimizations(app, runner.hostname())
+        _set_task_join_will_block(True)
+        celery.signals.worker_init.send(sender=self)
+        celery.signals.worker_process_init.send(sender=self)
+        self.runner = runner.Runner(app, self._client)
+        self._client.on_block = self._on_block
+
+    def _on_block(self, blocked: bool) -> None:
+        if self.runner.current is not None and threading.get_ident() == self.runner.thread:
+            self._client.report(("blocked", blocked))
+
+    def _on_frame(self, frame: tuple[Any, ...]) -> None:
+        kind = frame[0]
+        if kind == "run":
+            if frame[2]:
+                self._inbox.put(("learn", frame[2]))
+            for message in frame[1]:
+                self._inbox.put(("run", message))
+        elif kind == "recall":
+            self._give_back()
+        elif kind in ("stop", "closed"):
+            self._inbox.put((kind, frame[1] if len(frame) > 1 else ""))
+
+    def _give_back(self) -> None:
+        kept, seqs = [], []
+        while True:
+            try:
+                item = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            if item[0] == "run":
+                seqs.append(item[1][0])
+            else:
+                kept.append(item)
+        for item in kept:
+            self._inbox.put(item)
+        self._client.report(("recalled", seqs))
+
+    def run(self) -> str:
+        """Run messages until stopped; returns the reason where the end was not asked for."""
+        self._client.ensure()
+        self._load()
+        app = self.runner.app
+        most_tasks = app.conf.worker_max_tasks_per_child
+        most_kib = app.conf.worker_max_memory_per_child
+        self._client.report(("ready", self._node))
+        flushed = time.monotonic()
+        try:
+            while True:
+                kind, item = self._inbox.get()
+                if kind == "run":
+                    seq, payload, verdict, reason, deliveries = item
+                    self._client.running = True
+                    try:
+                        outcome, ran = self.runner.run(payload, verdict, reason, deliveries)
+                    finally:
+                        self._client.running = False
+                    now = time.monotonic()
+                    more = not self._inbox.empty() and now - flushed < REPORT_SECONDS
+                    if not more:
+                        flushed = now
+                    self._done += 1
+                    self._client.report((outcome, seq, ran), more=more)
+                    if (
+                        self._once
+                        or (most_tasks and self._done >= most_tasks)
+                        or (most_kib and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > most_kib * _MAXRSS_UNIT)
+                    ):
+                        break
+                elif kind == "learn":
+                    self.runner.tasks.learn(item)
+                elif kind == "closed":
+                    return f"the dispatcher went away: {item}"
+                else:
+                    break
+        finally:
+            self._end()
+        return ""
+
+    def _end(self) -> None:
+        import celery.signals
+
+        celery.signals.worker_process_shutdown.send(sender=self, pid=None, exitcode=0)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        try:
+            self._client.report(("bye",))
+        except DispatcherUnreachable as exc:
+            logger.debug("no dispatcher to say goodbye to: %s", exc)
+
+
+#: ``ru_maxrss`` is in KiB on Linux, in bytes on macOS.
+_MAXRSS_UNIT = 1024 if sys.platform == "darwin" else 1
+
+
+def _name(spec: bytes) -> str:
+    return str(pickle.loads(spec).dispatcher)
+
+
+def _set_up_logging(app: Any) -> None:
+    """Log as Celery's worker does, but leave stdout and stderr to Ray, which carries them to the driver."""
+    level = str(app.conf.ray_log_level or "INFO").upper()
+    app.log.setup_logging_subsystem(loglevel=logging.getLevelName(level), logfile=None, colorize=False)
+    # One line per task from Celery itself would cost more than many a task.
+    if level != "DEBUG":
+        logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+
+
+class Executor:
+    """A warm Ray actor: module globals and loaded models persist from message to message."""
+
+    def __init__(
+        self, number: int, title: str, threads: int, spec: bytes, endpoint: tuple[str, int, bytes], app_key: str
+    ) -> None:
+        self._title = title
+        self._arguments = (number, threads, spec, endpoint, app_key)
+
+    def __repr__(self) -> str:
+        return self._title
+
+    def run(self) -> str:
+        """Run messages until the dispatcher says to stop; on the main thread, where time limits can be raised."""
+        return Loop(*self._arguments, once=False).run()
+
+
+def run_one(
+    number: int, title: str, threads: int, spec: bytes, endpoint: tuple[str, int, bytes], app_key: str
+) -> str:
+    """Run a single message as a Ray remote function."""
+    return Loop(number, threads, spec, endpoint, app_key, once=True).run()

@@ -1,0 +1,160 @@
+"""Loads the application in an executor: imports it, or takes it and its tasks by value."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+from typing import Any
+
+import celery
+from celery import signals
+from celery.exceptions import NotRegistered
+
+from raycelery import values
+from raycelery.app.spec import AppSpec
+from raycelery.errors import AppLoadError
+
+logger = logging.getLogger(__name__)
+
+
+def load(spec: AppSpec) -> celery.Celery:
+    """Return the application that ``spec`` describes, with its tasks registered.
+
+    Raises:
+        AppLoadError: a module cannot be imported or has no such application.
+    """
+    os.environ.update(spec.environ)
+    if os.path.isdir(spec.cwd):
+        with contextlib.suppress(OSError):
+            os.chdir(spec.cwd)
+    for entry in spec.path:
+        if entry not in sys.path and os.path.exists(entry):
+            sys.path.append(entry)
+    importlib.invalidate_caches()
+    try:
+        app = _by_value(spec.value) if spec.value is not None else _by_import(spec)
+        values.use(app=app)
+        app.set_current()
+        app.set_default()
+        app.loader.import_default_modules()
+        for name in spec.imports:
+            _import_tasks(name, spec)
+        app.finalize(auto=True)
+    except AppLoadError:
+        raise
+    except Exception as exc:  # any error of the user's modules is reported as the failure of the messages
+        raise AppLoadError(_advice(spec, exc)) from exc
+    return app
+
+
+def _by_import(spec: AppSpec) -> celery.Celery:
+    assert spec.module is not None and spec.attribute is not None
+    module = importlib.import_module(spec.module)
+    app = getattr(module, spec.attribute, None)
+    if not isinstance(app, celery.Celery):
+        raise AppLoadError(f"the module {spec.module!r} has no Celery application {spec.attribute!r} in the executors")
+    return app
+
+
+def _by_value(value: bytes) -> celery.Celery:
+    cls, arguments, receivers = values.loads(value)
+    app: celery.Celery = cls(**arguments)
+    for name, receiver in receivers:
+        getattr(signals, name).connect(receiver, weak=False)
+    return app
+
+
+def _import_tasks(name: str, spec: AppSpec) -> None:
+    try:
+        importlib.import_module(name)
+    except ImportError as exc:
+        # Its tasks may not be among those that are called; one that is fails with its own name.
+        logger.warning("%s", _advice(spec, exc))
+
+
+def _advice(spec: AppSpec, exc: BaseException) -> str:
+    what = f"{spec.module}:{spec.attribute}" if spec.module else f"the application {spec.name!r}"
+    return (
+        f"executors cannot load {what} ({type(exc).__name__}: {exc}): they look in {spec.cwd} and the caller's sys.path; "
+        "start the program from the project's folder, install the project, or name its folder as working_dir in ray_runtime_env"
+    )
+
+
+class Tasks:
+    """Finds the task a message names, loading its code where needed.
+
+    Arguments:
+        app: the loaded application.
+    """
+
+    def __init__(self, app: celery.Celery) -> None:
+        self._app = app
+        self._codes: dict[str, bytes] = {}
+        self._loaded: dict[str, str] = {}
+
+    def learn(self, codes: dict[str, bytes]) -> None:
+        """Remember code that came with messages."""
+        self._codes.update(codes)
+
+    def find(self, name: str, module: str | None, code: tuple[str, bool] | None) -> Any:
+        """Return the task.
+
+        Arguments:
+            name: the task's.
+            module: the one the caller has it from.
+            code: key of its code where it travels by value, and whether an import is to be preferred.
+
+        Raises:
+            NotRegistered: nothing brought a task of that name.
+        """
+        tasks = self._app._tasks
+        if code is not None and not code[1]:
+            if self._loaded.get(name) != code[0]:
+                self._load(name, code[0])
+        elif name not in tasks:
+            if module is not None:
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(module)
+            if code is not None and name not in tasks:
+                self._load(name, code[0])
+        found = tasks.get(name)
+        if found is None:
+            raise NotRegistered(
+                f"{name!r} is not a task of {self._app.main or 'the application'!r} in its executors: correct the name, "
+                "or list its module in include= or imports"
+            )
+        if found.__trace__ is None:
+            from celery.app.trace import build_tracer
+
+            found.__trace__ = build_tracer(name, found, self._app.loader, _hostname(), app=self._app)
+        return found
+
+    def _load(self, name: str, key: str) -> None:
+        kind, made_of, options = values.loads(self._codes[key])
+        self._app._tasks.pop(name, None)
+        _show_in_main(made_of)
+        if kind == "function":
+            task = self._app._task_from_fun(made_of, **options)
+        else:
+            task = self._app.register_task(made_of())
+        task.__trace__ = None
+        self._loaded[name] = key
+        self._app.producer.adopt_code(task, key, self._codes[key])
+
+
+def _show_in_main(made_of: Any) -> None:
+    """Put classes of the caller's ``__main__`` into ours, where pickle looks for them (exceptions, mostly)."""
+    main = sys.modules["__main__"]
+    run = getattr(made_of, "run", made_of)
+    for name, value in list(getattr(run, "__globals__", {}).items()):
+        if isinstance(value, type) and value.__module__ == "__main__" and not hasattr(main, name):
+            setattr(main, name, value)
+
+
+def _hostname() -> str:
+    from raycelery.executor.runner import hostname
+
+    return hostname()

@@ -1,0 +1,274 @@
+"""Runs one message through Celery's tracer, and through Celery's request for whatever did not go well.
+
+Celery's ``trace_task`` decides states, retries, callbacks and signals; ``celery.worker.request.Request`` decides what
+becomes of a message that was revoked, expired, timed out, rejected or lost with its executor. See
+https://docs.celeryq.dev/en/stable/internals/app-overview.html.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType, SimpleNamespace
+from typing import Any
+
+import celery
+from billiard.einfo import ExceptionInfo
+from celery import signals, states
+from celery.app.task import Context
+from celery.exceptions import NotRegistered, SoftTimeLimitExceeded, WorkerLostError
+from celery.worker import state as worker_state
+from celery.worker.request import Request
+from kombu.compression import decompress
+from kombu.serialization import loads as kombu_loads
+from kombu.serialization import prepare_accept_content
+
+from raycelery import values
+from raycelery.client import Client
+from raycelery.executor.loading import Tasks
+
+logger = logging.getLogger(__name__)
+
+_HOSTNAME = f"ray@{socket.gethostname()}"
+
+
+def hostname() -> str:
+    """Return the node name that requests carry, in Celery's form."""
+    return _HOSTNAME
+
+
+class _Message:
+    """What Celery's Request reads of a kombu message."""
+
+    content_type = content_encoding = None
+
+    def __init__(self, headers: dict[str, Any], body: Any, delivery: dict[str, Any], properties: dict[str, Any]) -> None:
+        self.headers = headers
+        self.body = self.payload = body
+        self.delivery_info = delivery
+        self.properties = properties
+
+
+class _NoEvents:
+    enabled = False
+
+    def send(self, *args: Any, **kwargs: Any) -> None:
+        """Events come with the control plane."""
+
+
+class Runner:
+    """Runs the messages of one application in this process.
+
+    Arguments:
+        app: the loaded application.
+        client: the executor's connection; its ``sending`` keeps time limits from cutting a frame in two.
+    """
+
+    def __init__(self, app: celery.Celery, client: Client) -> None:
+        self.app = app
+        self.tasks = Tasks(app)
+        self._client = client
+        self._accept = prepare_accept_content(app.conf.accept_content)
+        #: Id of the message that is running, and the thread that runs messages.
+        self.current: str | None = None
+        self.thread = threading.get_ident()
+
+    def run(self, payload: Any, verdict: str | None, reason: str, deliveries: int) -> tuple[str, float]:
+        """Run one message, or do Celery's bookkeeping for one that met with ``verdict``.
+
+        Returns:
+            "done" or "requeue", and the seconds it ran.
+        """
+        if verdict == "chord":
+            self._finish_chord(*payload)
+            return "done", 0.0
+        headers, body, content_type, encoding, delivery, properties, module, code = pickle.loads(payload)
+        task_id = self.current = headers["id"]
+        headers["hostname"] = _HOSTNAME
+        delivery_info = {
+            "exchange": delivery[0],
+            "routing_key": delivery[1],
+            "priority": delivery[2],
+            "redelivered": deliveries > 0,
+        }
+        request: dict[str, Any] = {
+            **headers,
+            "delivery_info": delivery_info,
+            "properties": properties,
+            "reply_to": properties.get("reply_to"),
+            "correlation_id": properties.get("correlation_id"),
+            "is_eager": False,
+            "args": (),
+            "kwargs": {},
+        }
+        try:
+            task = self.tasks.find(headers["task"], module, code)
+            args, kwargs, embed = self._decode(body, content_type, encoding, headers)
+        except Exception as exc:  # whatever keeps a message from running is its failure, and must not end the executor
+            self._fail(request, exc)
+            return "done", 0.0
+        request.update(args=args, kwargs=kwargs)
+        request.update(embed)
+        if verdict is not None or headers.get("expires"):
+            message = _Message(headers, (args, kwargs, embed), delivery_info, properties)
+            celery_request, outcome = self._request(message, task)
+            if verdict is not None:
+                self._settle(celery_request, verdict, reason)
+                return outcome[0], 0.0
+            if celery_request.revoked():
+                return "done", 0.0
+        limits = headers.get("timelimit") or (None, None)
+        soft = limits[1] or task.soft_time_limit
+        began = time.monotonic()
+        try:
+            with self._soft_limit(soft, task.name):
+                result = task.__trace__(task_id, args, kwargs, request)
+        finally:
+            self.current = None
+        ran = time.monotonic() - began
+        info = result[1]
+        if info is not None and getattr(info, "state", None) == "REJECTED":
+            message = _Message(headers, (args, kwargs, embed), delivery_info, properties)
+            celery_request, outcome = self._request(message, task)
+            celery_request.on_failure(result[0], return_ok=True)
+            return outcome[0], ran
+        return "done", ran
+
+    def _decode(self, body: Any, content_type: str | None, encoding: str | None, headers: dict[str, Any]) -> Any:
+        if content_type is None:
+            return values.loads(body)
+        if headers.get("compression"):
+            body = decompress(body, headers["compression"])
+        return kombu_loads(body, content_type, encoding, accept=self._accept)
+
+    def _request(self, message: _Message, task: Any) -> tuple[Request, list[str]]:
+        outcome = ["done"]
+
+        def on_reject(log: Any, errors: Any, requeue: bool = False) -> None:
+            if requeue:
+                outcome[0] = "requeue"
+
+        request = Request(
+            message,
+            on_ack=lambda *args, **kwargs: None,
+            on_reject=on_reject,
+            hostname=_HOSTNAME,
+            eventer=_NoEvents(),
+            app=self.app,
+            task=task,
+            body=message.body,
+            decoded=True,
+        )
+        return request, outcome
+
+    def _settle(self, request: Request, verdict: str, reason: str) -> None:
+        if verdict == "revoked":
+            worker_state.revoked.add(request.id)
+            request.revoked()
+        elif verdict == "terminated":
+            request._announce_revoked("terminated", True, signal.SIGTERM, False)
+        elif verdict == "timeout":
+            request.on_timeout(False, request.time_limits[0] or request.task.time_limit)
+        else:
+            try:
+                raise WorkerLostError(reason)
+            except WorkerLostError:
+                einfo = ExceptionInfo()
+            if verdict == "lost":
+                request.on_failure(einfo)
+            else:
+                # Not to be delivered again whatever the task's acks_late says.
+                self._fail_request(request, einfo)
+
+    def _fail_request(self, request: Request, einfo: ExceptionInfo) -> None:
+        exc = einfo.exception
+        exc = getattr(exc, "exc", exc)
+        context = request._context
+        self.app.backend.mark_as_failure(request.id, exc, einfo.traceback, request=context, store_result=request.store_errors)
+        request.task.on_failure(exc, request.id, request.args, request.kwargs, einfo)
+        signals.task_failure.send(
+            sender=request.task, task_id=request.id, exception=exc, args=request.args, kwargs=request.kwargs,
+            traceback=einfo.traceback, einfo=einfo,
+        )  # fmt: skip
+
+    def _fail(self, request: dict[str, Any], exc: Exception) -> None:
+        logger.error("Task %s[%s] cannot run: %s", request["task"], request["id"], exc)
+        fail(self.app, request, exc)
+        if isinstance(exc, NotRegistered):
+            signals.task_unknown.send(
+                sender=self.app, message=None, exc=exc, name=request["task"], id=request["id"]
+            )
+
+    def _finish_chord(self, group: str, callback: Any, parts: list[bytes]) -> None:
+        self.app.backend.finish_chord(group, callback, parts)
+
+    @contextlib.contextmanager
+    def _soft_limit(self, seconds: float | None, name: str) -> Iterator[None]:
+        if not seconds:
+            yield
+            return
+
+        def on_alarm(number: int, frame: FrameType | None) -> None:
+            if self._client.sending:
+                signal.setitimer(signal.ITIMER_REAL, 0.005)
+                return
+            logger.warning("Soft time limit (%ss) exceeded for %s[%s]", seconds, name, self.current)
+            raise SoftTimeLimitExceeded(seconds)
+
+        before = signal.signal(signal.SIGALRM, on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def fail(app: celery.Celery, request: dict[str, Any], exc: Exception) -> None:
+    """Record the failure of a message that cannot even begin: its state, its chord's, its errbacks."""
+    try:
+        raise exc
+    except type(exc):
+        einfo = ExceptionInfo()
+    app.backend.mark_as_failure(
+        request["id"], exc, einfo.traceback, request=Context(request), state=states.FAILURE,
+        store_result=not request.get("ignore_result"),
+    )  # fmt: skip
+
+
+class Unloadable:
+    """Stands in for :class:`Runner` where the application cannot be loaded: fails every message with the reason.
+
+    Arguments:
+        app: a bare application of the same name, whose backend the failures go to.
+        error: why the real one cannot be loaded.
+    """
+
+    def __init__(self, app: celery.Celery, error: Exception) -> None:
+        self.app = app
+        self._error = error
+        self.current: str | None = None
+        self.thread = threading.get_ident()
+        self.tasks = SimpleNamespace(learn=lambda codes: None)
+
+    def run(self, payload: Any, verdict: str | None, reason: str, deliveries: int) -> tuple[str, float]:
+        """Fail the message."""
+        if verdict == "chord":
+            self.app.backend.finish_chord(*payload)
+            return "done", 0.0
+        headers, body, content_type, _, delivery, properties, _, _ = pickle.loads(payload)
+        request = {**headers, "delivery_info": {"routing_key": delivery[1]}, "properties": properties}
+        try:
+            args, kwargs, embed = values.loads(body) if content_type is None else ((), {}, {})
+            request.update(embed, args=args, kwargs=kwargs)
+        except Exception:  # its arguments may need the modules that are missing
+            logger.warning("the arguments of %s cannot be read either", headers["id"])
+        logger.error("Task %s[%s] cannot run: %s", headers["task"], headers["id"], self._error)
+        fail(self.app, request, self._error)
+        return "done", 0.0

@@ -1,0 +1,218 @@
+"""A process's session with an application's dispatcher: Ray started or joined, dispatcher found or started.
+
+One session per process and dispatcher, shared by every app object of that name. Executors install theirs ready made.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from raycelery import values, wire
+from raycelery.client import Client
+from raycelery.errors import DispatcherUnreachable
+
+if TYPE_CHECKING:
+    from raycelery.app.application import Celery
+
+logger = logging.getLogger(__name__)
+
+NAMESPACE = "raycelery"
+_sessions: dict[str, Session] = {}
+_lock = threading.RLock()
+
+
+class Session:
+    """What a process holds while it talks to a dispatcher.
+
+    Arguments:
+        name: of the application's dispatcher.
+        client: the connection.
+        dispatcher: the actor's handle; None in a process that must not use Ray.
+        embedded: whether this process started the Ray it uses, so that Ray ends with it.
+    """
+
+    def __init__(self, name: str, client: Client, dispatcher: Any, embedded: bool = False) -> None:
+        self.name = name
+        self.client = client
+        self.dispatcher = dispatcher
+        self.embedded = embedded
+        holder = uuid.uuid4().hex
+        self.depot = values.RayDepot(dispatcher, holder, lambda key: client.call("inline", key, timeout=None))
+        values.use(depot=self.depot)
+
+
+def install(session: Session) -> None:
+    """Make ``session`` the one that every app of this process uses (in executors)."""
+    with _lock:
+        _sessions[""] = session
+
+
+def dispatcher_name(app: Celery) -> str:
+    """Return the name of the application's dispatcher."""
+    return str(app.conf.ray_app_name or app.main or app.home or "celery")
+
+
+def of(app: Celery) -> Session:
+    """Return the session of ``app``, connecting when there is none.
+
+    Raises:
+        DispatcherUnreachable: no Ray answers at ``ray_address``, or no dispatcher can be started there.
+    """
+    with _lock:
+        if "" in _sessions:
+            return _sessions[""]
+        name = dispatcher_name(app)
+        found = _sessions.get(name)
+        if found is None or not _alive(found):
+            found = _sessions[name] = _open(app, name)
+        return found
+
+
+def _alive(session: Session) -> bool:
+    if os.getpid() != session.depot._pid:
+        return True  # a forked child cannot ask Ray; its socket will tell
+    import ray
+
+    return ray.is_initialized()
+
+
+def _open(app: Celery, name: str) -> Session:
+    import ray
+
+    embedded = False
+    if not ray.is_initialized():
+        embedded = _start_ray(app)
+    dispatcher = _dispatcher(app, name)
+    client = Client(
+        lambda: endpoint(dispatcher),
+        {"role": "client"},
+        submit_timeout=app.conf.ray_submit_timeout,
+    )
+    client.ensure()
+    session = Session(name, client, dispatcher, embedded)
+    atexit.register(_at_exit, session, os.getpid())
+    return session
+
+
+def _start_ray(app: Celery) -> bool:
+    """Join the cluster that is named, else start Ray in this process; whether it was started."""
+    import ray
+
+    address = app.conf.ray_address or os.environ.get("RAY_ADDRESS")
+    arguments = {"namespace": NAMESPACE, **(app.conf.ray_init or {})}
+    if address:
+        arguments["address"] = address
+    else:
+        arguments.setdefault("include_dashboard", False)
+    try:
+        with _real_streams():
+            ray.init(**arguments)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
+        if not address:
+            raise
+        raise DispatcherUnreachable(
+            f"no Ray cluster answers at ray_address={address!r} ({str(exc).splitlines()[0]}): start one with "
+            "'ray start --head', correct the address, or unset it to run Ray inside this process"
+        ) from exc
+    return not address
+
+
+@contextmanager
+def _real_streams() -> Iterator[None]:
+    """Give Ray streams with file descriptors: Celery's LoggingProxy, put in their place by a worker, has none."""
+    before = sys.stdout, sys.stderr
+    try:
+        if not _has_descriptor(sys.stdout) and sys.__stdout__ is not None:
+            sys.stdout = sys.__stdout__
+        if not _has_descriptor(sys.stderr) and sys.__stderr__ is not None:
+            sys.stderr = sys.__stderr__
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _has_descriptor(stream: Any) -> bool:
+    try:
+        return isinstance(stream.fileno(), int)
+    except (AttributeError, OSError, ValueError):
+        # pytest's capture and notebooks have none either, and Ray copes with those.
+        return type(stream).__name__ != "LoggingProxy"
+
+
+def _dispatcher(app: Celery, name: str) -> Any:
+    import ray
+
+    from raycelery.dispatcher.actor import Dispatcher, Limits
+
+    conf = app.conf
+    limits = Limits(
+        max_pending=int(conf.ray_max_pending),
+        max_result_bytes=float(conf.ray_max_result_bytes),
+        max_deliveries=int(conf.ray_max_deliveries),
+        max_executors=int(conf.ray_max_executors),
+        idle_seconds=float(conf.ray_idle_seconds),
+        infeasible_seconds=float(conf.ray_infeasible_seconds),
+    )
+    return (
+        ray.remote(Dispatcher)
+        .options(
+            name=f"raycelery:{name}",
+            namespace=NAMESPACE,
+            get_if_exists=True,
+            lifetime="detached",
+            num_cpus=0,
+            max_concurrency=1000,
+        )
+        .remote(name, limits)
+    )
+
+
+def endpoint(dispatcher: Any) -> wire.Endpoint:
+    """Ask a dispatcher where it listens.
+
+    Raises:
+        DispatcherUnreachable: the actor is dead or does not answer within 60 s.
+    """
+    import ray
+
+    try:
+        host, port, secret = ray.get(dispatcher.endpoint.remote(), timeout=60)
+    except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as exc:
+        raise DispatcherUnreachable(f"the application's dispatcher does not answer: {exc}") from exc
+    return wire.Endpoint(host, port, secret)
+
+
+def _at_exit(session: Session, pid: int) -> None:
+    if os.getpid() != pid or not session.client.submitted:
+        return
+    client = session.client
+    if session.embedded and getattr(sys, "last_type", None) is not KeyboardInterrupt:
+        try:
+            left = client.call("pending")
+            if left:
+                logger.info("waiting for %d submitted tasks before exit; Ctrl-C abandons them", left)
+                client.call("drained", timeout=None)
+        except KeyboardInterrupt:
+            logger.warning("exiting with tasks unfinished")
+        except DispatcherUnreachable as exc:
+            logger.warning("could not wait for submitted tasks: %s", exc)
+    try:
+        client.close()
+    except DispatcherUnreachable as exc:
+        logger.warning("messages not handed over at exit: %s", exc)
+
+
+def shutdown() -> None:
+    """Forget every session of this process; the next call connects anew. For tests and notebooks."""
+    with _lock:
+        for session in _sessions.values():
+            session.client.close()
+        _sessions.clear()
