@@ -70,10 +70,12 @@ def put(value: Any) -> Any:
         DispatcherUnreachable: there is no Ray to put it into.
     """
     from raycelery import values
+    from raycelery.errors import DispatcherUnreachable
 
     app = _celery.current_app._get_current_object()
-    key = values.content_key(value)
-    app.session.depot.keep(key, value)
+    key = app.session.depot.keep(values.flatten(value))
+    if key is None:
+        raise DispatcherUnreachable("a forked child cannot use Ray: call raycelery.put() in the parent")
     return values.Shared(key)
 
 

@@ -86,7 +86,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         meta["task_id"] = task_id
         keys: tuple[str, ...] = ()
         if self._pickles:
-            payload, keys = values.dumps(meta, self._inline)
+            payload, keys = values.dumps_meta(meta, self._inline)
         else:
             payload = self.encode(meta)
         final = state in states.READY_STATES

@@ -55,6 +55,11 @@ def install(session: Session) -> None:
         _sessions[""] = session
 
 
+def installed() -> bool:
+    """Return whether this process is an executor, which got its session ready made."""
+    return "" in _sessions
+
+
 def dispatcher_name(app: Celery) -> str:
     """Return the name of the application's dispatcher."""
     return str(app.conf.ray_app_name or app.main or app.home or "celery")

@@ -6,7 +6,6 @@ is safe. A task gets a copy of its own, as with Celery; what :func:`put` returns
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 import os
@@ -14,13 +13,14 @@ import pickle
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import xxhash
 from celery import Celery
 from celery.app.task import Task
 from celery.local import Proxy
-from ray.cloudpickle import CloudPickler
+from ray import cloudpickle
 
 from raycelery.errors import ArgumentError
 
@@ -36,11 +36,11 @@ _KEPT = 16
 class Depot(Protocol):
     """Where big values are kept; the dispatcher's, as seen by one process."""
 
-    def keep(self, key: str, value: Any) -> bool:
-        """Store ``value`` under ``key`` unless it is there; False where this process cannot reach the object store."""
+    def keep(self, flat: Flat) -> str | None:
+        """Store a value unless it is there and return its key; None where this process cannot reach the object store."""
 
-    def fetch(self, key: str) -> Any:
-        """Return what was stored under ``key``."""
+    def fetch(self, key: str) -> list[Any]:
+        """Return the parts of what was stored under ``key``."""
 
 
 _depot: Depot | None = None
@@ -67,32 +67,64 @@ def _size(value: Any) -> int:
         return 0
 
 
-def content_key(value: Any) -> str:
-    """Return a key that equals another value's only if both pickle to the same bytes."""
+@dataclass(slots=True)
+class Flat:
+    """A large value as a pickle and the buffers beside it, which are shared memory on the reader's side."""
+
+    stream: bytes
+    buffers: list[Any]
+
+    def key(self) -> str:
+        """Return a key that another value has only if it pickles to the same bytes."""
+        hasher = xxhash.xxh3_128(self.stream)
+        for buffer in self.buffers:
+            raw = memoryview(buffer)
+            hasher.update(raw.nbytes.to_bytes(8, "big"))
+            hasher.update(raw)
+        return hasher.hexdigest()
+
+    def parts(self) -> list[Any]:
+        """Return the stream and the buffers, in the form in which Ray stores them without a copy of its own."""
+        return [self.stream, *(pickle.PickleBuffer(buffer) for buffer in self.buffers)]
+
+
+def flatten(value: Any) -> Flat:
+    """Take ``value`` apart without copying its arrays."""
+    if type(value) is bytes:
+        return Flat(b"", [memoryview(value)])
     buffers: list[pickle.PickleBuffer] = []
-    hasher = xxhash.xxh3_128()
-    stream = pickle.dumps(value, 5, buffer_callback=buffers.append)
+    stream = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
     try:
-        raws = [buffer.raw() for buffer in buffers]
+        return Flat(stream, [buffer.raw() for buffer in buffers])
     except BufferError:  # not contiguous: let pickle copy it
-        stream, raws = pickle.dumps(value, 5), []
-    hasher.update(stream)
-    for raw in raws:
-        hasher.update(raw.nbytes.to_bytes(8, "big"))
-        hasher.update(raw)
-    return hasher.hexdigest()
+        return Flat(cloudpickle.dumps(value, 5), [])
+
+
+def restore(parts: list[Any], *, shared: bool) -> Any:
+    """Undo :func:`flatten`.
+
+    Arguments:
+        parts: from :meth:`Flat.parts`.
+        shared: leave arrays where they are, read-only; else make copies that the caller may change.
+    """
+    stream, *buffers = parts
+    if not stream:
+        return bytes(buffers[0])
+    return pickle.loads(stream, buffers=buffers if shared else [bytearray(buffer) for buffer in buffers])
 
 
 def _load_bulk(key: str) -> Any:
-    if _depot is None:
-        raise ArgumentError("a large value can only be read by a process that is connected to its dispatcher")
-    value = _depot.fetch(key)
-    return value if isinstance(value, (bytes, str)) else copy.deepcopy(value)
+    return restore(_reachable().fetch(key), shared=False)
 
 
 def _load_shared(key: str) -> Any:
-    assert _depot is not None
-    return _depot.fetch(key)
+    return restore(_reachable().fetch(key), shared=True)
+
+
+def _reachable() -> Depot:
+    if _depot is None:
+        raise ArgumentError("a large value can only be read by a process that is connected to its dispatcher")
+    return _depot
 
 
 def _load_task(name: str) -> Any:
@@ -123,7 +155,7 @@ class Shared:
         return _load_shared, (self.key,)
 
 
-class _Pickler(CloudPickler):
+class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     def __init__(self, file: io.BytesIO, inline_bytes: int) -> None:
         super().__init__(file, protocol=5)
         self._inline_bytes = inline_bytes
@@ -132,10 +164,9 @@ class _Pickler(CloudPickler):
     def bulk(self, value: Any) -> str | None:
         if _depot is None:
             return None
-        key = content_key(value)
-        if not _depot.keep(key, value):
-            return None
-        self.keys.append(key)
+        key = _depot.keep(flatten(value))
+        if key is not None:
+            self.keys.append(key)
         return key
 
     def reducer_override(self, obj: Any) -> Any:
@@ -215,6 +246,14 @@ def dumps_body(args: Any, kwargs: Any, embed: Any, inline_bytes: int) -> tuple[b
     return dumps((args, kwargs, embed), inline_bytes)
 
 
+def dumps_meta(meta: dict[str, Any], inline_bytes: int) -> tuple[bytes, tuple[str, ...]]:
+    """Pickle the meta of a task; those of plain results, which are most, without cloudpickle's cost."""
+    result = meta["result"]
+    if type(result) in _ATOMS and len(meta) <= 8 and (type(result) not in (str, bytes) or len(result) < inline_bytes):
+        return pickle.dumps(meta, 5), ()
+    return dumps(meta, inline_bytes)
+
+
 def loads(data: bytes) -> Any:
     """Undo :func:`dumps`."""
     return pickle.loads(data)
@@ -238,31 +277,34 @@ class RayDepot:
         self._inline = inline
         self._pid = os.getpid()
         self._kept: OrderedDict[str, None] = OrderedDict()
-        self._fetched: OrderedDict[str, Any] = OrderedDict()
+        self._fetched: OrderedDict[str, list[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def keep(self, key: str, value: Any) -> bool:
-        """Store ``value`` under its content key; False in a forked child, which cannot use Ray."""
+    def keep(self, flat: Flat) -> str | None:
+        """Store a value under its content key; None in a forked child, which cannot use Ray."""
         if os.getpid() != self._pid:
-            return False
+            return None
         import ray
 
+        key = flat.key()
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
-                return True
-            ref = ray.put(value, _owner=self._dispatcher)
-            dropped = []
+                return key
+            dropped = list(self._kept)[: len(self._kept) - _KEPT + 1] if len(self._kept) >= _KEPT else []
+            keep = self._dispatcher.keep.remote
+            # Another process may have stored the same bytes: ask before they are sent.
+            if not ray.get(keep(key, None, self._holder, dropped)):
+                ray.get(keep(key, flat.parts(), self._holder, []))
+            for old in dropped:
+                del self._kept[old]
             self._kept[key] = None
-            while len(self._kept) > _KEPT:
-                dropped.append(self._kept.popitem(last=False)[0])
-            ray.get(self._dispatcher.keep.remote(key, [ref], self._holder, dropped))
-        return True
+        return key
 
-    def fetch(self, key: str) -> Any:
-        """Return the value; arrays in it are read-only views of shared memory."""
+    def fetch(self, key: str) -> list[Any]:
+        """Return the parts of a value; its arrays are views of shared memory."""
         if os.getpid() != self._pid:
-            return self._inline(key)
+            return list(self._inline(key))
         import ray
 
         with self._lock:
@@ -274,9 +316,9 @@ class RayDepot:
             raise ArgumentError(
                 f"the large value {key} is gone: keep the process that put it alive, or raise result_expires"
             )
-        value = ray.get(refs[0])
+        parts: list[Any] = ray.get(refs[0])
         with self._lock:
-            self._fetched[key] = value
+            self._fetched[key] = parts
             while len(self._fetched) > 2:
                 self._fetched.popitem(last=False)
-        return value
+        return parts

@@ -6,11 +6,14 @@ import logging
 import sys
 import threading
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import celery
 from kombu.utils.objects import cached_property
 
+from raycelery.app.conf import RememberingSettings
+from raycelery.app.producer import RayProducer, new_id
 from raycelery.app.settings import DEFAULTS, check_options, check_settings
 
 logger = logging.getLogger(__name__)
@@ -55,9 +58,17 @@ class Celery(celery.Celery):  # type: ignore[misc]
         super().__init__(main, *args, **kwargs)
 
     def on_init(self) -> None:
-        """Add the ``ray_*`` settings' defaults to Celery's; called by Celery."""
-        self.add_defaults(lambda: DEFAULTS)
+        """Have the settings checked once they are read; called by Celery."""
         self.on_after_configure.connect(self._check_configuration, weak=False)
+
+    def _load_config(self) -> Any:
+        conf = super()._load_config()
+        if DEFAULTS not in conf.maps:
+            # Below everything the user wrote, above Celery's own defaults (which Celery takes to be the last layer).
+            conf.maps.insert(-1, DEFAULTS)
+            conf.defaults.insert(-1, DEFAULTS)
+        object.__setattr__(conf, "__class__", RememberingSettings)
+        return conf
 
     def _check_configuration(self, sender: Any = None, source: Any = None, **_: Any) -> None:
         conf = source
@@ -81,8 +92,10 @@ class Celery(celery.Celery):  # type: ignore[misc]
         """This process's :class:`raycelery.session.Session` with the application's dispatcher; connects when needed."""
         from raycelery import session
 
-        self._announce()
-        return session.of(self)
+        found = session.of(self)
+        if not session.installed():
+            self._announce()
+        return found
 
     @property
     def client(self) -> Any:
@@ -94,8 +107,6 @@ class Celery(celery.Celery):  # type: ignore[misc]
         """What Celery publishes with in direct mode."""
         found = self.__dict__.get("_ray_producer")
         if found is None:
-            from raycelery.app.producer import RayProducer
-
             with self._lazy:
                 found = self.__dict__.setdefault("_ray_producer", RayProducer(self))
         return found
@@ -116,6 +127,15 @@ class Celery(celery.Celery):  # type: ignore[misc]
                     self.main or "the application",
                     " and ".join(replaced),
                 )
+
+    def send_task(self, name: str, args: Any = None, kwargs: Any = None, countdown: Any = None, eta: Any = None,
+                  task_id: str | None = None, *more: Any, **options: Any) -> Any:  # fmt: skip
+        """Celery's ``send_task``."""
+        return super().send_task(name, args, kwargs, countdown, eta, task_id or new_id(), *more, **options)
+
+    def now(self) -> datetime:
+        """Return the current time in the application's time zone; Celery's goes by way of UTC and dateutil."""
+        return datetime.now(self.timezone)
 
     def _acquire_producer(self, timeout: float | None = None) -> Any:
         found = self.__dict__.get("_ray_producer")

@@ -10,7 +10,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
+import os
 import pickle
+import random
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +27,13 @@ from raycelery import session, values
 from raycelery.app import spec
 from raycelery.app.settings import TASK_OPTIONS, check_options
 from raycelery.dispatcher.model import Lane
-from raycelery.errors import ArgumentError
+from raycelery.errors import ArgumentError, DispatcherUnreachable
 
 if TYPE_CHECKING:
     from raycelery.app.application import Celery
+
+
+logger = logging.getLogger(__name__)
 
 
 class _Transport:
@@ -39,6 +46,8 @@ class RayConnection:
 
     transport = _Transport()
     connection: RayConnection
+    connection_errors = recoverable_connection_errors = (DispatcherUnreachable,)
+    channel_errors = recoverable_channel_errors = ()
 
     def __init__(self) -> None:
         self.connection = self
@@ -169,7 +178,6 @@ class RayProducer:
                 (limits[0] if limits else None) or info.hard_limit,
                 headers.get("stamps") or None,
                 keys,
-                info.code[0] if info.code else None,
             ),
             len(payload),
             awaited=not headers.get("ignore_result"),
@@ -229,12 +237,26 @@ class RayProducer:
             module = task.__module__
             info.module = None if module in ("__main__", None) else module
             if spec.needs_value(task, app_spec.value is not None):
-                key, code = self._code(task)
-                info.code = (key, spec.by_import_first(task))
-                definitions.append((("code", key), ("code", key, code)))
+                info.code = (self._code(task)[0], spec.by_import_first(task))
+                definitions += self._codes_by_value(app_spec)
         if overrides is None:
             self._tasks[name, queue] = info
         return info
+
+    def _codes_by_value(self, app_spec: spec.AppSpec) -> list[tuple[Any, tuple[Any, ...]]]:
+        """Return the definitions of all tasks that travel by value: one may call another."""
+        definitions: list[tuple[Any, tuple[Any, ...]]] = []
+        for name, task in list(self.app._tasks.items()):
+            if not spec.needs_value(task, app_spec.value is not None):
+                continue
+            try:
+                key, code = self._code(task)
+            except ArgumentError as exc:
+                logger.debug("not carried along: %s", exc)
+                continue
+            definition = ("code", app_spec.key, name, key, code, spec.by_import_first(task))
+            definitions.append((definition[:4], definition))
+        return definitions
 
     def _code(self, task: Any) -> tuple[str, bytes]:
         known = self._codes.get(id(task))
@@ -308,6 +330,22 @@ class _Pool:
         return None
 
 
+_random = random.Random(int.from_bytes(os.urandom(32), "big"))
+os.register_at_fork(after_in_child=lambda: _random.seed(int.from_bytes(os.urandom(32), "big")))
+
+
+def new_id() -> str:
+    """Return a random (version 4) UUID; a system call per id, as ``uuid4`` makes, costs more than all the rest of it."""
+    return str(uuid.UUID(int=_random.getrandbits(128), version=4))
+
+
+def _repr(values: Any) -> str | None:
+    """Return what Celery's ``saferepr`` would, where plain ``repr`` does the same, else None."""
+    if type(values) is tuple and len(values) <= 8 and all(type(value) in (int, float, bool) for value in values):
+        return repr(values)
+    return None
+
+
 class RayAMQP(AMQP):  # type: ignore[misc]
     """Celery's AMQP with the dispatcher in place of a broker; Celery's own in bridge mode."""
 
@@ -317,3 +355,11 @@ class RayAMQP(AMQP):  # type: ignore[misc]
         if not self.app.direct:
             return AMQP.producer_pool.fget(self)
         return _Pool(self.app.producer)
+
+    def as_task_v2(self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
+        """Make a message of protocol 2, as Celery does."""
+        if options.get("argsrepr") is None and args:
+            options["argsrepr"] = _repr(args)
+        if options.get("kwargsrepr") is None and not kwargs:
+            options["kwargsrepr"] = "{}"
+        return super().as_task_v2(task_id, name, args, kwargs, *more, **options)

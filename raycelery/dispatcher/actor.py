@@ -10,11 +10,12 @@ import asyncio
 import hmac
 import logging
 import os
+import pickle
 import secrets
 import time
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 
@@ -46,13 +47,6 @@ class Limits:
     infeasible_seconds: float
 
 
-class CodedPayload(NamedTuple):
-    """The payload of a message whose task travels by value, and the key of that code."""
-
-    data: bytes
-    code: str
-
-
 class Dispatcher:
     """One application's queues, limits, lanes and results.
 
@@ -77,7 +71,8 @@ class Dispatcher:
         self.store = Store(limits.max_result_bytes)
         self.metrics = Metrics(name)
         self.apps: dict[str, bytes] = {}
-        self.codes: dict[str, bytes] = {}
+        #: Tasks that travel by value, by application: name, key, code, whether an import is preferred.
+        self.codes: dict[str, list[tuple[str, str, bytes, bool]]] = {}
         self.lanes: dict[str, Lane] = {}
         self.connected: dict[int, Connection] = {}
         self.handles: dict[int, executors.Handle] = {}
@@ -107,11 +102,21 @@ class Dispatcher:
                 self._loop.create_task(self._watch_nodes())
         return (*self._address, self.secret)
 
-    async def keep(self, key: str, refs: list[Any], holder: str, dropped: list[str]) -> None:
-        """Keep the large value behind ``refs[0]``; ``holder`` has let go of ``dropped``."""
-        self.depot.hold(key, holder, refs[0])
+    async def keep(self, key: str, value: list[Any] | None, holder: str, dropped: list[str]) -> bool:
+        """Keep a large value, so that it outlives the process that sent it; ``holder`` has let go of ``dropped``.
+
+        Returns:
+            False if only the key was given and the value is not here.
+        """
+        if value is not None and not self.depot.refs(key):
+            # What arrives as shared memory must be wrapped again to be stored as such.
+            parts = [value[0], *(pickle.PickleBuffer(buffer) for buffer in value[1:])]
+            self.depot.hold(key, holder, await asyncio.to_thread(ray.put, parts))
+        elif self.depot.refs(key):
+            self.depot.hold(key, holder, self.depot.refs(key)[0])
         for old in dropped:
             self.depot.release(old, holder)
+        return bool(self.depot.refs(key))
 
     async def fetch(self, key: str) -> list[Any]:
         """Return the reference of a large value in a list, or an empty list."""
@@ -125,9 +130,7 @@ class Dispatcher:
         for definition in definitions:
             self._define(definition)
         brain = self.brain
-        for task_id, task, queue, lane, payload, priority, eta, time_limit, stamps, keys, code in messages:
-            if code is not None:
-                payload = CodedPayload(payload, code)
+        for task_id, task, queue, lane, payload, priority, eta, time_limit, stamps, keys in messages:
             message = Message(
                 task_id, task, queue, lane, payload, priority=priority, eta=eta, time_limit=time_limit, stamps=stamps
             )
@@ -152,7 +155,9 @@ class Dispatcher:
         if kind == "app":
             self.apps[definition[1]] = definition[2]
         elif kind == "code":
-            self.codes[definition[1]] = definition[2]
+            codes = self.codes.setdefault(definition[1], [])
+            if all(definition[3] != key for _, key, _, _ in codes):
+                codes.append(definition[2:])
         elif kind == "lane":
             self.lanes[definition[1].key] = definition[1]
             self.brain.add_lane(definition[1])
@@ -284,15 +289,12 @@ class Dispatcher:
         conn = self.connected.get(decision.executor)
         if conn is None:
             return
-        messages, codes = [], {}
-        for m in decision.messages:
-            payload = m.payload
-            if type(payload) is CodedPayload:
-                if payload.code not in conn.codes and payload.code in self.codes:
-                    conn.codes.add(payload.code)
-                    codes[payload.code] = self.codes[payload.code]
-                payload = payload.data
-            messages.append((m.seq, payload, m.verdict, m.reason, m.deliveries))
+        codes: list[tuple[str, str, bytes, bool]] = []
+        known = self.codes.get(conn.info.get("app", ""))
+        if known is not None and len(known) > conn.codes:
+            codes = known[conn.codes :]
+            conn.codes = len(known)
+        messages = [(m.seq, m.payload, m.verdict, m.reason, m.deliveries) for m in decision.messages]
         conn.send(wire.pack("run", messages, codes))
 
     def _to_executor(self, executor: int, frame: tuple[Any, ...]) -> None:
@@ -473,7 +475,7 @@ class Connection(asyncio.Protocol):
         self._greeting = b""
         self.info: dict[str, Any] = {}
         self.executor: int | None = None
-        self.codes: set[str] = set()
+        self.codes = 0
         self.watching: set[str] = set()
         self.metas: list[tuple[str, str, bytes]] = []
         self.acks: list[int] = []

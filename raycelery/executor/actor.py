@@ -51,7 +51,7 @@ class Loop:
         self._node = context.get_node_id()
         self._client = Client(
             lambda: wire.Endpoint(*endpoint),
-            {"role": "executor", "executor": number, "node": self._node},
+            {"role": "executor", "executor": number, "node": self._node, "app": app_key},
             on_frame=self._on_frame,
         )
         self._client.linger = 0.0005

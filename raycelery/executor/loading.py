@@ -95,9 +95,16 @@ class Tasks:
         self._codes: dict[str, bytes] = {}
         self._loaded: dict[str, str] = {}
 
-    def learn(self, codes: dict[str, bytes]) -> None:
-        """Remember code that came with messages."""
-        self._codes.update(codes)
+    def learn(self, codes: list[tuple[str, str, bytes, bool]]) -> None:
+        """Register tasks that travel by value; they may be called from one another before their own messages come.
+
+        Arguments:
+            codes: name, key, pickled code, and whether an import is to be preferred, of each task.
+        """
+        for name, key, code, prefer_import in codes:
+            self._codes[key] = code
+            if not prefer_import or name not in self._app._tasks:
+                self._load(name, key)
 
     def find(self, name: str, module: str | None, code: tuple[str, bool] | None) -> Any:
         """Return the task.
@@ -122,10 +129,7 @@ class Tasks:
                 self._load(name, code[0])
         found = tasks.get(name)
         if found is None:
-            raise NotRegistered(
-                f"{name!r} is not a task of {self._app.main or 'the application'!r} in its executors: correct the name, "
-                "or list its module in include= or imports"
-            )
+            raise NotRegistered(name)
         if found.__trace__ is None:
             from celery.app.trace import build_tracer
 

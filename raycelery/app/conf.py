@@ -1,0 +1,70 @@
+"""``app.conf`` with a memory: Celery looks a setting up in every layer under every spelling, eight times per message.
+
+The lookups are Celery's own; only their answers are kept, until something is set.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.app.utils import Settings
+
+
+class RememberingSettings(Settings):  # type: ignore[misc]
+    """Celery's settings object, which remembers what was looked up."""
+
+    def __getitem__(self, key: str) -> Any:
+        known = self.__dict__.get("_known")
+        if known is None:
+            known = self.__dict__["_known"] = {}
+        try:
+            return known[key]
+        except KeyError:
+            value = known[key] = super().__getitem__(key)
+            return value
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from None
+
+    def _forget(self) -> None:
+        self.__dict__["_known"] = {}
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        self._forget()
+
+    def __delitem__(self, key: str) -> None:
+        super().__delitem__(key)
+        self._forget()
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """Change settings."""
+        try:
+            return super().update(*args, **kwargs)
+        finally:
+            self._forget()
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Remove a change."""
+        try:
+            return super().pop(key, *default)
+        finally:
+            self._forget()
+
+    def clear(self) -> None:
+        """Remove all changes."""
+        super().clear()
+        self._forget()
+
+    def add_defaults(self, d: Any) -> None:
+        """Add a layer."""
+        super().add_defaults(d)
+        self._forget()
+
+    def swap_with(self, other: Any) -> None:
+        """Take over another's layers."""
+        super().swap_with(other)
+        self._forget()
