@@ -105,6 +105,11 @@ class Client:
                 return
             self._connect()
 
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, as far as is known."""
+        return self._lost is None
+
     def _connect(self) -> None:
         sock = None
         if self._endpoint is not None:

@@ -76,7 +76,7 @@ def of(app: Celery) -> Session:
             return _sessions[""]
         name = dispatcher_name(app)
         found = _sessions.get(name)
-        if found is None or not _alive(found):
+        if found is None or not (found.client.connected and _alive(found)):
             found = _sessions[name] = _open(app, name)
         return found
 

@@ -53,6 +53,7 @@ class Celery(celery.Celery):  # type: ignore[misc]
         #: How each decorated task was made, by name; executors make it again where no import does.
         self.recipes: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._said = False
+        self._session: Any = None
         self._lazy = threading.RLock()
         check_settings({key: value for key, value in kwargs.items() if key.startswith("ray_")})
         super().__init__(main, *args, **kwargs)
@@ -87,12 +88,15 @@ class Celery(celery.Celery):  # type: ignore[misc]
         """Whether messages go to the dispatcher rather than to a broker."""
         return bool(self.conf.ray_mode == "direct")
 
-    @cached_property
+    @property
     def session(self) -> Any:
         """This process's :class:`raycelery.session.Session` with the application's dispatcher; connects when needed."""
+        found = self._session
+        if found is not None and found.client.connected:
+            return found
         from raycelery import session
 
-        found = session.of(self)
+        found = self._session = session.of(self)
         if not session.installed():
             self._announce()
         return found

@@ -1,0 +1,31 @@
+"""The ``raycelery`` command; each subcommand is a thin file of its own.
+
+Exit codes: 0 done, 1 the work was done and something in it failed, 2 wrong use, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+#: Subcommands and the modules that hold them; imported when used, so that ``--help`` is quick.
+COMMANDS = {
+    "demo": "raycelery.cli.demo",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        module = COMMANDS.get(name)
+        command: click.Command | None = None if module is None else importlib.import_module(module).command
+        return command
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="raycelery")
+def main() -> None:
+    """Celery on Ray: the same tasks, placed by what each needs."""
