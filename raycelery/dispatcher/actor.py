@@ -208,8 +208,9 @@ class Dispatcher:
             return
         if kind == "done":
             self._release(report[1])
-            self.metrics.finished(self.brain, executor, report[1], report[2], now)
-            self.brain.finished(executor, report[1], report[2], now)
+            message = self.brain.finished(executor, report[1], report[2], now)
+            if message is not None:
+                self.metrics.finished(message, report[2], now)
         elif kind == "requeue":
             self.brain.requeued(executor, report[1], now)
         elif kind == "ready":
@@ -294,7 +295,7 @@ class Dispatcher:
         if known is not None and len(known) > conn.codes:
             codes = known[conn.codes :]
             conn.codes = len(known)
-        messages = [(m.seq, m.payload, m.verdict, m.reason, m.deliveries) for m in decision.messages]
+        messages = [(m.seq, m.payload, m.verdict, m.reason, m.deliveries + m.rejections) for m in decision.messages]
         conn.send(wire.pack("run", messages, codes))
 
     def _to_executor(self, executor: int, frame: tuple[Any, ...]) -> None:

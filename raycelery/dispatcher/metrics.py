@@ -13,6 +13,7 @@ from ray.util import metrics
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.brain import Brain
+    from raycelery.dispatcher.model import Message
 
 _SECONDS = [0.001, 0.01, 0.1, 1, 10, 60, 600, 3600]
 
@@ -41,11 +42,8 @@ class Metrics:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._queues: set[str] = set()
 
-    def finished(self, brain: Brain, executor: int, seq: int, runtime: float, now: float) -> None:
+    def finished(self, message: Message, runtime: float, now: float) -> None:
         """Note one message that ended; waiting and run time of at most 100 per second and task are kept."""
-        message = brain.message(executor, seq)
-        if message is None:
-            return
         key = (message.queue, message.task)
         self._counts[key] += 1
         samples = self._seen.setdefault(key, [])

@@ -44,6 +44,13 @@ class Message:
     reason: str = ""
     submitted: float = 0.0
     assigned: float = 0.0
+    #: How often a task gave it back by ``Reject(requeue=True)``.
+    rejections: int = 0
+    #: Where it is: "" (not submitted, or done), "eta", "stream", "verdict" or "executor", and at which executor.
+    place: str = ""
+    executor: int = 0
+    #: Whether it counts against its limits now.
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)

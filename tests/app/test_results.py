@@ -1,0 +1,191 @@
+"""Results: states, errors, groups, other processes, async code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import group
+from celery.exceptions import TimeoutError
+from celery.result import AsyncResult, GroupResult
+
+from tests import sample
+from tests.support import ROOT, RaySession
+
+SECONDS = 60
+
+
+@pytest.fixture(autouse=True)
+def _ray(ray_session: RaySession) -> None:
+    sample.identity.delay(0).get(timeout=SECONDS)
+
+
+def test_a_remote_error_arrives_as_its_own_class_with_the_remote_traceback() -> None:
+    result = sample.fail.delay("EWR", 7)
+    with pytest.raises(sample.ModelError) as caught:
+        result.get(timeout=SECONDS)
+    assert (caught.value.zone, caught.value.code) == ("EWR", 7)
+    assert "raise ModelError(zone, code)" in result.traceback
+    assert "raise ModelError(zone, code)" in str(caught.value.__cause__)
+    assert result.state == "FAILURE" and result.failed() and not result.successful()
+    assert isinstance(result.get(propagate=False), sample.ModelError)
+
+
+def test_get_times_out() -> None:
+    result = sample.nap.delay(1.5)
+    with pytest.raises(TimeoutError):
+        result.get(timeout=0.1)
+    assert result.get(timeout=SECONDS) == 1.5
+
+
+def test_get_with_callback_and_interval() -> None:
+    seen: list[Any] = []
+    value = sample.add.delay(1, 2).get(timeout=SECONDS, interval=0.05, callback=lambda task_id, v: seen.append(v))
+    assert value == 3 and seen == [3]
+
+
+def test_update_state(tmp_path: Path) -> None:
+    path = tmp_path / "go"
+    result = sample.progress.delay(str(path))
+    deadline = time.monotonic() + SECONDS
+    while result.state != "PROGRESS" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert result.info == {"done": 3, "of": 10}
+    path.touch()
+    assert result.get(timeout=SECONDS) == "done" and result.state == "SUCCESS"
+
+
+def test_forget() -> None:
+    result = sample.add.delay(1, 2)
+    result.get(timeout=SECONDS)
+    result.forget()
+    assert AsyncResult(result.id, app=sample.app).state == "PENDING"
+
+
+def test_children_and_collect() -> None:
+    result = sample.add.apply_async((1, 2), link=sample.add.s(10))
+    result.get(timeout=SECONDS)
+    assert [value for _, value in result.collect(timeout=SECONDS)] == [3, 13]
+
+
+def test_group_results_save_restore_join_and_iterate() -> None:
+    result = group(sample.add.s(i, i) for i in range(10)).apply_async()
+    assert result.join(timeout=SECONDS) == [2 * i for i in range(10)]
+    assert result.join_native(timeout=SECONDS) == [2 * i for i in range(10)]
+    assert sorted(meta["result"] for _, meta in result.iter_native(timeout=SECONDS)) == [2 * i for i in range(10)]
+    assert result.successful() and result.completed_count() == 10
+    result.save()
+    restored = GroupResult.restore(result.id, app=sample.app)
+    assert restored is not None and restored.get(timeout=SECONDS) == [2 * i for i in range(10)]
+    restored.delete()
+    assert GroupResult.restore(result.id, app=sample.app) is None
+
+
+def test_a_group_with_a_failure() -> None:
+    result = group(sample.add.s(1, 1), sample.fail.s("JFK", 2)).apply_async()
+    with pytest.raises(sample.ModelError):
+        result.get(timeout=SECONDS)
+    values = result.get(timeout=SECONDS, propagate=False)
+    assert values[0] == 2 and isinstance(values[1], sample.ModelError)
+
+
+def test_results_are_read_by_id_from_another_process(ray_session: RaySession) -> None:
+    result = sample.add.delay(20, 22)
+    script = (
+        "from tests import sample\n"
+        f"r = sample.app.AsyncResult({result.id!r})\n"
+        "print(r.get(timeout=60), sample.add.delay(1, 1).get(timeout=60))\n"
+    )
+    env = {**os.environ, "RAY_ADDRESS": ray_session.address, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=100, cwd=ROOT)
+    assert done.stdout.split() == ["42", "2"], done.stderr
+    # The process that is gone started nothing that went with it.
+    assert sample.add.delay(2, 2).get(timeout=SECONDS) == 4
+
+
+def test_a_forked_child_submits_and_waits(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            out.write_text(str(sample.add.delay(3, 4).get(timeout=30)))
+            sample.touch.delay(str(tmp_path / "unwaited"))
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert out.read_text() == "7"
+    deadline = time.monotonic() + SECONDS
+    while not (tmp_path / "unwaited").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (tmp_path / "unwaited").exists(), "what a child submits is not lost with it"
+    assert sample.add.delay(1, 2).get(timeout=SECONDS) == 3, "the parent goes on"
+
+
+def test_await_does_not_block_the_loop() -> None:
+    async def main() -> tuple[list[float], int]:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await asyncio.sleep(0.01)
+
+        ticker = asyncio.create_task(tick())
+        values = await asyncio.gather(*(sample.nap.delay(0.3) for _ in range(3)))
+        ticker.cancel()
+        return values, ticks
+
+    values, ticks = asyncio.run(main())
+    assert values == [0.3, 0.3, 0.3]
+    assert ticks >= 10
+
+
+def test_await_raises_the_remote_error() -> None:
+    async def main() -> None:
+        await sample.fail.delay("LGA", 3)
+
+    with pytest.raises(sample.ModelError):
+        asyncio.run(main())
+
+
+def test_many_results_one_by_one_and_in_any_order() -> None:
+    results = [sample.add.delay(i, 1) for i in range(500)]
+    for i in reversed(range(500)):
+        assert results[i].get(timeout=SECONDS) == i + 1
+
+
+def test_two_threads_wait_for_one_result() -> None:
+    import threading
+
+    result = sample.nap.delay(0.3)
+    values: list[float] = []
+    threads = [
+        threading.Thread(target=lambda: values.append(AsyncResult(result.id, app=sample.app).get(timeout=30)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert values == [0.3] * 3
+
+
+def test_result_extended_and_expires() -> None:
+    conf = sample.app.conf
+    conf.result_extended = True
+    try:
+        result = sample.add.delay(1, 2)
+        result.get(timeout=SECONDS)
+    finally:
+        conf.result_extended = False
+    # Executors import the application as it is written, as Celery's workers do: a change made here stays here.
+    assert result.name is None
