@@ -19,6 +19,7 @@ from celery.result import GroupResult, allow_join_result
 from celery.utils.log import get_logger
 
 from raycelery import values
+from raycelery.app.settings import Unchosen
 
 logger = get_logger(__name__)
 
@@ -46,7 +47,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
     persistent = False
 
     def __init__(self, app: Any, serializer: str | None = None, url: str | None = None, **kwargs: Any) -> None:
-        self._pickles = serializer is None and not app.has_chosen("result_serializer")
+        self._pickles = serializer is None and type(app.conf.result_serializer) is Unchosen
         super().__init__(app, serializer="pickle" if self._pickles else serializer, url=url or "ray://", **kwargs)
         self.thread_safe = True
         self._inline = int(app.conf.ray_inline_bytes)

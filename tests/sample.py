@@ -15,6 +15,7 @@ from celery.utils.log import get_task_logger
 from raycelery import Celery
 
 app = Celery("sample", broker="redis://nowhere.invalid:1/0", backend="redis://nowhere.invalid:1/1")
+app.conf.accept_content = ["json", "pickle"]
 logger = get_task_logger(__name__)
 
 LOADED: list[str] = []

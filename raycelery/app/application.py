@@ -147,10 +147,6 @@ class Celery(celery.Celery):  # type: ignore[misc]
             return found
         return self.producer if self.direct else super()._acquire_producer(timeout)
 
-    def has_chosen(self, setting: str) -> bool:
-        """Return whether the user set ``setting``, rather than leaving it at Celery's default."""
-        return any(setting in layer for layer in self.conf.maps[:-1] if layer is not DEFAULTS)
-
     def _get_backend(self) -> Any:
         if self.direct and not self.conf.ray_keep_result_backend:
             chosen = self.backend_cls or self.conf.result_backend

@@ -25,7 +25,7 @@ from kombu.compression import compress
 
 from raycelery import session, values
 from raycelery.app import spec
-from raycelery.app.settings import TASK_OPTIONS, check_options
+from raycelery.app.settings import TASK_OPTIONS, Unchosen, check_options
 from raycelery.dispatcher.model import Lane
 from raycelery.errors import ArgumentError, DispatcherUnreachable
 
@@ -91,7 +91,6 @@ class RayProducer:
         self._spec: spec.AppSpec | None = None
         self._inline = int(app.conf.ray_inline_bytes)
         self._low_first = str(app.conf.broker_url or "").startswith(("redis", "sentinel"))
-        self._chosen_serializer = app.has_chosen("task_serializer")
 
     # Celery uses producers as context managers and releases them to their pool.
     def __enter__(self) -> RayProducer:
@@ -149,7 +148,7 @@ class RayProducer:
         for key, definition in info.definitions:
             client.define(key, lambda definition=definition: definition)  # type: ignore[misc]
         content_type, content_encoding, keys = None, None, ()
-        if self._chosen_serializer or serializer not in (None, self.app.conf.task_serializer):
+        if type(serializer) is not Unchosen:
             content_type, content_encoding, data = kombu_dumps(body, serializer)
             if compression:
                 data, headers["compression"] = compress(data, compression)

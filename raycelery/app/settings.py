@@ -9,6 +9,12 @@ from typing import Any
 
 from raycelery.errors import OptionError
 
+
+
+class Unchosen(str):
+    """The name of a serializer that nobody chose: values travel as Ray carries them, which is any picklable one."""
+
+
 #: Every setting with its default. Written like any Celery setting (``app.conf.ray_address``, ``CELERY_RAY_ADDRESS``...).
 DEFAULTS: dict[str, Any] = {
     # "direct": no broker, messages go to the dispatcher; "bridge": a real broker is kept.
@@ -42,6 +48,9 @@ DEFAULTS: dict[str, Any] = {
     "ray_max_result_bytes": 2_000_000_000,
     # Level of the executors' logs; Celery's own line per task needs "DEBUG".
     "ray_log_level": "INFO",
+    # Celery's own settings and defaults, marked so that a project's choice of the same name can be told from them.
+    "task_serializer": Unchosen("json"),
+    "result_serializer": Unchosen("json"),
 }
 
 _RESOURCES = ("num_cpus", "num_gpus", "memory")
@@ -156,7 +165,7 @@ def check_settings(names: Mapping[str, Any]) -> None:
         name = str(raw).lower()
         if not name.startswith("ray_"):
             continue
-        if name not in DEFAULTS:
+        if name not in DEFAULTS or not name.startswith("ray_"):
             near = _near(name, DEFAULTS, cutoff=0.6)
             hint = f"did you mean {near!r}?" if near else f"known: {', '.join(DEFAULTS)}"
             raise OptionError(f"unknown setting {name!r}; {hint}")

@@ -19,6 +19,7 @@ from celery import signals
 from celery.app.task import Task
 
 from raycelery import values
+from raycelery.app.settings import DEFAULTS
 from raycelery.errors import ArgumentError
 
 #: Environment variables that frameworks find their settings by.
@@ -124,7 +125,7 @@ def spec_of(app: celery.Celery, home: str | None, dispatcher: str) -> AppSpec:
 def _reduced(app: celery.Celery) -> dict[str, Any]:
     reduced = app.__reduce_keys__()
     # Celery leaves out what add_defaults() brought; without it a by-value app would not be the same one.
-    known = {key: app.conf[key] for layer in app.conf.maps[:-1] for key in layer}
+    known = {key: app.conf[key] for layer in app.conf.maps[:-1] if layer is not DEFAULTS for key in layer}
     reduced["changes"] = {key: value for key, value in known.items() if not str(key).startswith("__")}
     reduced["config_source"] = None
     reduced["set_as_current"] = False
