@@ -142,11 +142,13 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         Raises:
             celery.exceptions.TimeoutError: it had not ended after ``timeout`` seconds.
         """
-        self._ensure_not_eager()
         try:
             return self._cache[task_id]
         except KeyError:
             pass
+        arrived = self.app.client.take(task_id)
+        if arrived is not None:
+            return self._read(task_id, arrived[1])
         for _, meta in self.get_many([task_id], timeout=timeout, interval=interval, on_interval=on_interval):
             return meta
         raise TimeoutError("The operation timed out.")
@@ -181,9 +183,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
                 pause = (interval or 0.5) if left is None else min(left, interval or 0.5)
             for task_id, (_, payload) in client.wait(wanted, None if pause is None else max(0.0, pause)).items():
                 del wanted[task_id]
-                meta = self._meta_of(payload)
-                if meta["status"] == states.SUCCESS:
-                    self._cache[task_id] = meta
+                meta = self._read(task_id, payload)
                 if on_message is not None:
                     on_message(meta)
                 yield task_id, meta
@@ -192,6 +192,12 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
                 return
             if wanted and on_interval is not None:
                 on_interval()
+
+    def _read(self, task_id: str, payload: bytes) -> dict[str, Any]:
+        meta = self._meta_of(payload)
+        if meta["status"] == states.SUCCESS:
+            self._cache[task_id] = meta
+        return meta
 
     async def wait_async(self, result: Any, timeout: float | None = None) -> Any:
         """Wait for a result without blocking the event loop; see :class:`raycelery.awaitable.AsyncResult`."""

@@ -90,6 +90,7 @@ class Client:
         self._mailbox: OrderedDict[str, tuple[str, Any]] = OrderedDict()
         self._interest: Counter[str] = Counter()
         self._recent: OrderedDict[str, None] = OrderedDict()
+        self._hinted: set[str] = set()
         self._wake: threading.Event | None = None
 
     # -- connection ---------------------------------------------------------------------------------------------
@@ -168,7 +169,9 @@ class Client:
                 kind = frame[0]
                 if kind == "metas":
                     for task_id, state, payload in frame[1]:
-                        self._mailbox[task_id] = (state, payload)
+                        if payload is not None:
+                            self._mailbox[task_id] = (state, payload)
+                        self._hinted.discard(task_id)
                 elif kind == "ack":
                     self._unacked.difference_update(frame[1])
                 elif kind == "reply":
@@ -347,6 +350,11 @@ class Client:
             raise value
         return value
 
+    def take(self, task_id: str) -> tuple[str, Any] | None:
+        """Return the state and payload of a task if they have arrived and nobody else waits for them."""
+        with self._arrived:
+            return None if task_id in self._interest else self._mailbox.pop(task_id, None)
+
     def wait(self, ids: Iterable[str], timeout: float | None = None) -> dict[str, tuple[str, Any]]:
         """Return the states and payloads of those of ``ids`` that are ready, as soon as one is.
 
@@ -367,15 +375,23 @@ class Client:
         deadline = None if timeout is None else time.monotonic() + timeout
         blocked = False
         try:
-            if len(missing) == len(wanted):
-                with self._lock:
+            asked: set[str] = set()
+            while True:
+                # What was hinted at comes by itself, unless it was too large: then it is in no set any more.
+                ask = [i for i in missing if i not in self._hinted and i not in asked]
+                if len(missing) == len(wanted) and ask:
+                    asked.update(ask)
+                    with self._lock:
+                        self.flush()
+                        self._send(wire.pack("watch", ask, self._hints(ask)))
+                elif self._messages:
                     self.flush()
-                    self._send(wire.pack("watch", missing, self._hints(missing)))
-            with self._arrived:
-                while True:
+                with self._arrived:
                     found = {i: self._mailbox[i] for i in wanted if i in self._mailbox}
                     if found:
-                        break
+                        return found
+                    if any(i not in self._hinted and i not in asked for i in missing):
+                        continue
                     if self._lost is not None:
                         raise DispatcherUnreachable(f"the dispatcher went away while results were awaited: {self._lost}")
                     left = None if deadline is None else deadline - time.monotonic()
@@ -386,7 +402,6 @@ class Client:
                     elif not self._arrived.wait(0.005 if left is None else min(left, 0.005)):
                         blocked = True
                         self.on_block(True)
-                return found
         finally:
             with self._arrived:
                 for task_id in wanted:
@@ -407,6 +422,7 @@ class Client:
         hints = list(itertools.islice(self._recent, PREFETCH))
         for task_id in hints:
             del self._recent[task_id]
+        self._hinted.update(hints)
         return hints
 
     def forget(self, task_id: str) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
+import inspect
+import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from raycelery.app import environment
 from raycelery.errors import OptionError
 
 
@@ -54,32 +57,28 @@ DEFAULTS: dict[str, Any] = {
 }
 
 _RESOURCES = ("num_cpus", "num_gpus", "memory")
+#: Ray's resolution.
+_LEAST = 0.0001
 
 
 def _amount(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or value != value:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0 or 0 < value < _LEAST:
         unit = "bytes" if name == "memory" else "a number such as 2 or 0.5"
         raise OptionError(f"{name}={value!r} is not an amount: give {unit}, zero or more")
+    if name == "num_gpus" and value > 1 and value != int(value):
+        raise OptionError(f"{name}={value!r}: more than one GPU can only be asked for in whole numbers")
 
 
 def _resources(name: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise OptionError(f"{name}={value!r} must be a mapping of resource names to amounts")
     for key, amount in value.items():
+        if not isinstance(key, str):
+            raise OptionError(f"{name} may not name {key!r}: names are strings")
         if key in ("CPU", "GPU", "memory"):
             raise OptionError(f"{name} may not name {key!r}: use num_cpus, num_gpus or memory")
         _amount(f"{name}[{key!r}]", amount)
-
-
-def _runtime_env(name: str, value: Any) -> None:
-    if value is None:
-        return
-    if not isinstance(value, Mapping):
-        raise OptionError(f"{name}={value!r} must be a mapping as Ray's runtime_env takes it")
-    try:
-        json.dumps(dict(value))
-    except TypeError as exc:
-        raise OptionError(f"{name} must be plain JSON data: {exc}") from exc
 
 
 def _concurrency(name: str, value: Any) -> None:
@@ -96,7 +95,7 @@ def _executor(name: str, value: Any) -> None:
 TASK_OPTIONS: dict[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(_RESOURCES, _amount),
     "resources": _resources,
-    "runtime_env": _runtime_env,
+    "runtime_env": environment.check,
     "max_concurrency": _concurrency,
     "executor": _executor,
 }
@@ -140,9 +139,35 @@ def check_options(options: Mapping[str, Any], where: str, *, strict: bool = Fals
                 raise OptionError(f"{where}: {exc}") from None
             continue
         near = _near(name, TASK_OPTIONS, cutoff=0.85)
+        if near and name in _ALIASES and not strict and not _passes(near, value):
+            continue  # env="production" is the project's own
         if near or strict:
             hint = f"did you mean {near!r}?" if near else f"known: {', '.join(sorted(TASK_OPTIONS))}"
             raise OptionError(f"{where}: unknown option {name!r}; {hint}")
+
+
+def _passes(name: str, value: Any) -> bool:
+    try:
+        TASK_OPTIONS[name](name, value)
+    except OptionError:
+        return False
+    return True
+
+
+def options_of(task: Any) -> dict[str, Any]:
+    """Return the Ray options among the attributes of a task, checked; a project's own properties and methods are not.
+
+    Raises:
+        OptionError: one is malformed.
+    """
+    found = {}
+    for name in TASK_OPTIONS:
+        written = inspect.getattr_static(task, name, None)
+        if written is not None and not isinstance(written, property) and not callable(written):
+            found[name] = written
+    if found:
+        check_options(found, f"task {task.name!r}")
+    return found
 
 
 def _near(name: str, known: Mapping[str, Any], cutoff: float) -> str | None:
@@ -152,41 +177,98 @@ def _near(name: str, known: Mapping[str, Any], cutoff: float) -> str | None:
     return found[0] if found else None
 
 
-def check_settings(names: Mapping[str, Any]) -> None:
+def check_settings(names: Mapping[str, Any], prefix: str | None = None) -> None:
     """Refuse unknown or malformed ``ray_*`` settings.
 
     Arguments:
-        names: settings as the user wrote them, in any of Celery's spellings.
+        names: settings as the user wrote them, among others.
+        prefix: the namespace they are written in, as ``CELERY`` in ``CELERY_RAY_ADDRESS``.
 
     Raises:
         OptionError: naming the setting and the remedy.
     """
-    for raw, value in names.items():
-        name = str(raw).lower()
+    lead = f"{prefix.rstrip('_').lower()}_" if prefix else ""
+    for raw in list(names):
+        name = str(raw)
+        if lead and name.lower().startswith(lead):
+            name = name.lower().removeprefix(lead)
+        if name == "task_annotations":
+            _annotations(names[raw])
         if not name.startswith("ray_"):
             continue
-        if name not in DEFAULTS or not name.startswith("ray_"):
-            near = _near(name, DEFAULTS, cutoff=0.6)
-            hint = f"did you mean {near!r}?" if near else f"known: {', '.join(DEFAULTS)}"
+        value = names[raw]
+        if name not in DEFAULTS:
+            if inspect.ismodule(value) or callable(value):
+                continue  # something that a settings module imports
+            ours = {key: None for key in DEFAULTS if key.startswith("ray_")}
+            near = _near(name, ours, cutoff=0.6)
+            hint = f"did you mean {near!r}?" if near else f"known: {', '.join(ours)}"
             raise OptionError(f"unknown setting {name!r}; {hint}")
-        _check_setting(name, value)
+        _SETTINGS.get(name, _number)(name, value)
 
 
-def _check_setting(name: str, value: Any) -> None:
-    if name == "ray_mode" and value not in ("direct", "bridge"):
-        raise OptionError(f"ray_mode={value!r} must be 'direct' or 'bridge'")
-    if name == "ray_queues":
-        if not isinstance(value, Mapping):
-            raise OptionError(f"ray_queues={value!r} must map queue names to task options")
-        for queue, options in value.items():
-            if not isinstance(options, Mapping):
-                raise OptionError(f"ray_queues[{queue!r}]={options!r} must be a mapping of task options")
-            check_options(options, f"ray_queues[{queue!r}]", strict=True)
-    if name == "ray_runtime_env":
-        _runtime_env(name, value)
-    if name == "ray_num_cpus":
-        _amount(name, value)
-    default = DEFAULTS[name]
-    if isinstance(default, (int, float)) and not isinstance(default, bool):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-            raise OptionError(f"{name}={value!r} must be a number, zero or more")
+def _annotations(value: Any) -> None:
+    for annotation in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(annotation, Mapping):
+            for task, options in annotation.items():
+                if isinstance(options, Mapping):
+                    check_options(options, f"task_annotations[{task!r}]")
+
+
+def _number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise OptionError(f"{name}={value!r} must be a number, zero or more")
+
+
+def _queues(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise OptionError(f"{name}={value!r} must map queue names to task options")
+    for queue, options in value.items():
+        if not isinstance(options, Mapping):
+            raise OptionError(f"{name}[{queue!r}]={options!r} must be a mapping of task options")
+        check_options(options, f"{name}[{queue!r}]", strict=True)
+
+
+def _mode(name: str, value: Any) -> None:
+    if value not in ("direct", "bridge"):
+        raise OptionError(f"{name}={value!r} must be 'direct' or 'bridge'")
+
+
+def _text(name: str, value: Any) -> None:
+    if value is not None and not isinstance(value, str):
+        raise OptionError(f"{name}={value!r} must be a string")
+
+
+def _yes_or_no(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise OptionError(f"{name}={value!r} must be True or False")
+
+
+def _ray_init(name: str, value: Any) -> None:
+    if value is not None and not isinstance(value, Mapping):
+        raise OptionError(f"{name}={value!r} must be a mapping of arguments for ray.init")
+
+
+def _seconds_or_none(name: str, value: Any) -> None:
+    if value is not None:
+        _number(name, value)
+
+
+def _level(name: str, value: Any) -> None:
+    if value is not None and str(value).upper() not in logging.getLevelNamesMapping():
+        raise OptionError(f"{name}={value!r} must be a level of the logging module, such as 'INFO'")
+
+
+#: The checks of the settings that are not plain numbers.
+_SETTINGS: dict[str, Callable[[str, Any], None]] = {
+    "ray_mode": _mode,
+    "ray_address": _text,
+    "ray_init": _ray_init,
+    "ray_app_name": _text,
+    "ray_keep_result_backend": _yes_or_no,
+    "ray_queues": _queues,
+    "ray_num_cpus": _amount,
+    "ray_runtime_env": environment.check,
+    "ray_submit_timeout": _seconds_or_none,
+    "ray_log_level": _level,
+}

@@ -20,7 +20,7 @@ from typing import Any
 import ray
 
 from raycelery import wire
-from raycelery.dispatcher import executors
+from raycelery.dispatcher import executors, neighbours
 from raycelery.dispatcher.brain import Brain
 from raycelery.dispatcher.depot import Depot
 from raycelery.dispatcher.metrics import Metrics
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 NODES_SECONDS = 1.0
 #: Unfinished-but-small results that are pushed to a process that only hinted at them, in bytes.
 HINTED_BYTES = 16_384
+#: Seconds that such results wait for others to go with: their reader is not waiting for them yet.
+HINTED_SECONDS = 0.001
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,12 @@ class Dispatcher:
             self.depot.release(old, holder)
         return bool(self.depot.refs(key))
 
+    async def make_room(self, amounts: dict[str, float], share: float) -> None:
+        """Give executors up for another application of the cluster, which has ``share`` CPUs and lacks ``amounts``."""
+        self.brain.make_room(amounts, share, time.time())
+        if self._loop is not None:
+            self.turn_soon()
+
     async def fetch(self, key: str) -> list[Any]:
         """Return the reference of a large value in a list, or an empty list."""
         return self.depot.refs(key)
@@ -198,9 +206,9 @@ class Dispatcher:
         if waiting:
             for conn, hinted in waiting.items():
                 conn.watching.discard(task_id)
-                if not hinted or len(payload) <= HINTED_BYTES:
-                    conn.metas.append((task_id, state, payload))
-                    conn.dirty()
+                large = hinted and len(payload) > HINTED_BYTES
+                conn.metas.append((task_id, state, None if large else payload))
+                conn.dirty(later=hinted)
 
     def _on_report(self, conn: Connection, report: tuple[Any, ...], now: float) -> None:
         executor, kind = conn.executor, report[0]
@@ -234,8 +242,9 @@ class Dispatcher:
                 if ready is None:
                     self.waiters[task_id][conn] = hinted
                     conn.watching.add(task_id)
-                elif not hinted or len(ready[1]) <= HINTED_BYTES:
-                    conn.metas.append((task_id, *ready))
+                else:
+                    large = hinted and len(ready[1]) > HINTED_BYTES
+                    conn.metas.append((task_id, ready[0], None if large else ready[1]))
         conn.dirty()
 
     # -- decisions ----------------------------------------------------------------------------------------------
@@ -370,9 +379,22 @@ class Dispatcher:
         while True:
             await asyncio.sleep(NODES_SECONDS)
             self._look_at_nodes()
+            self._look_at_neighbours()
             self.store.expire(time.time())
             self.metrics.sample(self.brain)
             self.turn_soon()
+
+    def _look_at_neighbours(self) -> None:
+        before = time.time() - neighbours.PATIENCE_SECONDS
+        missing = [
+            handle.request
+            for number, handle in self.handles.items()
+            if number not in self.connected and handle.started < before
+        ]
+        amounts = neighbours.lacking(missing)
+        if amounts:
+            share = sum(self.handles[number].request.get("CPU", 0) for number in self.connected if number in self.handles)
+            neighbours.ask(self.name, amounts, share)
 
     # -- questions ----------------------------------------------------------------------------------------------
 
@@ -478,9 +500,10 @@ class Connection(asyncio.Protocol):
         self.executor: int | None = None
         self.codes = 0
         self.watching: set[str] = set()
-        self.metas: list[tuple[str, str, bytes]] = []
+        self.metas: list[tuple[str, str, bytes | None]] = []
         self.acks: list[int] = []
         self._dirty = False
+        self._later: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -545,14 +568,22 @@ class Connection(asyncio.Protocol):
     def reply(self, number: int, ok: bool, value: Any) -> None:
         self.send(wire.pack("reply", number, ok, value))
 
-    def dirty(self) -> None:
-        if not self._dirty:
+    def dirty(self, *, later: bool = False) -> None:
+        """Have acks and results sent at the end of this turn, or a little later, to share a frame with others."""
+        loop = self.dispatcher._loop
+        assert loop is not None
+        if later:
+            if not self._dirty and self._later is None:
+                self._later = loop.call_later(HINTED_SECONDS, self._flush)
+        elif not self._dirty:
             self._dirty = True
-            assert self.dispatcher._loop is not None
-            self.dispatcher._loop.call_soon(self._flush)
+            loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._dirty = False
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         if self.acks:
             self.send(wire.pack("ack", self.acks))
             self.acks = []

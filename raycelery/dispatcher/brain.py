@@ -14,6 +14,7 @@ from typing import Any
 from raycelery.dispatcher.lanes import ExecutorState, LaneState
 from raycelery.dispatcher.limits import Rate
 from raycelery.dispatcher.model import Decision, Kill, Lane, Message, Policy, Recall, Stats
+from raycelery.dispatcher.nodes import UNIT, scaled
 from raycelery.dispatcher.scheduling import Scheduling
 
 #: Revoked ids that are remembered for messages yet to come, as many as Celery's worker remembers.
@@ -419,6 +420,32 @@ class Brain(Scheduling):
         """Note what others than this application use on a node."""
         self.nodes.set_external(node, used)
         self.capacity_changed()
+
+    def make_room(self, amounts: Mapping[str, float], share: float, now: float) -> None:
+        """Give executors up for another application: idle ones, and busy ones while this one has the larger share.
+
+        Arguments:
+            amounts: what the other lacks, in Ray's units.
+            share: the CPUs it has.
+        """
+        self.now = now
+        lacking = scaled(amounts)
+        wanted = round(share * UNIT) + min(lacking.get("CPU", 0), UNIT)
+        mine = sum(lane.busy_cpus for lane in self.lanes.values())
+        for executor in sorted(self.executors.values(), key=lambda e: not (e.stopping or e.yielding or e.id in self._idle)):
+            request = executor.lane.request
+            if executor.borrowed or not any(lacking.get(name, 0) > 0 for name in request):
+                continue
+            if not (executor.stopping or executor.yielding):
+                if executor.id in self._idle:
+                    self.stop(executor)
+                elif executor.ready and not executor.blocked and mine - request.get("CPU", 0) >= wanted:
+                    executor.yielding = True
+                else:
+                    continue
+            mine -= request.get("CPU", 0)
+            for name, amount in request.items():
+                lacking[name] = lacking.get(name, 0) - amount
 
     def set_limit(self, name: str, maximum: int | None) -> None:
         """Set the most messages that run at once under a name: "app", "queue:<name>", "task:<name>"; None: no limit."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -16,10 +17,15 @@ from raycelery.executor.actor import Executor, run_one
 
 @dataclass(slots=True)
 class Handle:
-    """A started executor: ``ended`` resolves to why it ended, or fails with Ray's reason for its death."""
+    """A started executor: ``ended`` resolves to why it ended, or fails with Ray's reason for its death.
+
+    ``request`` is what Ray was asked for, at the time ``started``.
+    """
 
     ended: Any
     actor: Any = None
+    request: Mapping[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.time)
 
     def kill(self) -> None:
         """End it at once."""
@@ -48,7 +54,8 @@ def start(name: str, decision: Start, spec: bytes, endpoint: tuple[str, int, byt
         endpoint: host, port and secret of the dispatcher.
     """
     lane = decision.lane
-    options: dict[str, Any] = {"num_cpus": 0 if decision.borrowed else lane.request.get("CPU", 0)}
+    request = {**lane.request, "CPU": 0} if decision.borrowed else dict(lane.request)
+    options: dict[str, Any] = {"num_cpus": request.get("CPU", 0)}
     if lane.request.get("GPU"):
         options["num_gpus"] = lane.request["GPU"]
     if lane.request.get("memory"):
@@ -65,9 +72,9 @@ def start(name: str, decision: Start, spec: bytes, endpoint: tuple[str, int, byt
     arguments = (decision.executor, title, _threads(lane.request), spec, endpoint, lane.app)
     if lane.one_shot:
         ref = ray.remote(run_one).options(name=title, max_retries=0, **options).remote(*arguments)
-        return Handle(ref)
+        return Handle(ref, request=request)
     actor = ray.remote(Executor).options(name=title, namespace=f"raycelery:{name}", max_restarts=0, **options).remote(*arguments)
-    return Handle(actor.run.remote(), actor)
+    return Handle(actor.run.remote(), actor, request)
 
 
 def _threads(request: Mapping[str, float]) -> int:

@@ -1,0 +1,79 @@
+"""Runtime environments: their check, how those of application, queue, task and call add up, and local folders in them.
+
+Ray takes local folders in a runtime environment only for a whole job, not for one actor; what names them here is
+uploaded first, as Ray does for jobs. See https://docs.ray.io/en/latest/ray-core/handling-dependencies.html.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from raycelery.errors import OptionError
+
+#: How long Ray keeps an uploaded folder that no executor uses just now (its own default is ten minutes).
+_KEEP_SECONDS = 20 * 86400
+#: At most one of these can be used.
+_INSTALLERS = ("pip", "uv", "conda")
+
+
+def check(name: str, value: Any) -> None:
+    """Refuse what Ray would not take as a runtime environment.
+
+    Raises:
+        OptionError: naming the field.
+    """
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        raise OptionError(f"{name}={value!r} must be a mapping as Ray's runtime_env takes it")
+    from ray.runtime_env import RuntimeEnv
+
+    known = {field.removeprefix("_") if "ray" not in field else field for field in RuntimeEnv.known_fields}
+    for field in value:
+        if field not in known and field not in RuntimeEnv.known_fields and "RAY_RUNTIME_ENV_PLUGINS" not in os.environ:
+            near = difflib.get_close_matches(str(field), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"Ray knows {', '.join(sorted(known))}"
+            raise OptionError(f"{name}: unknown field {field!r}; {hint}")
+    try:
+        json.dumps(dict(value))
+        RuntimeEnv(**value)
+    except (TypeError, ValueError) as exc:
+        raise OptionError(f"{name}={dict(value)!r} is not what Ray takes: {exc}") from exc
+
+
+def merged(base: Mapping[str, Any] | None, over: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return ``base`` with the fields of ``over`` in their place, by Ray's rule: ``env_vars`` add up."""
+    base, over = dict(base or {}), dict(over or {})
+    if any(over.get(field) for field in _INSTALLERS):
+        base = {field: value for field, value in base.items() if field not in _INSTALLERS}
+    both = {**base, **over}
+    if base.get("env_vars") and over.get("env_vars"):
+        both["env_vars"] = {**base["env_vars"], **over["env_vars"]}
+    return both
+
+
+def packaged(env: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``env`` as every node can use it: files of requirements read, local folders uploaded to the cluster.
+
+    Raises:
+        OptionError: a folder or file that it names cannot be read.
+    """
+    from ray._private.runtime_env import packaging, py_modules, working_dir
+    from ray.runtime_env import RuntimeEnv
+
+    try:
+        full = dict(RuntimeEnv(**env))
+        if not (full.get("py_modules") or full.get("working_dir")):
+            return full
+        full = py_modules.upload_py_modules_if_needed(full, include_gitignore=True)
+        full = working_dir.upload_working_dir_if_needed(full, include_gitignore=True)
+    except (OSError, TypeError, ValueError, RuntimeError) as exc:
+        raise OptionError(f"runtime_env={dict(env)!r} cannot be used: {exc}") from exc
+    for uri in [*full.get("py_modules", ()), full.get("working_dir")]:
+        if uri and uri.startswith("gcs://"):
+            packaging.pin_runtime_env_uri(uri, expiration_s=_KEEP_SECONDS)
+    return full
