@@ -1,0 +1,204 @@
+"""Runs Celery's own integration suite on raycelery, and says whether it passes wherever it passes on stock Celery.
+
+    python -m tests.conformance.run --backend ray      messages and results on Ray
+    python -m tests.conformance.run --backend redis    messages on Ray, results in Redis (ray_keep_result_backend)
+    python -m tests.conformance.run --stock            the suite untouched: Celery's prefork worker, Redis for both
+
+Further arguments go to pytest, with paths as in the suite: `t/integration/test_canvas.py -k chord`. The suite is
+fetched from PyPI the first time. `stock_passes.txt` has what stock Celery passes, written by a whole `--stock` run;
+`not_applicable.toml` what need not pass here, with reasons. Exit status: 0 if everything else of `stock_passes.txt`
+that was run passed, 1 if not, 2 if there was nothing to judge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlparse
+
+from tests import support
+from tests.conformance import suite
+from tests.conformance.verdict import (
+    NOT_APPLICABLE,
+    STOCK_PASSES,
+    Outcome,
+    Verdict,
+    judge,
+    read_exclusions,
+    read_passes,
+    read_reports,
+)
+
+#: Modules whose imports need what only a paid service offers.
+_NOT_IMPORTABLE = ("t/integration/test_backend.py",)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run and report; return the exit status."""
+    options, for_pytest = _parse(arguments)
+    installed = metadata.version("celery")
+    if installed != suite.version():
+        print(f"This is the suite of Celery {suite.version()}, and {installed} is installed: use `tox -e conformance`.")
+        return 2
+    complete = not for_pytest
+    exclusions = [] if options.stock else read_exclusions(NOT_APPLICABLE.read_text(encoding="utf-8"))
+    names = [one.name for one in exclusions if options.backend in one.backends]
+    started = time.monotonic()
+    with support.redis_server() as redis_url:
+        run = _Run(options, redis_url, [] if options.all else names)
+        outcomes = run.pytest(for_pytest or ["t/integration"], options.time_limit)
+        if not outcomes:
+            return 2
+        if options.stock:
+            _print_stock(outcomes, started)
+            if complete:
+                _write_passes(outcomes)
+            return 0
+        stock = read_passes(STOCK_PASSES.read_text(encoding="utf-8"))
+        verdict = judge(outcomes, stock, names, complete=complete)
+        second = [nodeid for nodeid in verdict.failed if nodeid in outcomes][: options.second_tries]
+        if second:
+            print(f"\n== again, by themselves: {len(second)} that failed")
+            again = run.pytest(second, options.time_limit - (time.monotonic() - started))
+            recovered = [nodeid for nodeid, outcome in again.items() if outcome.status == "passed"]
+            outcomes.update({nodeid: again[nodeid] for nodeid in recovered})
+            verdict = judge(outcomes, stock, names, complete=complete)
+            _print_list("passed on the second try only", recovered, {})
+    _print_verdict(verdict, outcomes, started)
+    return 1 if verdict.failed else 0
+
+
+def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.conformance.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--backend", choices=("ray", "redis"), default="ray", help="where results live (default: ray)")
+    mode.add_argument(
+        "--stock", action="store_true", help="run on stock Celery, and note what passes if it is the whole suite"
+    )
+    parser.add_argument("--all", action="store_true", help="also run what not_applicable.toml lists")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=60,
+        help="seconds for each of a test's setup, subtests, call and teardown (default: 60)",
+    )
+    parser.add_argument("--time-limit", type=float, default=2700, help="seconds for the whole run (default: 2700)")
+    parser.add_argument(
+        "--second-tries", type=int, default=10, help="run up to so many failed tests again (default: 10)"
+    )
+    return parser.parse_known_args(arguments)
+
+
+class _Run:
+    """pytest in the suite's tree, as often as asked.
+
+    Arguments:
+        options: the command line's.
+        redis_url: of the server that the tests' own helpers write to.
+        excluded: names of tests to leave out.
+    """
+
+    def __init__(self, options: argparse.Namespace, redis_url: str, excluded: Sequence[str]) -> None:
+        self.options = options
+        self.tree = suite.unpacked()
+        redis = urlparse(redis_url)
+        self.environment = {
+            **os.environ,
+            **support.ENVIRONMENT,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+            "PYTHONPATH": os.pathsep.join([str(self.tree), str(support.ROOT)]),
+            # As in legacy code: both URLs stay, and in direct mode raycelery does not use them. (Tests that want
+            # `result_backend` to start with "redis" run all the same, and find the results on Ray.)
+            "TEST_BROKER": redis_url,
+            "TEST_BACKEND": redis_url,
+            "REDIS_HOST": str(redis.hostname),
+            "REDIS_PORT": str(redis.port),
+            "CONFORMANCE_BACKEND": options.backend,
+            "CONFORMANCE_LIMIT": str(options.limit),
+            "CONFORMANCE_EXCLUDED": "\n".join(excluded),
+        }
+        self.environment.pop("RAY_ADDRESS", None)
+
+    def pytest(self, arguments: Sequence[str], seconds: float) -> dict[str, Outcome]:
+        """Run these tests for at most so long, and return the outcomes of those that ran."""
+        command = [sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=short", "--show-capture=no"]
+        command += ["-p", "no:cacheprovider", "-p", "celery.contrib.pytest", "-p", "tests.conformance.recorder"]
+        if not self.options.stock:
+            command += ["-p", "no:timeout", "-p", "no:rerunfailures", "-p", "tests.conformance.plugin"]
+        command += [f"--ignore={module}" for module in _NOT_IMPORTABLE]
+        with tempfile.TemporaryDirectory() as directory:
+            reports = Path(directory) / "reports.jsonl"
+            environment = {**self.environment, "CONFORMANCE_REPORTS": str(reports)}
+            process = subprocess.Popen([*command, *arguments], cwd=self.tree, env=environment, stdin=subprocess.DEVNULL)
+            try:
+                process.wait(max(seconds, 1))
+            except subprocess.TimeoutExpired:
+                print(f"\nThe run was ended after its {seconds:.0f} s; what has not run by then has failed.")
+            finally:
+                support.stop(process)
+            return read_reports(reports.read_text(encoding="utf-8").splitlines()) if reports.exists() else {}
+
+
+def _print_verdict(verdict: Verdict, outcomes: dict[str, Outcome], started: float) -> None:
+    _print_list("left out, not applicable", verdict.excluded, {}, brief=True)
+    _print_list("listed as not applicable, but pass", verdict.needless, {})
+    _print_list("do not pass on stock Celery either", verdict.stock_fails, outcomes)
+    _print_list("pass here only", verdict.beyond_stock, {})
+    _print_list("FAILED: stock Celery passes these", verdict.failed, outcomes)
+    print(f"\n== {time.monotonic() - started:.0f} s, {len(verdict.excluded)} left out as not applicable")
+    print(f"{len(verdict.passed)} passed, {len(verdict.failed)} failed")
+
+
+def _print_stock(outcomes: dict[str, Outcome], started: float) -> None:
+    for status in ("xfailed", "skipped", "failed"):
+        _print_list(status, [nodeid for nodeid, one in outcomes.items() if one.status == status], outcomes)
+    statuses = [one.status for one in outcomes.values()]
+    print(f"\n== stock Celery: {time.monotonic() - started:.0f} s")
+    print(f"{statuses.count('passed')} passed, {statuses.count('failed')} failed, {statuses.count('skipped')} skipped")
+
+
+def _print_list(title: str, nodeids: Sequence[str], outcomes: dict[str, Outcome], brief: bool = False) -> None:
+    if not nodeids:
+        return
+    print(f"\n== {len(nodeids)} {title}")
+    for nodeid in () if brief else nodeids:
+        outcome = outcomes.get(nodeid)
+        reason = (
+            "never ran" if outcomes and outcome is None else f"{outcome.status}: {outcome.reason}" if outcome else ""
+        )
+        print(f"  {nodeid}{'  ' + reason if reason else ''}")
+
+
+def _write_passes(outcomes: dict[str, Outcome]) -> None:
+    head = (
+        f"# The tests of Celery {suite.version()}'s integration suite that pass on stock Celery, with\n"
+        f"# Redis {_redis_version()} as broker and result backend, on Python {platform.python_version()}.\n"
+        "# Written by `python -m tests.conformance.run --stock`.\n"
+    )
+    passed = sorted(nodeid for nodeid, outcome in outcomes.items() if outcome.status == "passed")
+    STOCK_PASSES.write_text(head + "\n".join(passed) + "\n", encoding="utf-8")
+
+
+def _redis_version() -> str:
+    text = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True).stdout
+    return text.partition("v=")[2].split()[0]
+
+
+if __name__ == "__main__":
+    # As Ctrl-C: Redis and pytest are ended too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())
