@@ -46,7 +46,13 @@ class Session:
         self.embedded = embedded
         holder = uuid.uuid4().hex
         self.depot = values.RayDepot(dispatcher, holder, lambda key: client.call("inline", key, timeout=None))
+        self._pid = os.getpid()
         values.use(depot=self.depot)
+
+    @property
+    def can_use_ray(self) -> bool:
+        """Whether this is the process that connected: a forked child has the socket only."""
+        return os.getpid() == self._pid
 
 
 def install(session: Session) -> None:
@@ -76,13 +82,24 @@ def of(app: Celery) -> Session:
             return _sessions[""]
         name = dispatcher_name(app)
         found = _sessions.get(name)
-        if found is None or not (found.client.connected and _alive(found)):
+        if found is not None and not (_alive(found) and _reconnected(found)):
+            found = None
+        if found is None:
             found = _sessions[name] = _open(app, name)
         return found
 
 
+def _reconnected(session: Session) -> bool:
+    try:
+        session.client.ensure()
+    except DispatcherUnreachable as exc:
+        logger.debug("its dispatcher is gone for good: %s", exc)
+        return False
+    return True
+
+
 def _alive(session: Session) -> bool:
-    if os.getpid() != session.depot._pid:
+    if not session.can_use_ray:
         return True  # a forked child cannot ask Ray; its socket will tell
     import ray
 
@@ -165,6 +182,7 @@ def _dispatcher(app: Celery, name: str) -> Any:
         max_executors=int(conf.ray_max_executors),
         idle_seconds=float(conf.ray_idle_seconds),
         infeasible_seconds=float(conf.ray_infeasible_seconds),
+        journal=conf.ray_journal,
     )
     return (
         ray.remote(Dispatcher)
@@ -175,6 +193,9 @@ def _dispatcher(app: Celery, name: str) -> Any:
             lifetime="detached",
             num_cpus=0,
             max_concurrency=1000,
+            # What it was told is in its journal; a call that was under way is made again.
+            max_restarts=-1,
+            max_task_retries=-1,
         )
         .remote(name, limits)
     )

@@ -14,7 +14,7 @@ from kombu.utils.objects import cached_property
 
 from raycelery.app.conf import RememberingSettings
 from raycelery.app.producer import RayProducer, new_id
-from raycelery.app.settings import DEFAULTS, check_options, check_settings
+from raycelery.app.settings import DEFAULTS, check_options, check_settings, options_of
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +57,15 @@ class Celery(celery.Celery):  # type: ignore[misc]
         self._lazy = threading.RLock()
         check_settings({key: value for key, value in kwargs.items() if key.startswith("ray_")})
         super().__init__(main, *args, **kwargs)
+        object.__setattr__(self._conf, "__class__", RememberingSettings)
 
-    def on_init(self) -> None:
-        """Have the settings checked once they are read; called by Celery."""
-        self.on_after_configure.connect(self._check_configuration, weak=False)
+    def prepare_config(self, c: Any) -> Any:
+        """Check what a settings module or object says, before Celery merges it."""
+        config = super().prepare_config(c)
+        for layer in (config, self._preconf):
+            if isinstance(layer, Mapping):
+                check_settings(layer, self.namespace)
+        return config
 
     def _load_config(self) -> Any:
         conf = super()._load_config()
@@ -70,16 +75,6 @@ class Celery(celery.Celery):  # type: ignore[misc]
             conf.defaults.insert(-1, DEFAULTS)
         object.__setattr__(conf, "__class__", RememberingSettings)
         return conf
-
-    def _check_configuration(self, sender: Any = None, source: Any = None, **_: Any) -> None:
-        conf = source
-        known = {}
-        for layer in conf.maps[:-1]:
-            if layer is not DEFAULTS:
-                keys = layer.keys() if isinstance(layer, Mapping) else ()
-                known.update({key: layer[key] for key in keys if "ray_" in str(key).lower()})
-        prefix = f"{self.namespace.lower()}_" if self.namespace else ""
-        check_settings({str(key).lower().removeprefix(prefix): value for key, value in known.items()})
 
     # -- direct mode --------------------------------------------------------------------------------------------
 
@@ -165,14 +160,22 @@ class Celery(celery.Celery):  # type: ignore[misc]
         check_options(opts, "@app.task")
         return super().task(*args, **opts)
 
-    def _task_from_fun(self, fun: Any, name: str | None = None, base: Any = None, bind: bool = False, **options: Any) -> Any:
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """Celery's ``register_task``; a malformed Ray option of the class is refused here, by name."""
+        check_options(options, f"task {getattr(task, 'name', task)!r}")
+        options_of(task)
+        return super().register_task(task, **options)
+
+    def _task_from_fun(
+        self, fun: Any, name: str | None = None, base: Any = None, bind: bool = False, **options: Any
+    ) -> Any:
         check_options(options, f"task {name or fun.__name__!r}")
         full = name or self.gen_task_name(fun.__name__, fun.__module__)
-        if full in self._tasks and fun.__module__ == "__main__" and full in self.recipes:
+        known = self.recipes.get(full) if fun.__module__ == "__main__" else None
+        if known is not None and known[0] is not fun and full in self._tasks:
             # A notebook cell that was run again means its new code.
-            if self.recipes[full][0] is not fun:
-                del self._tasks[full]
-                self.producer.forget_task(full)
+            del self._tasks[full]
+            self.producer.forget_task(full)
         if full not in self._tasks:
             self.recipes[full] = (fun, {"name": full, "base": base, "bind": bind, **options})
         return super()._task_from_fun(fun, name=name, base=base, bind=bind, **options)

@@ -1,6 +1,7 @@
-"""``app.conf`` with a memory: Celery looks a setting up in every layer under every spelling, eight times per message.
+"""``app.conf`` with a memory and a check: a wrong ``ray_*`` setting is refused where it is written.
 
-The lookups are Celery's own; only their answers are kept, until something is set.
+Celery looks a setting up in every layer under every spelling, eight times per message. The lookups are Celery's own;
+only their answers are kept, until something is set.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from celery.app.utils import Settings
+from celery.utils.collections import force_mapping
+
+from raycelery.app.settings import check_settings
 
 
 class RememberingSettings(Settings):  # type: ignore[misc]
-    """Celery's settings object, which remembers what was looked up."""
+    """Celery's settings object, which remembers what was looked up and refuses what is wrong."""
 
     def __getitem__(self, key: str) -> Any:
         known = self.__dict__.get("_known")
@@ -33,6 +37,7 @@ class RememberingSettings(Settings):  # type: ignore[misc]
         self.__dict__["_known"] = {}
 
     def __setitem__(self, key: str, value: Any) -> None:
+        check_settings({key: value}, self.prefix)
         super().__setitem__(key, value)
         self._forget()
 
@@ -42,6 +47,7 @@ class RememberingSettings(Settings):  # type: ignore[misc]
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """Change settings."""
+        check_settings(dict(*args, **kwargs), self.prefix)
         try:
             return super().update(*args, **kwargs)
         finally:
@@ -61,6 +67,7 @@ class RememberingSettings(Settings):  # type: ignore[misc]
 
     def add_defaults(self, d: Any) -> None:
         """Add a layer."""
+        check_settings(force_mapping(d), self.prefix)
         super().add_defaults(d)
         self._forget()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,9 +41,18 @@ def check(name: str, value: Any) -> None:
             raise OptionError(f"{name}: unknown field {field!r}; {hint}")
     try:
         json.dumps(dict(value))
-        RuntimeEnv(**value)
+        # Files are looked for at the call: an executor that imports the application need not have them.
+        RuntimeEnv(**{field: part for field, part in value.items() if not _is_file(field, part)})
     except (TypeError, ValueError) as exc:
         raise OptionError(f"{name}={dict(value)!r} is not what Ray takes: {exc}") from exc
+
+
+def _is_file(field: str, part: Any) -> bool:
+    return (
+        (field in _INSTALLERS and isinstance(part, str))
+        or (field == "working_dir" and isinstance(part, str))
+        or (field == "py_modules" and isinstance(part, list) and all(isinstance(path, str) for path in part))
+    )
 
 
 def merged(base: Mapping[str, Any] | None, over: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -56,24 +66,32 @@ def merged(base: Mapping[str, Any] | None, over: Mapping[str, Any] | None) -> di
     return both
 
 
-def packaged(env: Mapping[str, Any]) -> dict[str, Any]:
+def packaged(env: Mapping[str, Any], *, connected: bool) -> dict[str, Any]:
     """Return ``env`` as every node can use it: files of requirements read, local folders uploaded to the cluster.
 
+    Arguments:
+        env: a checked runtime environment.
+        connected: whether this process can talk to Ray; a forked child cannot.
+
     Raises:
-        OptionError: a folder or file that it names cannot be read.
+        OptionError: a folder or file that it names cannot be read or uploaded.
     """
     from ray._private.runtime_env import packaging, py_modules, working_dir
     from ray.runtime_env import RuntimeEnv
 
     try:
         full = dict(RuntimeEnv(**env))
-        if not (full.get("py_modules") or full.get("working_dir")):
+        folders = [*full.get("py_modules", ()), full.get("working_dir") or ""]
+        if all("://" in folder for folder in folders if folder):
             return full
-        full = py_modules.upload_py_modules_if_needed(full, include_gitignore=True)
-        full = working_dir.upload_working_dir_if_needed(full, include_gitignore=True)
+        if not connected:
+            raise ValueError("a forked child cannot upload its folders: call the task in the parent first")
+        with tempfile.TemporaryDirectory(prefix="raycelery-") as scratch:
+            full = py_modules.upload_py_modules_if_needed(full, include_gitignore=True, scratch_dir=scratch)
+            full = working_dir.upload_working_dir_if_needed(full, include_gitignore=True, scratch_dir=scratch)
     except (OSError, TypeError, ValueError, RuntimeError) as exc:
         raise OptionError(f"runtime_env={dict(env)!r} cannot be used: {exc}") from exc
-    for uri in [*full.get("py_modules", ()), full.get("working_dir")]:
-        if uri and uri.startswith("gcs://"):
+    for uri in [*full.get("py_modules", ()), full.get("working_dir") or ""]:
+        if uri.startswith("gcs://"):
             packaging.pin_runtime_env_uri(uri, expiration_s=_KEEP_SECONDS)
     return full

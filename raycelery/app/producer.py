@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from celery.app.amqp import AMQP
 from celery.utils.time import maybe_iso8601, maybe_make_aware, rate
-from kombu.serialization import dumps as kombu_dumps
 from kombu.compression import compress
+from kombu.serialization import dumps as kombu_dumps
 
 from raycelery import session, values
-from raycelery.app import spec
-from raycelery.app.settings import TASK_OPTIONS, Unchosen, check_options
+from raycelery.app import environment, spec
+from raycelery.app.settings import TASK_OPTIONS, Unchosen, check_options, options_of
 from raycelery.dispatcher.model import Lane
-from raycelery.errors import ArgumentError, DispatcherUnreachable
+from raycelery.errors import ArgumentError, DispatcherUnreachable, OptionError
 
 if TYPE_CHECKING:
     from raycelery.app.application import Celery
@@ -136,9 +136,13 @@ class RayProducer:
         queue = declare[0].name if declare else routing_key
         overrides = {key: properties.pop(key) for key in TASK_OPTIONS if key in properties}
         if len(properties) > 2:
-            check_options({k: v for k, v in properties.items() if k not in ("correlation_id", "reply_to")}, f"a call of {name!r}")
+            check_options(
+                {k: v for k, v in properties.items() if k not in ("correlation_id", "reply_to")}, f"a call of {name!r}"
+            )
         if overrides:
             check_options(overrides, f"a call of {name!r}")
+            if overrides.get("max_concurrency") is not None:
+                raise OptionError(f"a call of {name!r}: max_concurrency is set on a task or queue, not by a call")
             info = self._describe(name, queue, overrides)
         else:
             found = self._tasks.get((name, queue))
@@ -268,12 +272,13 @@ class RayProducer:
     def _options(self, task: Any, queue: str, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
         conf = self.app.conf
         options: dict[str, Any] = {"num_cpus": conf.ray_num_cpus, "runtime_env": conf.ray_runtime_env}
-        options.update(conf.ray_queues.get(queue) or {})
-        own = {key: getattr(task, key) for key in TASK_OPTIONS if getattr(task, key, None) is not None}
-        if own:
-            check_options(own, f"task {task.name!r}")
-        options.update(own)
-        options.update({key: value for key, value in (overrides or {}).items() if value is not None})
+        own = options_of(task) if task is not None else {}
+        for layer in (conf.ray_queues.get(queue) or {}, own, overrides or {}):
+            env = environment.merged(options["runtime_env"], layer.get("runtime_env"))
+            options.update({key: value for key, value in layer.items() if value is not None}, runtime_env=env)
+        if options["runtime_env"]:
+            connected = self.app.session.can_use_ray
+            options["runtime_env"] = environment.packaged(options["runtime_env"], connected=connected)
         return options
 
     def _limits(self, task: Any, name: str, queue: str) -> list[tuple[str, int]]:
@@ -334,7 +339,7 @@ os.register_at_fork(after_in_child=lambda: _random.seed(int.from_bytes(os.urando
 
 
 def new_id() -> str:
-    """Return a random (version 4) UUID; a system call per id, as ``uuid4`` makes, costs more than all the rest of it."""
+    """Return a random (version 4) UUID; a system call per id, as ``uuid4`` makes, costs more than the rest of it."""
     return str(uuid.UUID(int=_random.getrandbits(128), version=4))
 
 
@@ -355,7 +360,9 @@ class RayAMQP(AMQP):  # type: ignore[misc]
             return AMQP.producer_pool.fget(self)
         return _Pool(self.app.producer)
 
-    def as_task_v2(self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
+    def as_task_v2(
+        self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *more: Any, **options: Any
+    ) -> Any:
         """Make a message of protocol 2, as Celery does."""
         if options.get("argsrepr") is None and args:
             options["argsrepr"] = _repr(args)

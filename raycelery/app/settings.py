@@ -13,12 +13,11 @@ from raycelery.app import environment
 from raycelery.errors import OptionError
 
 
-
 class Unchosen(str):
     """The name of a serializer that nobody chose: values travel as Ray carries them, which is any picklable one."""
 
 
-#: Every setting with its default. Written like any Celery setting (``app.conf.ray_address``, ``CELERY_RAY_ADDRESS``...).
+#: Every setting with its default, written like any of Celery's (``app.conf.ray_address``, ``CELERY_RAY_ADDRESS``...).
 DEFAULTS: dict[str, Any] = {
     # "direct": no broker, messages go to the dispatcher; "bridge": a real broker is kept.
     "ray_mode": "direct",
@@ -49,6 +48,8 @@ DEFAULTS: dict[str, Any] = {
     "ray_inline_bytes": 100_000,
     # Bytes of results that the dispatcher keeps in memory; past it the oldest are forgotten.
     "ray_max_result_bytes": 2_000_000_000,
+    # Folder of the dispatcher's journal; None: the Ray session's own, on the dispatcher's node.
+    "ray_journal": None,
     # Level of the executors' logs; Celery's own line per task needs "DEBUG".
     "ray_log_level": "INFO",
     # Celery's own settings and defaults, marked so that a project's choice of the same name can be told from them.
@@ -255,7 +256,7 @@ def _seconds_or_none(name: str, value: Any) -> None:
 
 
 def _level(name: str, value: Any) -> None:
-    if value is not None and str(value).upper() not in logging.getLevelNamesMapping():
+    if value is not None and not isinstance(logging.getLevelName(str(value).upper()), int):
         raise OptionError(f"{name}={value!r} must be a level of the logging module, such as 'INFO'")
 
 
