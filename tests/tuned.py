@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from celery import Task
@@ -22,3 +23,20 @@ extended = tuned("extended", result_extended=True)
 @extended.task(bind=True)
 def extended_stamps(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     return dict(self.request.stamps or {})
+
+
+#: Its executors stay as long as by default, so others get CPUs only because it gives them up.
+north = Celery("north", set_as_current=False)
+south = Celery("south", set_as_current=False)
+
+
+@north.task(name="tuned.north_nap")
+def north_nap(seconds: float) -> float:
+    time.sleep(seconds)
+    return time.time()
+
+
+@south.task(name="tuned.south_nap")
+def south_nap(seconds: float) -> float:
+    time.sleep(seconds)
+    return time.time()

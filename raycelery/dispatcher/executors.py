@@ -12,6 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raycelery.dispatcher.model import Lane, Start
+from raycelery.dispatcher.neighbours import PATIENCE_SECONDS
 from raycelery.executor.actor import Executor, run_one
 
 
@@ -19,13 +20,13 @@ from raycelery.executor.actor import Executor, run_one
 class Handle:
     """A started executor: ``ended`` resolves to why it ended, or fails with Ray's reason for its death.
 
-    ``request`` is what Ray was asked for, at the time ``started``.
+    ``request`` is what Ray was asked for; ``late`` is when Ray should have started it by, in seconds since the epoch.
     """
 
     ended: Any
     actor: Any = None
     request: Mapping[str, float] = field(default_factory=dict)
-    started: float = field(default_factory=time.time)
+    late: float = field(default_factory=lambda: time.time() + PATIENCE_SECONDS)
 
     def kill(self) -> None:
         """End it at once."""
@@ -73,7 +74,11 @@ def start(name: str, decision: Start, spec: bytes, endpoint: tuple[str, int, byt
     if lane.one_shot:
         ref = ray.remote(run_one).options(name=title, max_retries=0, **options).remote(*arguments)
         return Handle(ref, request=request)
-    actor = ray.remote(Executor).options(name=title, namespace=f"raycelery:{name}", max_restarts=0, **options).remote(*arguments)
+    actor = (
+        ray.remote(Executor)
+        .options(name=title, namespace=f"raycelery:{name}", max_restarts=0, **options)
+        .remote(*arguments)
+    )
     return Handle(actor.run.remote(), actor, request)
 
 

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that an executor may take to start before it is taken to lack room.
 PATIENCE_SECONDS = 0.5
+#: Seconds until room is asked for again: what was given up takes as long to be used.
+AGAIN_SECONDS = 5.0
 
 
 def lacking(requests: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -71,7 +71,9 @@ def test_on_error_of_a_chain(tmp_path: Path) -> None:
 
 
 def test_starmap_and_map_in_a_chain() -> None:
-    work = chain(sample.identity.si([(1, 2), (3, 4)]), sample.add.starmap([(1, 2), (3, 4)]).set(immutable=True), sample.tsum.s())
+    work = chain(
+        sample.identity.si([(1, 2), (3, 4)]), sample.add.starmap([(1, 2), (3, 4)]).set(immutable=True), sample.tsum.s()
+    )
     assert work.delay().get(timeout=SECONDS) == 10
 
 
@@ -250,7 +252,8 @@ def test_stamps_by_keyword_and_for_links() -> None:
     result = work.apply_async()
     result.get(timeout=SECONDS)
     stamps = result.children[0].get(timeout=SECONDS)
-    assert maybe_list(stamps["customer"]) == ["acme"] and maybe_list(stamps["tenant"]) == ["north"]
+    assert maybe_list(stamps["customer"]) == ["acme"]
+    assert maybe_list(stamps["tenant"]) == ["north"]
 
 
 def test_stamped_headers_of_a_call_reach_request_and_result() -> None:
@@ -259,7 +262,8 @@ def test_stamped_headers_of_a_call_reach_request_and_result() -> None:
     extended = tuned.extended_stamps.apply_async((1,), {"y": 2}, stamped_headers=["kind"], kind="nightly")
     assert extended.get(timeout=SECONDS) == {"kind": "nightly"}
     meta = extended._get_task_meta()
-    assert maybe_list(meta["kind"]) == ["nightly"] and meta["stamped_headers"] == ["kind"]
+    assert maybe_list(meta["kind"]) == ["nightly"]
+    assert meta["stamped_headers"] == ["kind"]
 
 
 def test_signatures_survive_json() -> None:
