@@ -15,6 +15,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -61,6 +62,8 @@ class Client:
         self._on_frame = on_frame
         self._submit_timeout = submit_timeout
         self._endpoint: wire.Endpoint | None = None
+        #: An executor ends with its dispatcher; others wait for it to be restarted.
+        self._may_return = self._hello["role"] != "executor"
         #: Called with True when a wait begins to block, with False when it ends (executors lend their CPUs meanwhile).
         self.on_block: Callable[[bool], None] | None = None
         self.linger = LINGER_SECONDS
@@ -84,13 +87,15 @@ class Client:
         self._ops: list[tuple[Any, ...]] = []
         self._reports: list[tuple[Any, ...]] = []
         self._frames = itertools.count(1)
-        self._unacked: set[int] = set()
+        #: Frames of submissions that the dispatcher has not acknowledged: sent again if it is restarted meanwhile.
+        self._unacked: dict[int, bytes] = {}
         self._requests = itertools.count(1)
         self._replies: dict[int, tuple[bool, Any]] = {}
         self._mailbox: OrderedDict[str, tuple[str, Any]] = OrderedDict()
         self._interest: Counter[str] = Counter()
         self._recent: OrderedDict[str, None] = OrderedDict()
         self._hinted: set[str] = set()
+        self.id = uuid.uuid4().hex
         self._wake: threading.Event | None = None
 
     # -- connection ---------------------------------------------------------------------------------------------
@@ -121,10 +126,18 @@ class Client:
         if sock is None:
             self._endpoint = self._find()
             sock = wire.connect(self._endpoint)
+        again = self._lost is not None
         self._sock, self._lost = sock, None
-        self._defined.clear()
-        self._unacked.clear()
-        sock.sendall(wire.pack("hello", {**self._hello, "pid": os.getpid(), "host": socket.gethostname()}))
+        hello = {**self._hello, "holder": self.id, "pid": os.getpid(), "host": socket.gethostname()}
+        sock.sendall(wire.pack("hello", hello))
+        if again:
+            logger.warning("connected to the dispatcher again; %d frames are sent once more", len(self._unacked))
+            for frame in list(self._unacked.values()):
+                sock.sendall(frame)
+            with self._arrived:
+                wanted = [task_id for task_id in self._interest if task_id not in self._mailbox]
+                hinted = list(self._hinted)
+            sock.sendall(wire.pack("watch", wanted, hinted))
         threading.Thread(target=self._read, args=(sock,), name="raycelery-reader", daemon=True).start()
 
     def close(self) -> None:
@@ -173,7 +186,8 @@ class Client:
                             self._mailbox[task_id] = (state, payload)
                         self._hinted.discard(task_id)
                 elif kind == "ack":
-                    self._unacked.difference_update(frame[1])
+                    for number in frame[1]:
+                        self._unacked.pop(number, None)
                 elif kind == "reply":
                     self._replies[frame[1]] = (frame[2], frame[3])
                 else:
@@ -319,19 +333,27 @@ class Client:
             number = next(self._frames) if self._messages else 0
             frame = wire.pack("batch", number, self._definitions, self._messages, self._ops, self._reports)
             if number:
-                self._unacked.add(number)
-            self._send(frame, _MORE if more else 0)
+                self._unacked[number] = frame
             self._messages, self._bytes = [], 0
             self._definitions, self._ops, self._reports = [], [], []
+            self._send(frame, _MORE if more else 0)
 
     # -- questions ----------------------------------------------------------------------------------------------
 
     def call(self, method: str, *args: Any, timeout: float | None = 60.0) -> Any:
-        """Ask the dispatcher and return its answer.
+        """Ask the dispatcher and return its answer; ask once more if it was restarted meanwhile.
 
         Raises:
             DispatcherUnreachable: it went away, or did not answer in ``timeout`` seconds.
         """
+        try:
+            return self._ask(method, args, timeout)
+        except DispatcherUnreachable:
+            if self._lost is None or not self._may_return:
+                raise
+            return self._ask(method, args, timeout)
+
+    def _ask(self, method: str, args: tuple[Any, ...], timeout: float | None) -> Any:
         with self._lock:
             self.flush()
             number = next(self._requests)
@@ -386,14 +408,16 @@ class Client:
                         self._send(wire.pack("watch", ask, self._hints(ask)))
                 elif self._messages:
                     self.flush()
+                if self._lost is not None:
+                    if not self._may_return:
+                        raise DispatcherUnreachable(f"the dispatcher went away while results were awaited: {self._lost}")
+                    self.ensure()
                 with self._arrived:
                     found = {i: self._mailbox[i] for i in wanted if i in self._mailbox}
                     if found:
                         return found
-                    if any(i not in self._hinted and i not in asked for i in missing):
+                    if self._lost is not None or any(i not in self._hinted and i not in asked for i in missing):
                         continue
-                    if self._lost is not None:
-                        raise DispatcherUnreachable(f"the dispatcher went away while results were awaited: {self._lost}")
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         return {}

@@ -51,6 +51,10 @@ class Unpacker:
 
     def feed(self, data: bytes) -> list[tuple[Any, ...]]:
         """Return the frames completed by ``data``."""
+        return [frame for frame, _ in self.feed_raw(data)]
+
+    def feed_raw(self, data: bytes) -> list[tuple[tuple[Any, ...], bytes]]:
+        """Return the frames completed by ``data``, each with its bytes."""
         buffer = self._buffer
         buffer += data
         frames = []
@@ -60,7 +64,8 @@ class Unpacker:
             end = start + 4 + length
             if end > size:
                 break
-            frames.append(pickle.loads(memoryview(buffer)[start + 4 : end]))
+            raw = bytes(buffer[start:end])
+            frames.append((pickle.loads(memoryview(raw)[4:]), raw))
             start = end
         if start:
             del buffer[:start]

@@ -11,10 +11,12 @@ import hmac
 import logging
 import os
 import pickle
+import re
 import secrets
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -23,8 +25,10 @@ from raycelery import wire
 from raycelery.dispatcher import executors, neighbours
 from raycelery.dispatcher.brain import Brain
 from raycelery.dispatcher.depot import Depot
+from raycelery.dispatcher.journal import REWRITE_BYTES, Journal
 from raycelery.dispatcher.metrics import Metrics
 from raycelery.dispatcher.model import Assign, Kill, Lane, Message, Policy, Recall, Start, Stop
+from raycelery.dispatcher.recovery import MUTATIONS, chord_message, clerk_lane, message_of, recover, rewrite
 from raycelery.dispatcher.store import Store
 
 logger = logging.getLogger(__name__)
@@ -47,6 +51,13 @@ class Limits:
     max_executors: int
     idle_seconds: float
     infeasible_seconds: float
+    journal: str | None = None
+
+
+def _journal_path(name: str, folder: str | None) -> Path:
+    if folder is None:
+        folder = os.path.join(ray._private.worker._global_node.get_session_dir_path(), "raycelery")
+    return Path(folder) / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.journal"
 
 
 class Dispatcher:
@@ -84,6 +95,11 @@ class Dispatcher:
         self.depot = Depot()
         self.keys: dict[int, tuple[str, ...]] = {}
         self.held: list[tuple[Connection, int]] = []
+        #: Limits and rates as they were defined, and the number of each client's last frame.
+        self.bounds: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        self.frames: dict[str, int] = {}
+        self.journal = Journal(_journal_path(name, limits.journal))
+        recover(self)
         self._server: asyncio.Server | None = None
         self._starting = asyncio.Lock()
         self._turning = False
@@ -132,33 +148,50 @@ class Dispatcher:
 
     # -- frames -------------------------------------------------------------------------------------------------
 
-    def on_batch(self, conn: Connection, frame: tuple[Any, ...]) -> None:
+    def on_batch(self, conn: Connection, frame: tuple[Any, ...], raw: bytes) -> None:
         _, number, definitions, messages, ops, reports = frame
         now = time.time()
+        if number and number <= self.frames.get(conn.source, 0):
+            # It came before the dispatcher was restarted, and only its acknowledgement was lost.
+            conn.acks.append(number)
+            conn.dirty()
+            return
+        self.journal.append(conn.source, raw)
         for definition in definitions:
-            self._define(definition)
-        brain = self.brain
-        for task_id, task, queue, lane, payload, priority, eta, time_limit, stamps, keys in messages:
-            message = Message(
-                task_id, task, queue, lane, payload, priority=priority, eta=eta, time_limit=time_limit, stamps=stamps
-            )
-            brain.submit(message, now)
-            if keys:
-                self.keys[message.seq] = keys
-                self.depot.refer(keys)
+            self.define(definition)
+        for fields in messages:
+            self.take(message_of(fields), fields[9], now)
         for op in ops:
-            self._store_op(conn, op, now)
+            complete = self.store_op(op, now)
+            if complete is not None:
+                self.take(complete, (), now)
         for report in reports:
             self._on_report(conn, report, now)
         if number:
-            if conn.executor is None and brain.pending > self.limits.max_pending:
+            self.frames[conn.source] = number
+            if conn.executor is None and self.brain.pending > self.limits.max_pending:
                 self.held.append((conn, number))
             else:
                 conn.acks.append(number)
                 conn.dirty()
         self.turn_soon()
 
-    def _define(self, definition: tuple[Any, ...]) -> None:
+    def take(self, message: Message, keys: tuple[str, ...], now: float) -> None:
+        """Hand a message to the brain; it refers to the large values ``keys``."""
+        if message.verdict == "chord":
+            self.brain.add_lane(clerk_lane(message.lane.partition(":")[2]))
+        self.brain.submit(message, now)
+        if keys:
+            self.keys[message.seq] = keys
+            self.depot.refer(keys)
+
+    def definitions(self) -> list[tuple[Any, ...]]:
+        """Return all that was defined, as it was."""
+        apps = [("app", key, spec) for key, spec in self.apps.items()]
+        codes = [("code", app, *code) for app, known in self.codes.items() for code in known]
+        return [*apps, *codes, *(("lane", lane) for lane in self.lanes.values()), *self.bounds.values()]
+
+    def define(self, definition: tuple[Any, ...]) -> None:
         kind = definition[0]
         if kind == "app":
             self.apps[definition[1]] = definition[2]
@@ -170,11 +203,14 @@ class Dispatcher:
             self.lanes[definition[1].key] = definition[1]
             self.brain.add_lane(definition[1])
         elif kind == "limit":
+            self.bounds[definition[:2]] = definition
             self.brain.set_limit(definition[1], definition[2])
         elif kind == "rate":
+            self.bounds[definition[:2]] = definition
             self.brain.set_rate(definition[1], definition[2])
 
-    def _store_op(self, conn: Connection, op: tuple[Any, ...], now: float) -> None:
+    def store_op(self, op: tuple[Any, ...], now: float) -> Message | None:
+        """Write to the store; return the message to be run if that completes a chord."""
         kind = op[0]
         if kind == "meta":
             _, task_id, state, payload, keys, expires, final = op
@@ -184,22 +220,21 @@ class Dispatcher:
                 self._wake(task_id, state, payload)
         elif kind == "part":
             _, group, task_id, index, payload, size, expires, completion = op
-            parts = self.store.chord_part(group, task_id, index, payload, size, now, expires)
-            self._chord_done(parts, completion, now)
+            parts = self.store.chord_part(group, task_id, index, payload, size, now, expires, completion)
+            if parts is not None:
+                return chord_message(completion, parts)
         elif kind == "size":
-            # Parts may have come before the size; whoever sends the size then carries the completion.
-            self._chord_done(self.store.chord_size(op[1], op[2]), None, now)
+            # All parts may have come before the size.
+            complete = self.store.chord_size(op[1], op[2])
+            if complete is not None:
+                return chord_message(*complete)
         elif kind == "extra":
             self.store.chord_extra(op[1])
-
-    def _chord_done(self, parts: list[bytes] | None, completion: tuple[Any, ...] | None, now: float) -> None:
-        if parts is None or completion is None:
-            return
-        app, group, callback = completion
-        self.brain.add_lane(Lane(key=f"clerk:{app}", request={}, app=app))
-        self.brain.submit(
-            Message(f"chord:{group}", "celery.chord", "", f"clerk:{app}", (group, callback, parts), verdict="chord"), now
-        )
+        elif kind == "value":
+            self.store.set(op[1], op[2], op[3], now)
+        elif kind == "chord":
+            self.store.put_chord(op[1], op[2])
+        return None
 
     def _wake(self, task_id: str, state: str, payload: bytes) -> None:
         waiting = self.waiters.pop(task_id, None)
@@ -274,11 +309,11 @@ class Dispatcher:
                     handle.kill()
         for message in self.brain.dropped:
             logger.error("message %s of %s was given up: %s", message.id, message.task, message.reason)
+            self.journal.append("", wire.pack("batch", 0, [], [], [], [("done", message.seq, 0.0)]))
             self._release(message.seq)
         self.brain.dropped.clear()
-        if self.store.released:
-            self.depot.unrefer(self.store.released)
-            self.store.released.clear()
+        self.released()
+        self.journal.flush()
         pending = self.brain.pending
         while self.held and pending <= self.limits.max_pending:
             conn, number = self.held.pop(0)
@@ -295,10 +330,17 @@ class Dispatcher:
         if wake_at is not None:
             self._timer = self._loop.call_later(max(0.0, wake_at - time.time()), self._turn)
 
+    def released(self) -> None:
+        """Let go of the large values that results no longer refer to."""
+        if self.store.released:
+            self.depot.unrefer(self.store.released)
+            self.store.released.clear()
+
     def _assign(self, decision: Assign) -> None:
         conn = self.connected.get(decision.executor)
         if conn is None:
             return
+        self.journal.append("", wire.pack("given", decision.executor, [m.seq for m in decision.messages]))
         codes: list[tuple[str, str, bytes, bool]] = []
         known = self.codes.get(conn.info.get("app", ""))
         if known is not None and len(known) > conn.codes:
@@ -381,25 +423,29 @@ class Dispatcher:
             self._look_at_nodes()
             self._look_at_neighbours()
             self.store.expire(time.time())
+            needed = self.store.bytes + 2000 * self.brain.pending
+            if self.journal.size > max(REWRITE_BYTES, 4 * needed):
+                rewrite(self)
             self.metrics.sample(self.brain)
             self.turn_soon()
 
     def _look_at_neighbours(self) -> None:
-        before = time.time() - neighbours.PATIENCE_SECONDS
-        missing = [
-            handle.request
-            for number, handle in self.handles.items()
-            if number not in self.connected and handle.started < before
-        ]
-        amounts = neighbours.lacking(missing)
+        now = time.time()
+        missing = [h for number, h in self.handles.items() if number not in self.connected and h.late <= now]
+        amounts = neighbours.lacking(handle.request for handle in missing)
         if amounts:
+            for handle in missing:
+                handle.late = now + neighbours.AGAIN_SECONDS
             share = sum(self.handles[number].request.get("CPU", 0) for number in self.connected if number in self.handles)
             neighbours.ask(self.name, amounts, share)
 
     # -- questions ----------------------------------------------------------------------------------------------
 
-    def on_call(self, conn: Connection, frame: tuple[Any, ...]) -> None:
+    def on_call(self, conn: Connection, frame: tuple[Any, ...], raw: bytes) -> None:
         _, number, method, args = frame
+        if method in MUTATIONS:
+            self.journal.append(conn.source, raw)
+            self.turn_soon()
         handler = getattr(self, f"ask_{method}", None)
         if method == "drained":
             if self.brain.pending:
@@ -480,6 +526,7 @@ class Dispatcher:
             "pending": self.brain.pending,
             "results": len(self.store),
             "result_bytes": self.store.bytes,
+            "pid": os.getpid(),
             "rss": psutil.Process(os.getpid()).memory_info().rss,
             "executor_pids": {number: c.info.get("pid") for number, c in self.connected.items()},
             "log": list(self.brain.log)[-200:],
@@ -497,6 +544,7 @@ class Connection(asyncio.Protocol):
         self.proved = False
         self._greeting = b""
         self.info: dict[str, Any] = {}
+        self.source = ""
         self.executor: int | None = None
         self.codes = 0
         self.watching: set[str] = set()
@@ -516,16 +564,17 @@ class Connection(asyncio.Protocol):
             data = self._prove(data)
         if not data:
             return
-        for frame in self.unpacker.feed(data):
+        for frame, raw in self.unpacker.feed_raw(data):
             kind = frame[0]
             if kind == "batch":
-                self.dispatcher.on_batch(self, frame)
+                self.dispatcher.on_batch(self, frame, raw)
             elif kind == "watch":
                 self.dispatcher.on_watch(self, frame)
             elif kind == "call":
-                self.dispatcher.on_call(self, frame)
+                self.dispatcher.on_call(self, frame, raw)
             elif kind == "hello":
                 self.info = frame[1]
+                self.source = self.info.get("holder", "")
                 if self.info.get("role") == "executor":
                     self.executor = self.info["executor"]
                     self.dispatcher.connected[self.info["executor"]] = self

@@ -551,6 +551,14 @@ class Brain(Scheduling):
 
     # -- for observers ------------------------------------------------------------------------------------------
 
+    def scheduled_messages(self) -> list[Message]:
+        """Return the messages that wait for their time."""
+        return [entry[3] for entry in self._alarms if entry[2] == "eta" and entry[3].place == "eta"]
+
+    def revocations(self) -> tuple[list[str], dict[str, list[Any]]]:
+        """Return the revoked ids and stamps that are remembered."""
+        return list(self._revoked), dict(self._revoked_stamps)
+
     def stats(self) -> Stats:
         """Return counts of what waits and runs."""
         kinds = Counter(

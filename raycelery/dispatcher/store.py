@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 from celery import states
@@ -88,36 +89,47 @@ class Store:
 
     # -- chords ----------------------------------------------------------------------------------------------------
 
-    def chord_size(self, group: str, size: int) -> list[bytes] | None:
-        """Say how many parts a chord has (again, for a new run of the same chord); its parts if that completes it."""
+    def chord_size(self, group: str, size: int) -> tuple[Any, list[bytes]] | None:
+        """Say how many parts a chord has (again, for a new run of the same chord).
+
+        Returns:
+            its completion and its parts, if they were all there already.
+        """
         chord = self._chord(group)
         if chord["done"]:
             chord.update(done=False, parts={})
         chord["size"] = size
-        return self._complete(group, chord)
+        parts = self._complete(chord)
+        return None if parts is None else (chord["completion"], parts)
 
     def chord_part(
-        self, group: str, task_id: str, index: float, payload: bytes, size: int | None, now: float, expires: float | None
-    ) -> list[bytes] | None:
+        self, group: str, task_id: str, index: float, payload: bytes, size: int | None, now: float,
+        expires: float | None, completion: Any,
+    ) -> list[bytes] | None:  # fmt: skip
         """Add one part; the payloads of all, in the group's order, to whoever adds the last one."""
         chord = self._chord(group)
         if chord["done"] or task_id in chord["parts"]:
             return None
         chord["parts"][task_id] = (index, len(chord["parts"]), payload)
+        chord["completion"] = completion
         if chord["size"] is None:
             chord["size"] = size
         self._expire("chord", group, expires, now)
-        return self._complete(group, chord)
+        return self._complete(chord)
 
     def _chord(self, group: str) -> dict[str, Any]:
-        return self._chords.setdefault(group, {"parts": {}, "size": None, "extra": 0, "done": False})
+        return self._chords.setdefault(
+            group, {"parts": {}, "size": None, "extra": 0, "done": False, "completion": None}
+        )
 
     def chord_extra(self, group: str, count: int = 1) -> None:
         """Count a part that was added while the chord ran (``add_to_chord``)."""
         self._chord(group)["extra"] += count
 
-    def _complete(self, group: str, chord: dict[str, Any]) -> list[bytes] | None:
-        if chord["done"] or chord["size"] is None or len(chord["parts"]) < chord["size"] + chord["extra"]:
+    def _complete(self, chord: dict[str, Any]) -> list[bytes] | None:
+        if chord["done"] or not chord["parts"] or chord["size"] is None:
+            return None
+        if len(chord["parts"]) < chord["size"] + chord["extra"]:
             return None
         parts = [payload for _, _, payload in sorted(chord["parts"].values(), key=lambda part: part[:2])]
         chord.update(done=True, parts={}, extra=0)
@@ -144,6 +156,21 @@ class Store:
                 self._values.pop(key, None)
             else:
                 self._chords.pop(key, None)
+
+    def ops(self, now: float) -> Iterator[tuple[Any, ...]]:
+        """Yield the operations that would bring an empty store to this one's content."""
+        for task_id, (state, payload, keys) in self._metas.items():
+            due = self._expiry.get(("meta", task_id))
+            yield "meta", task_id, state, payload, keys, due and due - now, False
+        for key, value in self._values.items():
+            due = self._expiry.get(("value", key))
+            yield "value", key, value, due and due - now
+        for group, chord in self._chords.items():
+            yield "chord", group, chord
+
+    def put_chord(self, group: str, chord: dict[str, Any]) -> None:
+        """Take over a chord in progress."""
+        self._chords[group] = chord
 
     def __len__(self) -> int:
         return len(self._metas)

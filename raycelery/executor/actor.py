@@ -142,7 +142,7 @@ class Loop:
                     if not more:
                         flushed = now
                     self._done += 1
-                    self._client.report((outcome, seq, ran), more=more)
+                    self._client.report((outcome, seq, ran if outcome == "done" else verdict is None), more=more)
                     if (
                         self._once
                         or (most_tasks and self._done >= most_tasks)

@@ -1,0 +1,140 @@
+"""A dispatcher that begins again: what its journal says is put back into store and brain, and the journal made short."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from raycelery import wire
+from raycelery.dispatcher.journal import Ledger, restore
+from raycelery.dispatcher.model import Lane, Message
+
+if TYPE_CHECKING:
+    from raycelery.dispatcher.actor import Dispatcher
+    from raycelery.dispatcher.brain import Brain
+
+#: Questions that change something, and so are kept in the journal.
+MUTATIONS = frozenset({"forget", "set", "delete", "revoke", "revoke_stamps", "purge", "rate", "limit"})
+RESTARTED = "the dispatcher was restarted while it ran"
+
+
+def message_of(fields: tuple[Any, ...]) -> Message:
+    """Return the brain's message for the fields of a submission."""
+    task_id, task, queue, lane, payload, priority, eta, time_limit, stamps, _ = fields
+    return Message(task_id, task, queue, lane, payload, priority=priority, eta=eta, time_limit=time_limit, stamps=stamps)
+
+
+def fields_of(message: Message, keys: tuple[str, ...]) -> tuple[Any, ...]:
+    """Undo :func:`message_of`."""
+    m = message
+    return (m.id, m.task, m.queue, m.lane, m.payload, m.priority, m.eta, m.time_limit, m.stamps, keys)
+
+
+def chord_message(completion: tuple[Any, ...], parts: list[bytes]) -> Message:
+    """Return the message that has an executor call the body of a complete chord."""
+    app, group, callback = completion
+    return Message(
+        f"chord:{group}", "celery.chord", "", f"clerk:{app}", (group, callback, parts), verdict="chord"
+    )
+
+
+def clerk_lane(app: str) -> Lane:
+    """Return the lane that bookkeeping belongs to when no other has it."""
+    return Lane(key=f"clerk:{app}", request={}, app=app)
+
+
+def recover(dispatcher: Dispatcher) -> None:
+    """Read the dispatcher's journal, if there is one, and take up what it says is not done."""
+    ledger = Ledger()
+    revocations: list[tuple[str, tuple[Any, ...]]] = []
+
+    def apply(source: Any, frame: tuple[Any, ...]) -> None:
+        now = time.time()
+        kind = frame[0]
+        if kind == "batch":
+            _, number, definitions, messages, ops, reports = frame
+            if number:
+                dispatcher.frames[source] = number
+            for definition in definitions:
+                dispatcher.define(definition)
+            for fields in messages:
+                ledger.submitted(fields)
+            for op in ops:
+                complete = dispatcher.store_op(op, now)
+                if complete is not None:
+                    ledger.chord(complete)
+            for report in reports:
+                ledger.reported(report)
+        elif kind == "given":
+            ledger.given(frame[1], frame[2])
+        elif kind == "live":
+            ledger.live(frame[1], frame[2])
+        elif kind == "chord":
+            ledger.chord(frame[1])
+        elif kind == "call":
+            _, _, method, args = frame
+            if method in ("revoke", "revoke_stamps"):
+                # Terminating was seen to, or the executor is gone anyway.
+                revocations.append((method, (args[0], False)))
+            elif method == "purge":
+                ledger.purge(*args)
+            else:
+                getattr(dispatcher, f"ask_{method}")(*args)
+
+    if not restore(dispatcher.journal.path, apply):
+        return
+    now = time.time()
+    running = ledger.running()
+    for method, args in revocations:
+        getattr(dispatcher, f"ask_{method}")(*args)
+    for seq, fields in sorted(ledger.messages.items()):
+        message = message_of(fields)
+        if seq in running:
+            message.verdict, message.reason, message.deliveries = "lost", RESTARTED, 1
+        dispatcher.take(message, fields[9], now)
+    for complete in ledger.chords.values():
+        dispatcher.take(complete, (), now)
+    dispatcher.released()
+    rewrite(dispatcher)
+
+
+def rewrite(dispatcher: Dispatcher) -> None:
+    """Write the journal anew, with nothing in it but what is still needed."""
+    dispatcher.journal.rewrite(_snapshot(dispatcher))
+
+
+def _snapshot(dispatcher: Dispatcher) -> Iterator[tuple[Any, bytes]]:
+    yield "", wire.pack("batch", 0, dispatcher.definitions(), [], [], [])
+    for source, number in dispatcher.frames.items():
+        yield source, wire.pack("batch", number, [], [], [], [])
+    for op in dispatcher.store.ops(time.time()):
+        yield "", wire.pack("batch", 0, [], [], [op], [])
+    given: dict[int, list[int]] = {}
+    for message in live(dispatcher.brain):
+        if message.verdict == "chord":
+            yield "", wire.pack("live", message.seq, message)
+        else:
+            yield "", wire.pack("live", message.seq, fields_of(message, dispatcher.keys.get(message.seq, ())))
+            # A message that was lost with its executor counts as running until Celery has settled it.
+            holder = message.executor if message.place == "executor" else -message.seq if message.verdict else 0
+            if holder:
+                given.setdefault(holder, []).append(message.seq)
+    for executor, seqs in given.items():
+        yield "", wire.pack("given", executor, sorted(seqs))
+    revoked, stamps = dispatcher.brain.revocations()
+    if revoked:
+        yield "", wire.pack("call", 0, "revoke", (revoked, False))
+    if stamps:
+        yield "", wire.pack("call", 0, "revoke_stamps", (stamps, False))
+
+
+def live(brain: Brain) -> Iterator[Message]:
+    """Yield every message that is not finished."""
+    for stream in brain.streams.values():
+        yield from (message for _, _, message in stream.heap if message.place == "stream")
+    yield from brain.scheduled_messages()
+    for executor in brain.executors.values():
+        yield from executor.outstanding.values()
+    for lane in brain.lanes.values():
+        yield from lane.verdicts

@@ -1,0 +1,75 @@
+"""A dispatcher that is killed comes back with what it was told: nothing is lost, nothing that had begun is run again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from celery import chord
+from celery.exceptions import WorkerLostError
+
+from tests import sample
+from tests.support import RaySession
+
+SECONDS = 90
+
+
+def kill_dispatcher() -> None:
+    client = sample.app.client
+    pid = client.call("stats")["pid"]
+    os.kill(pid, signal.SIGKILL)
+    while client.connected:
+        time.sleep(0.01)
+
+
+def test_waiting_messages_and_results_survive(ray_session: RaySession, tmp_path: Path) -> None:
+    early = sample.add.delay(1, 2)
+    assert early.get(timeout=SECONDS) == 3
+    later = [sample.touch.apply_async((str(tmp_path / str(i)),), countdown=2.0) for i in range(50)]
+    unread = sample.add.delay(20, 22)
+    while unread.state != "SUCCESS":
+        time.sleep(0.01)
+    kill_dispatcher()
+    assert sample.app.AsyncResult(unread.id).get(timeout=SECONDS) == 42
+    for i, result in enumerate(later):
+        assert result.get(timeout=SECONDS) == str(tmp_path / str(i))
+        assert len((tmp_path / str(i)).read_text().splitlines()) == 1
+    assert sample.add.delay(3, 4).get(timeout=SECONDS) == 7
+
+
+def test_what_was_running_is_lost_as_with_a_lost_worker(ray_session: RaySession, tmp_path: Path) -> None:
+    begun = [sample.touch.delay(str(tmp_path / str(i)), 30.0) for i in range(ray_session.num_cpus)]
+    behind = [sample.touch.delay(str(tmp_path / f"behind{i}")) for i in range(5)]
+    while not all((tmp_path / str(i)).exists() for i in range(len(begun))):
+        time.sleep(0.01)
+    kill_dispatcher()
+    for i, result in enumerate(begun):
+        with pytest.raises(WorkerLostError, match="restarted"):
+            result.get(timeout=SECONDS)
+        assert len((tmp_path / str(i)).read_text().splitlines()) == 1
+    for result in behind:
+        result.get(timeout=SECONDS)
+
+
+def test_a_caller_who_waits_goes_on_waiting(ray_session: RaySession) -> None:
+    import threading
+
+    result = chord([sample.add.s(i, i).set(countdown=2.0) for i in range(10)], sample.tsum.s()).apply_async()
+    killer = threading.Timer(0.5, kill_dispatcher)
+    killer.start()
+    assert result.get(timeout=SECONDS) == 90
+    killer.join()
+
+
+def test_submissions_while_it_is_down_are_not_lost(ray_session: RaySession, tmp_path: Path) -> None:
+    path = tmp_path / "ran"
+    sample.add.delay(1, 1).get(timeout=SECONDS)
+    kill_dispatcher()
+    results = [sample.write.delay(i, str(path)) for i in range(300)]
+    for result in results:
+        result.get(timeout=SECONDS)
+    assert Counter(path.read_text().split()) == {str(i): 1 for i in range(300)}
