@@ -1,0 +1,18 @@
+"""The tasks on stock Celery, as its prefork worker imports them."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+from bench.micro import functions
+
+_redis = os.environ.get("RAYCELERY_MICRO_REDIS", "redis://127.0.0.1:6379/0")
+app = Celery("micro", broker=_redis, backend=_redis, set_as_current=False)
+# Frames need pickle; the other figures are taken with Celery's own default, JSON.
+app.conf.accept_content = ["json", "pickle"]
+
+noop = app.task(functions.noop)
+total = app.task(functions.total)
+checksum = app.task(functions.checksum, serializer="pickle")

@@ -1,0 +1,104 @@
+"""The figures of `bench/micro/figures.py`. A test fails on a wrong result only; `--check` tells of missed targets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.micro import functions
+from bench.micro.figures import FIGURES
+from bench.micro.replay import clock, replay
+from bench.micro.systems import OURS, System
+
+pytestmark = pytest.mark.timeout(1200)
+
+Samples = dict[str, list[float]]
+Alternate = Callable[..., Samples]
+Turns = Callable[[str, Callable[[System, int, int], float]], Samples]
+
+
+@pytest.fixture
+def turns(alternate: Alternate, systems: dict[str, System]) -> Turns:
+    """Return a function that measures a figure with warm systems."""
+
+    def run(key: str, measure: Callable[[System, int, int], float]) -> Samples:
+        return alternate(
+            key,
+            lambda name, count, number: measure(systems[name], count, number),
+            warm_up=lambda name: systems[name].warm_up(),
+        )
+
+    return run
+
+
+def _rows(key: str, group: str) -> Callable[[Any], Any]:
+    """Make a test of a figure one row per system in a table of pytest-benchmark."""
+
+    def mark(test: Any) -> Any:
+        systems = pytest.mark.parametrize("system", list(FIGURES[key].counts), ids=lambda name: name.replace(" ", "_"))
+        return systems(pytest.mark.benchmark(group=group, timer=clock)(test))
+
+    return mark
+
+
+@_rows("start", "import to first result, fresh process")
+def test_start(system: str, benchmark: Any, alternate: Alternate, cold_start: Callable[[str], float]) -> None:
+    replay(benchmark, alternate("start", lambda name, count, number: cold_start(name))[system])
+
+
+@_rows("throughput", "per no-op, submitted and taken together")
+def test_throughput(system: str, benchmark: Any, turns: Turns) -> None:
+    replay(benchmark, turns("throughput", lambda runner, count, number: runner.throughput(count))[system])
+
+
+@_rows("round_trip", "per no-op, one by one")
+def test_round_trip(system: str, benchmark: Any, turns: Turns) -> None:
+    replay(benchmark, turns("round_trip", lambda runner, count, number: runner.round_trip(count))[system])
+
+
+@_rows("burst", "caller's time per call")
+def test_burst(system: str, benchmark: Any, turns: Turns) -> None:
+    replay(benchmark, turns("burst", lambda runner, count, number: runner.burst(count))[system])
+
+
+@_rows("chord", "chord")
+def test_chord(system: str, benchmark: Any, turns: Turns) -> None:
+    replay(benchmark, turns("chord", lambda runner, count, number: runner.chord(count))[system])
+
+
+@_rows("frames", "per task with the same 20 MB frame")
+def test_frames(system: str, benchmark: Any, turns: Turns) -> None:
+    # Another frame each round, or raycelery would find the last round's.
+    samples = turns("frames", lambda runner, count, number: runner.frames(count, functions.frame_of(seed=number)))
+    replay(benchmark, samples[system])
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_memory(alternate: Alternate) -> None:
+    from bench.micro.tasks_ray import stuck, waiting
+
+    def per_message(name: str, count: int, number: int) -> float:
+        assert name == OURS
+
+        def look() -> tuple[int, int]:
+            stats = waiting.client.call("stats")
+            return stats["pending"], stats["rss"]
+
+        for value in range(100):
+            stuck.delay(value)
+        pending_before, before = look()
+        for value in range(count):
+            stuck.delay(value)
+        pending, after = look()
+        # The rate limit lets one run, should there be a CPU for it.
+        assert pending_before + count - 1 <= pending <= pending_before + count
+        waiting.client.call("purge")
+        deadline = time.monotonic() + 60
+        while look()[0] > 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return (after - before) / count
+
+    assert alternate("memory", per_message)[OURS]
