@@ -410,7 +410,9 @@ class Client:
                     self.flush()
                 if self._lost is not None:
                     if not self._may_return:
-                        raise DispatcherUnreachable(f"the dispatcher went away while results were awaited: {self._lost}")
+                        raise DispatcherUnreachable(
+                            f"the dispatcher went away while results were awaited: {self._lost}"
+                        )
                     self.ensure()
                 with self._arrived:
                     found = {i: self._mailbox[i] for i in wanted if i in self._mailbox}

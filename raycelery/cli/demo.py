@@ -39,9 +39,17 @@ class Outcome:
 
 
 @click.command()
-@click.option("--zones", type=click.IntRange(min=1), help="Train only so many zones, the busiest first.  [default: all]")
+@click.option(
+    "--zones", type=click.IntRange(min=1), help="Train only so many zones, the busiest first.  [default: all]"
+)
 @click.option("--address", help="Ray cluster to use.  [default: $RAY_ADDRESS, else a Ray inside this process]")
-@click.option("--num-cpus", type=click.FloatRange(min=0, min_open=True), default=1, show_default=True, help="CPUs of each training.")
+@click.option(
+    "--num-cpus",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1,
+    show_default=True,
+    help="CPUs of each training.",
+)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("forecasts.csv"), show_default=True,
               help="Where the forecasts go: .csv or .parquet.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -89,11 +97,15 @@ def _swapped_project(console: Console) -> Iterator[Path]:
         swapped = 0
         for path in folder.glob("*.py"):
             text = path.read_text(encoding="utf-8")
-            new, count = re.subn(r"^(\s*)from celery import Celery\b", r"\1from raycelery import Celery", text, flags=re.M)
+            new, count = re.subn(
+                r"^(\s*)from celery import Celery\b", r"\1from raycelery import Celery", text, flags=re.M
+            )
             if count:
                 path.write_text(new, encoding="utf-8")
                 swapped += count
-                console.print(f"[dim]{path.name}:[/] [red]- from celery import Celery[/]  [green]+ from raycelery import Celery[/]")
+                console.print(
+                    f"[dim]{path.name}:[/] [red]- from celery import Celery[/]  [green]+ from raycelery import Celery[/]"
+                )
         if not swapped:
             raise click.ClickException(f"no import to swap in {source}")
         yield folder
@@ -218,7 +230,9 @@ def _show(summary: dict[str, Any], outcome: Outcome, output: Path | None) -> Non
             f"better for {summary['models_better_than_baseline']}, worse for {summary['models_worse_than_baseline']}",
         )
         table.add_row("wall time", f"{summary['wall_seconds']:.1f} s, {summary['models_per_second']:.1f} models/s")
-        table.add_row("CPU used by the tasks", f"{summary['cpu_seconds_of_tasks']:.1f} s, {summary['cpus_busy']:.2f} CPUs busy")
+        table.add_row(
+            "CPU used by the tasks", f"{summary['cpu_seconds_of_tasks']:.1f} s, {summary['cpus_busy']:.2f} CPUs busy"
+        )
         table.add_row("concurrency reached", str(summary["concurrency_reached"]))
     table.add_row("failed", str(summary["failed"]))
     if output is not None:

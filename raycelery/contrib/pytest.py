@@ -18,7 +18,9 @@ from raycelery.contrib.testing.worker import start_worker
 
 
 @contextmanager
-def _create_app(request: Any, enable_logging: bool, use_trap: bool, parameters: dict[str, Any], config: Any) -> Iterator[Any]:
+def _create_app(
+    request: Any, enable_logging: bool, use_trap: bool, parameters: dict[str, Any], config: Any
+) -> Iterator[Any]:
     mark = request.node.get_closest_marker("celery")
     app = TestApp(
         set_as_current=False,

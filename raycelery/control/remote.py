@@ -31,7 +31,9 @@ class Control(CeleryControl):  # type: ignore[misc]
         self.app.client.call("revoke", ids, bool(terminate))
         return None
 
-    def terminate(self, task_id: str | Iterable[str], destination: Any = None, signal: Any = "SIGTERM", **kwargs: Any) -> Any:
+    def terminate(
+        self, task_id: str | Iterable[str], destination: Any = None, signal: Any = "SIGTERM", **kwargs: Any
+    ) -> Any:
         """Revoke tasks and end those that run."""
         return self.revoke(task_id, destination=destination, terminate=True, signal=signal, **kwargs)
 
@@ -44,7 +46,9 @@ class Control(CeleryControl):  # type: ignore[misc]
         self.app.client.call("revoke_stamps", stamps, bool(terminate))
         return None
 
-    def rate_limit(self, task_name: str, rate_limit: str | int | float | None, destination: Any = None, **kwargs: Any) -> Any:
+    def rate_limit(
+        self, task_name: str, rate_limit: str | int | float | None, destination: Any = None, **kwargs: Any
+    ) -> Any:
         """Set the cluster-wide rate limit of a task, in Celery's form ("10/m"); 0 or None lifts it."""
         if not self.app.direct:
             return super().rate_limit(task_name, rate_limit, destination, **kwargs)

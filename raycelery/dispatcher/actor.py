@@ -7,7 +7,6 @@ store, starts and stops executors, and tells the brain what Ray says of nodes an
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import os
 import pickle
@@ -23,7 +22,9 @@ import ray
 
 from raycelery import wire
 from raycelery.dispatcher import executors, neighbours
+from raycelery.dispatcher.answers import Answers
 from raycelery.dispatcher.brain import Brain
+from raycelery.dispatcher.connection import Connection
 from raycelery.dispatcher.depot import Depot
 from raycelery.dispatcher.journal import REWRITE_BYTES, Journal
 from raycelery.dispatcher.metrics import Metrics
@@ -37,8 +38,6 @@ logger = logging.getLogger(__name__)
 NODES_SECONDS = 1.0
 #: Unfinished-but-small results that are pushed to a process that only hinted at them, in bytes.
 HINTED_BYTES = 16_384
-#: Seconds that such results wait for others to go with: their reader is not waiting for them yet.
-HINTED_SECONDS = 0.001
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,7 @@ class Dispatcher:
         self.bounds: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         self.frames: dict[str, int] = {}
         self.journal = Journal(_journal_path(name, limits.journal))
+        self.answers = Answers(self)
         recover(self)
         self._server: asyncio.Server | None = None
         self._starting = asyncio.Lock()
@@ -250,7 +250,7 @@ class Dispatcher:
         if executor is None:
             return
         if kind == "done":
-            self._release(report[1])
+            self.release(report[1])
             message = self.brain.finished(executor, report[1], report[2], now)
             if message is not None:
                 self.metrics.finished(message, report[2], now)
@@ -265,7 +265,7 @@ class Dispatcher:
         elif kind == "bye":
             self._executor_ended(executor, None)
 
-    def _release(self, seq: int) -> None:
+    def release(self, seq: int) -> None:
         keys = self.keys.pop(seq, None)
         if keys:
             self.depot.unrefer(keys)
@@ -310,7 +310,7 @@ class Dispatcher:
         for message in self.brain.dropped:
             logger.error("message %s of %s was given up: %s", message.id, message.task, message.reason)
             self.journal.append("", wire.pack("batch", 0, [], [], [], [("done", message.seq, 0.0)]))
-            self._release(message.seq)
+            self.release(message.seq)
         self.brain.dropped.clear()
         self.released()
         self.journal.flush()
@@ -407,7 +407,9 @@ class Dispatcher:
         for node in ray.nodes():
             if node["Alive"]:
                 alive[node["NodeID"]] = {
-                    k: v for k, v in node["Resources"].items() if not k.startswith("node:") and k != "object_store_memory"
+                    k: v
+                    for k, v in node["Resources"].items()
+                    if not k.startswith("node:") and k != "object_store_memory"
                 }
         known = getattr(self, "_nodes", {})
         for node_id, resources in alive.items():
@@ -436,7 +438,9 @@ class Dispatcher:
         if amounts:
             for handle in missing:
                 handle.late = now + neighbours.AGAIN_SECONDS
-            share = sum(self.handles[number].request.get("CPU", 0) for number in self.connected if number in self.handles)
+            share = sum(
+                self.handles[number].request.get("CPU", 0) for number in self.connected if number in self.handles
+            )
             neighbours.ask(self.name, amounts, share)
 
     # -- questions ----------------------------------------------------------------------------------------------
@@ -446,7 +450,7 @@ class Dispatcher:
         if method in MUTATIONS:
             self.journal.append(conn.source, raw)
             self.turn_soon()
-        handler = getattr(self, f"ask_{method}", None)
+        handler = None if method.startswith("_") else getattr(self.answers, method, None)
         if method == "drained":
             if self.brain.pending:
                 self.drainers.append((conn, number))
@@ -473,169 +477,3 @@ class Dispatcher:
             conn.reply(number, True, await refs[0])
         else:
             conn.reply(number, False, KeyError(f"the large value {key} is gone"))
-
-    def ask_pending(self) -> int:
-        return self.brain.pending
-
-    def ask_meta(self, task_id: str) -> tuple[str, bytes] | None:
-        return self.store.meta(task_id)
-
-    def ask_forget(self, task_id: str) -> None:
-        self.store.forget(task_id)
-
-    def ask_get(self, key: str) -> bytes | None:
-        return self.store.get(key)
-
-    def ask_set(self, key: str, value: bytes, expires: float | None) -> None:
-        self.store.set(key, value, expires, time.time())
-
-    def ask_delete(self, key: str) -> None:
-        self.store.delete(key)
-
-    def ask_revoke(self, ids: list[str], terminate: bool) -> None:
-        self.brain.revoke(ids, time.time(), terminate=terminate)
-
-    def ask_revoke_stamps(self, stamps: dict[str, Any], terminate: bool) -> None:
-        self.brain.revoke_stamps(stamps, time.time(), terminate=terminate)
-
-    def ask_purge(self, queue: str | None = None) -> int:
-        messages = self.brain.purge(queue)
-        for message in messages:
-            self._release(message.seq)
-        return len(messages)
-
-    def ask_rate(self, task: str, per_second: float | None) -> None:
-        self.brain.set_rate(task, per_second)
-
-    def ask_limit(self, name: str, maximum: int | None) -> None:
-        self.brain.set_limit(name, maximum)
-
-    def ask_why(self, task_id: str) -> str:
-        return self.brain.why(task_id)
-
-    def ask_stats(self) -> dict[str, Any]:
-        """Counts of everything, and the memory of this process in bytes."""
-        import psutil
-
-        stats = self.brain.stats()
-        return {
-            "waiting": stats.waiting,
-            "scheduled": stats.scheduled,
-            "running": stats.running,
-            "executors": stats.executors,
-            "pending": self.brain.pending,
-            "results": len(self.store),
-            "result_bytes": self.store.bytes,
-            "pid": os.getpid(),
-            "rss": psutil.Process(os.getpid()).memory_info().rss,
-            "executor_pids": {number: c.info.get("pid") for number, c in self.connected.items()},
-            "log": list(self.brain.log)[-200:],
-        }
-
-
-class Connection(asyncio.Protocol):
-    """One process's connection, as the dispatcher sees it."""
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self.dispatcher = dispatcher
-        self.transport: asyncio.Transport | None = None
-        self.unpacker = wire.Unpacker()
-        self.nonce = os.urandom(wire.NONCE_BYTES)
-        self.proved = False
-        self._greeting = b""
-        self.info: dict[str, Any] = {}
-        self.source = ""
-        self.executor: int | None = None
-        self.codes = 0
-        self.watching: set[str] = set()
-        self.metas: list[tuple[str, str, bytes | None]] = []
-        self.acks: list[int] = []
-        self._dirty = False
-        self._later: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.write(self.nonce)
-        self.dispatcher.connections.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        if not self.proved:
-            data = self._prove(data)
-        if not data:
-            return
-        for frame, raw in self.unpacker.feed_raw(data):
-            kind = frame[0]
-            if kind == "batch":
-                self.dispatcher.on_batch(self, frame, raw)
-            elif kind == "watch":
-                self.dispatcher.on_watch(self, frame)
-            elif kind == "call":
-                self.dispatcher.on_call(self, frame, raw)
-            elif kind == "hello":
-                self.info = frame[1]
-                self.source = self.info.get("holder", "")
-                if self.info.get("role") == "executor":
-                    self.executor = self.info["executor"]
-                    self.dispatcher.connected[self.info["executor"]] = self
-
-    def _prove(self, data: bytes) -> bytes:
-        assert self.transport is not None
-        self._greeting += data
-        size = wire.DIGEST_BYTES + wire.NONCE_BYTES
-        if len(self._greeting) < size:
-            return b""
-        greeting, rest = self._greeting[:size], self._greeting[size:]
-        secret = self.dispatcher.secret
-        if not hmac.compare_digest(greeting[: wire.DIGEST_BYTES], wire.digest(secret, self.nonce)):
-            logger.warning("refused a connection from %s: it does not know the secret", self.transport.get_extra_info("peername"))
-            self.transport.close()
-            return b""
-        self.proved = True
-        self.transport.write(wire.digest(secret, greeting[wire.DIGEST_BYTES :]))
-        return rest
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        dispatcher = self.dispatcher
-        dispatcher.connections.discard(self)
-        for task_id in self.watching:
-            waiting = dispatcher.waiters.get(task_id)
-            if waiting is not None:
-                waiting.pop(self, None)
-                if not waiting:
-                    del dispatcher.waiters[task_id]
-        dispatcher.held = [(conn, number) for conn, number in dispatcher.held if conn is not self]
-        dispatcher.drainers = [(conn, number) for conn, number in dispatcher.drainers if conn is not self]
-        holder = self.info.get("holder")
-        if holder:
-            dispatcher.depot.release_all(holder)
-
-    def send(self, data: bytes) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(data)
-
-    def reply(self, number: int, ok: bool, value: Any) -> None:
-        self.send(wire.pack("reply", number, ok, value))
-
-    def dirty(self, *, later: bool = False) -> None:
-        """Have acks and results sent at the end of this turn, or a little later, to share a frame with others."""
-        loop = self.dispatcher._loop
-        assert loop is not None
-        if later:
-            if not self._dirty and self._later is None:
-                self._later = loop.call_later(HINTED_SECONDS, self._flush)
-        elif not self._dirty:
-            self._dirty = True
-            loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._dirty = False
-        if self._later is not None:
-            self._later.cancel()
-            self._later = None
-        if self.acks:
-            self.send(wire.pack("ack", self.acks))
-            self.acks = []
-        if self.metas:
-            self.send(wire.pack("metas", self.metas))
-            self.metas = []

@@ -298,7 +298,9 @@ class Brain(Scheduling):
         message = state.outstanding.pop(seq, None)
         if message is not None:
             if message.verdict is None or message.held:
-                state.long -= (not self.short(message.task) or bool(message.time_limit)) if message.verdict is None else 0
+                state.long -= (
+                    (not self.short(message.task) or bool(message.time_limit)) if message.verdict is None else 0
+                )
                 self.release(message)
             state.long = max(0, state.long) if state.outstanding else 0
             message.place = ""
@@ -432,7 +434,9 @@ class Brain(Scheduling):
         lacking = scaled(amounts)
         wanted = round(share * UNIT) + min(lacking.get("CPU", 0), UNIT)
         mine = sum(lane.busy_cpus for lane in self.lanes.values())
-        for executor in sorted(self.executors.values(), key=lambda e: not (e.stopping or e.yielding or e.id in self._idle)):
+        for executor in sorted(
+            self.executors.values(), key=lambda e: not (e.stopping or e.yielding or e.id in self._idle)
+        ):
             request = executor.lane.request
             if executor.borrowed or not any(lacking.get(name, 0) > 0 for name in request):
                 continue
@@ -588,7 +592,9 @@ class Brain(Scheduling):
             if limit.room <= 0:
                 return f"limit {limit.name!r} is reached: {limit.used} of {limit.maximum} run"
         if stream.parked:
-            return f"the rate limit of {message.task} has no token before {self.rates[message.task].next - self.now:.1f} s"
+            return (
+                f"the rate limit of {message.task} has no token before {self.rates[message.task].next - self.now:.1f} s"
+            )
         lane = self.lanes[message.lane]
         if lane.infeasible_since is not None:
             return f"no node is large enough for {dict(lane.lane.request)}"

@@ -29,9 +29,7 @@ class Metrics:
         common = {"application": application}
         self._waiting = metrics.Gauge("raycelery_queue_length", "Messages waiting, by queue", ("application", "queue"))
         self._running = metrics.Gauge("raycelery_running", "Messages running", ("application",))
-        self._finished = metrics.Counter(
-            "raycelery_finished", "Messages finished", ("application", "queue", "task")
-        )
+        self._finished = metrics.Counter("raycelery_finished", "Messages finished", ("application", "queue", "task"))
         self._wait = metrics.Histogram(
             "raycelery_waiting_seconds", "Time from submission to start", _SECONDS, ("application", "queue", "task")
         )

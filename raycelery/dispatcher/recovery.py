@@ -22,7 +22,9 @@ RESTARTED = "the dispatcher was restarted while it ran"
 def message_of(fields: tuple[Any, ...]) -> Message:
     """Return the brain's message for the fields of a submission."""
     task_id, task, queue, lane, payload, priority, eta, time_limit, stamps, _ = fields
-    return Message(task_id, task, queue, lane, payload, priority=priority, eta=eta, time_limit=time_limit, stamps=stamps)
+    return Message(
+        task_id, task, queue, lane, payload, priority=priority, eta=eta, time_limit=time_limit, stamps=stamps
+    )
 
 
 def fields_of(message: Message, keys: tuple[str, ...]) -> tuple[Any, ...]:
@@ -34,9 +36,7 @@ def fields_of(message: Message, keys: tuple[str, ...]) -> tuple[Any, ...]:
 def chord_message(completion: tuple[Any, ...], parts: list[bytes]) -> Message:
     """Return the message that has an executor call the body of a complete chord."""
     app, group, callback = completion
-    return Message(
-        f"chord:{group}", "celery.chord", "", f"clerk:{app}", (group, callback, parts), verdict="chord"
-    )
+    return Message(f"chord:{group}", "celery.chord", "", f"clerk:{app}", (group, callback, parts), verdict="chord")
 
 
 def clerk_lane(app: str) -> Lane:
@@ -80,14 +80,14 @@ def recover(dispatcher: Dispatcher) -> None:
             elif method == "purge":
                 ledger.purge(*args)
             else:
-                getattr(dispatcher, f"ask_{method}")(*args)
+                getattr(dispatcher.answers, method)(*args)
 
     if not restore(dispatcher.journal.path, apply):
         return
     now = time.time()
     running = ledger.running()
     for method, args in revocations:
-        getattr(dispatcher, f"ask_{method}")(*args)
+        getattr(dispatcher.answers, method)(*args)
     for seq, fields in sorted(ledger.messages.items()):
         message = message_of(fields)
         if seq in running:

@@ -205,8 +205,6 @@ class Executor:
         return Loop(*self._arguments, once=False).run()
 
 
-def run_one(
-    number: int, title: str, threads: int, spec: bytes, endpoint: tuple[str, int, bytes], app_key: str
-) -> str:
+def run_one(number: int, title: str, threads: int, spec: bytes, endpoint: tuple[str, int, bytes], app_key: str) -> str:
     """Run a single message as a Ray remote function."""
     return Loop(number, threads, spec, endpoint, app_key, once=True).run()

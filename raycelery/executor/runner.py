@@ -48,7 +48,9 @@ class _Message:
 
     content_type = content_encoding = None
 
-    def __init__(self, headers: dict[str, Any], body: Any, delivery: dict[str, Any], properties: dict[str, Any]) -> None:
+    def __init__(
+        self, headers: dict[str, Any], body: Any, delivery: dict[str, Any], properties: dict[str, Any]
+    ) -> None:
         self.headers = headers
         self.body = self.payload = body
         self.delivery_info = delivery
@@ -190,7 +192,9 @@ class Runner:
         exc = einfo.exception
         exc = getattr(exc, "exc", exc)
         context = request._context
-        self.app.backend.mark_as_failure(request.id, exc, einfo.traceback, request=context, store_result=request.store_errors)
+        self.app.backend.mark_as_failure(
+            request.id, exc, einfo.traceback, request=context, store_result=request.store_errors
+        )
         request.task.on_failure(exc, request.id, request.args, request.kwargs, einfo)
         signals.task_failure.send(
             sender=request.task, task_id=request.id, exception=exc, args=request.args, kwargs=request.kwargs,
@@ -201,9 +205,7 @@ class Runner:
         logger.error("Task %s[%s] cannot run: %s", request["task"], request["id"], exc)
         fail(self.app, request, exc)
         if isinstance(exc, NotRegistered):
-            signals.task_unknown.send(
-                sender=self.app, message=None, exc=exc, name=request["task"], id=request["id"]
-            )
+            signals.task_unknown.send(sender=self.app, message=None, exc=exc, name=request["task"], id=request["id"])
 
     def _finish_chord(self, group: str, callback: Any, parts: list[bytes]) -> None:
         self.app.backend.finish_chord(group, callback, parts)

@@ -12,7 +12,9 @@ from celery.result import allow_join_result
 
 
 @contextmanager
-def start_worker(app: Any, perform_ping_check: bool = True, ping_task_timeout: float = 60.0, **kwargs: Any) -> Iterator[Any]:
+def start_worker(
+    app: Any, perform_ping_check: bool = True, ping_task_timeout: float = 60.0, **kwargs: Any
+) -> Iterator[Any]:
     """Make sure that tasks of ``app`` run, and yield something that stands for the worker.
 
     Arguments:

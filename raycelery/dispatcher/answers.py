@@ -1,0 +1,92 @@
+"""What a dispatcher answers when a process asks: each public method is a question that :meth:`Client.call` may name."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+if TYPE_CHECKING:
+    from raycelery.dispatcher.actor import Dispatcher
+
+
+class Answers:
+    """Answers for one dispatcher.
+
+    Arguments:
+        dispatcher: whose state they are about.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    def pending(self) -> int:
+        """Messages that are not finished."""
+        return self._dispatcher.brain.pending
+
+    def meta(self, task_id: str) -> tuple[str, bytes] | None:
+        """State and payload of a task, or None."""
+        return self._dispatcher.store.meta(task_id)
+
+    def forget(self, task_id: str) -> None:
+        """Drop a result."""
+        self._dispatcher.store.forget(task_id)
+
+    def get(self, key: str) -> bytes | None:
+        """A value by key."""
+        return self._dispatcher.store.get(key)
+
+    def set(self, key: str, value: bytes, expires: float | None) -> None:
+        """Keep a value."""
+        self._dispatcher.store.set(key, value, expires, time.time())
+
+    def delete(self, key: str) -> None:
+        """Drop a value."""
+        self._dispatcher.store.delete(key)
+
+    def revoke(self, ids: list[str], terminate: bool) -> None:
+        """Revoke messages by task id."""
+        self._dispatcher.brain.revoke(ids, time.time(), terminate=terminate)
+
+    def revoke_stamps(self, stamps: dict[str, Any], terminate: bool) -> None:
+        """Revoke messages by stamped headers."""
+        self._dispatcher.brain.revoke_stamps(stamps, time.time(), terminate=terminate)
+
+    def purge(self, queue: str | None = None) -> int:
+        """Drop what waits, and count it."""
+        messages = self._dispatcher.brain.purge(queue)
+        for message in messages:
+            self._dispatcher.release(message.seq)
+        return len(messages)
+
+    def rate(self, task: str, per_second: float | None) -> None:
+        """Set a task's rate limit, in runs per second."""
+        self._dispatcher.brain.set_rate(task, per_second)
+
+    def limit(self, name: str, maximum: int | None) -> None:
+        """Set a concurrency limit."""
+        self._dispatcher.brain.set_limit(name, maximum)
+
+    def why(self, task_id: str) -> str:
+        """Why a message waits, in one sentence."""
+        return self._dispatcher.brain.why(task_id)
+
+    def stats(self) -> dict[str, Any]:
+        """Counts of everything, and the memory of this process in bytes."""
+        brain = self._dispatcher.brain
+        stats = brain.stats()
+        return {
+            "waiting": stats.waiting,
+            "scheduled": stats.scheduled,
+            "running": stats.running,
+            "executors": stats.executors,
+            "pending": brain.pending,
+            "results": len(self._dispatcher.store),
+            "result_bytes": self._dispatcher.store.bytes,
+            "pid": os.getpid(),
+            "rss": psutil.Process(os.getpid()).memory_info().rss,
+            "executor_pids": {number: c.info.get("pid") for number, c in self._dispatcher.connected.items()},
+            "log": list(brain.log)[-200:],
+        }

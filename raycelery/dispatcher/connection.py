@@ -1,0 +1,129 @@
+"""One process's connection, as the dispatcher sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from raycelery import wire
+
+if TYPE_CHECKING:
+    from raycelery.dispatcher.actor import Dispatcher
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that results which were only hinted at wait for others to go with: nobody waits for them yet.
+HINTED_SECONDS = 0.001
+
+
+class Connection(asyncio.Protocol):
+    """One process's connection, as the dispatcher sees it."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
+        self.transport: asyncio.Transport | None = None
+        self.unpacker = wire.Unpacker()
+        self.nonce = os.urandom(wire.NONCE_BYTES)
+        self.proved = False
+        self._greeting = b""
+        self.info: dict[str, Any] = {}
+        self.source = ""
+        self.executor: int | None = None
+        self.codes = 0
+        self.watching: set[str] = set()
+        self.metas: list[tuple[str, str, bytes | None]] = []
+        self.acks: list[int] = []
+        self._dirty = False
+        self._later: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.write(self.nonce)
+        self.dispatcher.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.proved:
+            data = self._prove(data)
+        if not data:
+            return
+        for frame, raw in self.unpacker.feed_raw(data):
+            kind = frame[0]
+            if kind == "batch":
+                self.dispatcher.on_batch(self, frame, raw)
+            elif kind == "watch":
+                self.dispatcher.on_watch(self, frame)
+            elif kind == "call":
+                self.dispatcher.on_call(self, frame, raw)
+            elif kind == "hello":
+                self.info = frame[1]
+                self.source = self.info.get("holder", "")
+                if self.info.get("role") == "executor":
+                    self.executor = self.info["executor"]
+                    self.dispatcher.connected[self.info["executor"]] = self
+
+    def _prove(self, data: bytes) -> bytes:
+        assert self.transport is not None
+        self._greeting += data
+        size = wire.DIGEST_BYTES + wire.NONCE_BYTES
+        if len(self._greeting) < size:
+            return b""
+        greeting, rest = self._greeting[:size], self._greeting[size:]
+        secret = self.dispatcher.secret
+        if not hmac.compare_digest(greeting[: wire.DIGEST_BYTES], wire.digest(secret, self.nonce)):
+            logger.warning(
+                "refused a connection from %s: it does not know the secret", self.transport.get_extra_info("peername")
+            )
+            self.transport.close()
+            return b""
+        self.proved = True
+        self.transport.write(wire.digest(secret, greeting[wire.DIGEST_BYTES :]))
+        return rest
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        dispatcher = self.dispatcher
+        dispatcher.connections.discard(self)
+        for task_id in self.watching:
+            waiting = dispatcher.waiters.get(task_id)
+            if waiting is not None:
+                waiting.pop(self, None)
+                if not waiting:
+                    del dispatcher.waiters[task_id]
+        dispatcher.held = [(conn, number) for conn, number in dispatcher.held if conn is not self]
+        dispatcher.drainers = [(conn, number) for conn, number in dispatcher.drainers if conn is not self]
+        holder = self.info.get("holder")
+        if holder:
+            dispatcher.depot.release_all(holder)
+
+    def send(self, data: bytes) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def reply(self, number: int, ok: bool, value: Any) -> None:
+        self.send(wire.pack("reply", number, ok, value))
+
+    def dirty(self, *, later: bool = False) -> None:
+        """Have acks and results sent at the end of this turn, or a little later, to share a frame with others."""
+        loop = self.dispatcher._loop
+        assert loop is not None
+        if later:
+            if not self._dirty and self._later is None:
+                self._later = loop.call_later(HINTED_SECONDS, self._flush)
+        elif not self._dirty:
+            self._dirty = True
+            loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._dirty = False
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        if self.acks:
+            self.send(wire.pack("ack", self.acks))
+            self.acks = []
+        if self.metas:
+            self.send(wire.pack("metas", self.metas))
+            self.metas = []
