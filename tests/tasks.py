@@ -6,10 +6,12 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from celery import Task, group
+from celery.exceptions import Ignore, Reject
 
 from tests.sample import add, app
 
@@ -31,14 +33,22 @@ def records(path: Path | str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def wait_for_records(path: Path | str, count: int, seconds: float = 60) -> list[dict[str, Any]]:
-    """Return what was recorded in a file once there are that many lines."""
+def until(
+    condition: Callable[[], Any], what: Callable[[], Any] = lambda: "it does not come true", seconds: float = 60
+) -> Any:
+    """Return what ``condition`` returns once that is true; ``what`` tells about the failure."""
     deadline = time.monotonic() + seconds
-    while len(found := records(path)) < count:
+    while not (found := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"{path} has {len(found)} records, not {count}: {found}")
+            raise AssertionError(what())
         time.sleep(0.01)
     return found
+
+
+def wait_for_records(path: Path | str, count: int) -> list[dict[str, Any]]:
+    """Return what was recorded in a file once there are that many lines."""
+    until(lambda: len(records(path)) >= count, lambda: f"{path} has not {count} records: {records(path)}")
+    return records(path)
 
 
 def wait_for_file(path: str) -> None:
@@ -69,3 +79,77 @@ def growing(self: Task, value: int) -> int:
 @app.task(bind=True)
 def replaced_by_group(self: Task, count: int) -> Any:
     return self.replace(group(add.s(i, i) for i in range(count)))
+
+
+# -- retries and outcomes ---------------------------------------------------------------------------------------
+
+
+@app.task(bind=True, max_retries=2)
+def retry_forever(self: Task, path: str) -> None:
+    record(path, retries=self.request.retries)
+    try:
+        raise ConnectionResetError("no model server")
+    except ConnectionResetError as exc:
+        raise self.retry(exc=exc, countdown=0) from exc
+
+
+@app.task(bind=True, max_retries=1)
+def retry_for_no_reason(self: Task) -> None:
+    raise self.retry(countdown=0)
+
+
+@app.task(bind=True)
+def retry_with(self: Task, path: str, value: int, extra: str = "first") -> tuple[int, str]:
+    record(path, value=value, extra=extra, id=self.request.id, time=time.time())
+    if value == 1:
+        raise self.retry(args=(path, 2), kwargs={"extra": "second"}, countdown=0.2)
+    return value, extra
+
+
+@app.task(bind=True)
+def retry_elsewhere(self: Task) -> str:
+    if self.request.retries == 0:
+        raise self.retry(queue="second-try", countdown=0)
+    return str(self.request.delivery_info["routing_key"])
+
+
+@app.task(
+    bind=True,
+    autoretry_for=(OSError,),
+    dont_autoretry_for=(FileNotFoundError,),
+    retry_backoff=2,
+    retry_backoff_max=3,
+    retry_jitter=False,
+    max_retries=3,
+)
+def backing_off(self: Task, path: str, kind: str = "OSError") -> None:
+    record(path, retries=self.request.retries, eta=self.request.eta)
+    raise {"OSError": OSError, "FileNotFoundError": FileNotFoundError, "ValueError": ValueError}[kind]("as asked")
+
+
+@app.task(bind=True, autoretry_for=(ValueError,), retry_backoff=1, retry_jitter=True, max_retries=4)
+def jittery(self: Task, succeed_at: int) -> int:
+    if self.request.retries < succeed_at:
+        raise ValueError("not yet")
+    return int(self.request.retries)
+
+
+@app.task(bind=True, max_retries=None)
+def retry_slowly(self: Task, path: str) -> None:
+    record(path, retries=self.request.retries)
+    raise self.retry(countdown=0.5)
+
+
+@app.task(bind=True, acks_late=True)
+def reject_times(self: Task, path: str, times: int) -> list[bool]:
+    record(path, redelivered=self.request.delivery_info["redelivered"])
+    seen = records(path)
+    if len(seen) <= times:
+        raise Reject("again", requeue=True)
+    return [one["redelivered"] for one in seen]
+
+
+@app.task(bind=True)
+def ignoring_after_state(self: Task) -> None:
+    self.update_state(state="MINE", meta={"kept": True})
+    raise Ignore()

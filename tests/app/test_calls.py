@@ -102,7 +102,9 @@ def test_task_id_shadow_and_time_limits_travel() -> None:
     assert list(request["timelimit"]) == [50, 40]
 
 
-@pytest.mark.parametrize("options", [{"serializer": "json"}, {"serializer": "pickle"}, {"serializer": "json", "compression": "zlib"}])
+@pytest.mark.parametrize(
+    "options", [{"serializer": "json"}, {"serializer": "pickle"}, {"serializer": "json", "compression": "zlib"}]
+)
 def test_a_chosen_serializer_is_used(options: dict[str, Any]) -> None:
     value = sample.identity.apply_async(((1, 2),), **options).get(timeout=SECONDS)
     # JSON knows no tuples; raycelery's own way of carrying arguments does.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,7 @@ def _ray(ray_session: RaySession) -> None:
 
 def wait_for_lines(path: Path, count: int) -> list[str]:
     """Return the lines of a file once there are that many."""
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        lines = path.read_text().splitlines() if path.exists() else []
-        if len(lines) >= count:
-            return lines
-        time.sleep(0.01)
-    raise AssertionError(f"{path} has not {count} lines: {lines}")
+    return tasks.until(lambda: path.exists() and len(lines := path.read_text().splitlines()) >= count and lines)
 
 
 # -- chains -----------------------------------------------------------------------------------------------------

@@ -103,7 +103,9 @@ def test_results_are_read_by_id_from_another_process(ray_session: RaySession) ->
         "print(r.get(timeout=60), sample.add.delay(1, 1).get(timeout=60))\n"
     )
     env = {**os.environ, "RAY_ADDRESS": ray_session.address, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=100, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=100, cwd=ROOT
+    )
     assert done.stdout.split() == ["42", "2"], done.stderr
     # The process that is gone started nothing that went with it.
     assert sample.add.delay(2, 2).get(timeout=SECONDS) == 4
