@@ -85,8 +85,7 @@ def __getattr__(name: str) -> Any:
 
         globals()[name] = Celery
         return Celery
-    value = getattr(_celery, name)
-    return value
+    return getattr(_celery, name)
 
 
 def __dir__() -> list[str]:

@@ -142,10 +142,9 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         Raises:
             celery.exceptions.TimeoutError: it had not ended after ``timeout`` seconds.
         """
-        try:
-            return self._cache[task_id]
-        except KeyError:
-            pass
+        cached: dict[str, Any] | None = self._cache.get(task_id)
+        if cached is not None:
+            return cached
         arrived = self.app.client.take(task_id)
         if arrived is not None:
             return self._read(task_id, arrived[1])

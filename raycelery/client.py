@@ -228,17 +228,17 @@ class Client:
 
     # -- submissions --------------------------------------------------------------------------------------------
 
-    def define(self, key: Any, definition: Callable[[], tuple[Any, ...]]) -> None:
+    def define(self, key: Any, definition: tuple[Any, ...]) -> None:
         """Tell the dispatcher of a lane, an application or a limit, once per connection.
 
         Arguments:
             key: identifies the definition; hashable.
-            definition: returns the tuple to send; called only when it is needed.
+            definition: what to send.
         """
         if key not in self._defined:
             with self._lock:
                 self.ensure()
-                self._definitions.append(definition())
+                self._definitions.append(definition)
                 self._defined.add(key)
 
     def submit(self, message: tuple[Any, ...], size: int, *, awaited: bool = True) -> None:

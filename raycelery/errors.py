@@ -13,7 +13,7 @@ class RayCeleryError(Exception):
     """Base of every error that raycelery raises."""
 
 
-class OptionError(RayCeleryError, ImproperlyConfigured):
+class OptionError(RayCeleryError, ImproperlyConfigured):  # type: ignore[misc]
     """A setting or task option is unknown or malformed; raised where it is written."""
 
 

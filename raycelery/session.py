@@ -103,7 +103,7 @@ def _alive(session: Session) -> bool:
         return True  # a forked child cannot ask Ray; its socket will tell
     import ray
 
-    return ray.is_initialized()
+    return bool(ray.is_initialized())
 
 
 def _open(app: Celery, name: str) -> Session:

@@ -37,7 +37,7 @@ class Depot(Protocol):
     """Where big values are kept; the dispatcher's, as seen by one process."""
 
     def keep(self, flat: Flat) -> str | None:
-        """Store a value unless it is there and return its key; None where this process cannot reach the object store."""
+        """Store a value unless it is there and return its key; None where the object store is out of reach."""
 
     def fetch(self, key: str) -> list[Any]:
         """Return the parts of what was stored under ``key``."""
@@ -235,8 +235,9 @@ def _swap_large(value: Any, pickler: _Pickler, inline_bytes: int, depth: int = 3
     return value
 
 
-def dumps_body(args: Any, kwargs: Any, embed: Any, inline_bytes: int) -> tuple[bytes, tuple[str, ...]]:
+def dumps_body(body: Any, inline_bytes: int) -> tuple[bytes, tuple[str, ...]]:
     """Pickle the body of a message; the plain ones, which are most, without cloudpickle's cost."""
+    args, kwargs, embed = body
     if not kwargs and not any(embed.values()):
         for arg in args:
             if type(arg) not in _ATOMS or (type(arg) in (str, bytes) and len(arg) >= inline_bytes):

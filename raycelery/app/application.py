@@ -113,7 +113,7 @@ class Celery(celery.Celery):  # type: ignore[misc]
     @property
     def app_key(self) -> str:
         """Identifies this application's definition to the dispatcher."""
-        return str(self.producer.spec().key)
+        return str(self.producer.described().key)
 
     def _announce(self) -> None:
         if not self._said:

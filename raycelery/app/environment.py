@@ -80,7 +80,7 @@ def packaged(env: Mapping[str, Any], *, connected: bool) -> dict[str, Any]:
     from ray.runtime_env import RuntimeEnv
 
     try:
-        full = dict(RuntimeEnv(**env))
+        full: dict[str, Any] = dict(RuntimeEnv(**env))
         folders = [*full.get("py_modules", ()), full.get("working_dir") or ""]
         if all("://" in folder for folder in folders if folder):
             return full

@@ -150,15 +150,16 @@ class RayProducer:
 
         client = self.app.client
         for key, definition in info.definitions:
-            client.define(key, lambda definition=definition: definition)  # type: ignore[misc]
-        content_type, content_encoding, keys = None, None, ()
+            client.define(key, definition)
+        content_type, content_encoding = None, None
+        keys: tuple[str, ...] = ()
         if type(serializer) is not Unchosen:
             content_type, content_encoding, data = kombu_dumps(body, serializer)
             if compression:
                 data, headers["compression"] = compress(data, compression)
         else:
             try:
-                data, keys = values.dumps_body(*body, self._inline)
+                data, keys = values.dumps_body(body, self._inline)
             except ArgumentError as exc:
                 raise ArgumentError(
                     f"an argument of {name!r} {exc}; pass plain data, or a path or key from which the task can load it"
@@ -195,7 +196,7 @@ class RayProducer:
     def _epoch(self, eta: str) -> float:
         return float(maybe_make_aware(maybe_iso8601(eta), self.app.timezone).timestamp())
 
-    def spec(self) -> spec.AppSpec:
+    def described(self) -> spec.AppSpec:
         """Return the description by which executors load the application."""
         if self._spec is None:
             self.app.finalize(auto=True)
@@ -216,12 +217,12 @@ class RayProducer:
 
     def app_definition(self) -> tuple[Any, tuple[Any, ...]]:
         """Return the definition of the application, for :meth:`Client.define`."""
-        app_spec = self.spec()
+        app_spec = self.described()
         return ("app", app_spec.key), ("app", app_spec.key, pickle.dumps(app_spec))
 
     def _describe(self, name: str, queue: str, overrides: Mapping[str, Any] | None) -> _Task:
         app = self.app
-        app_spec = self.spec()
+        app_spec = self.described()
         task = app._tasks.get(name)
         options = self._options(task, queue, overrides)
         lane = _lane(options, app_spec.key)

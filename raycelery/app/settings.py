@@ -205,7 +205,11 @@ def check_settings(names: Mapping[str, Any], prefix: str | None = None) -> None:
             near = _near(name, ours, cutoff=0.6)
             hint = f"did you mean {near!r}?" if near else f"known: {', '.join(ours)}"
             raise OptionError(f"unknown setting {name!r}; {hint}")
-        _SETTINGS.get(name, _number)(name, value)
+        check = _SETTINGS.get(name)
+        if check is not None:
+            check(name, value)
+        elif isinstance(DEFAULTS[name], (int, float)):
+            _number(name, value)
 
 
 def _annotations(value: Any) -> None:
@@ -266,6 +270,7 @@ _SETTINGS: dict[str, Callable[[str, Any], None]] = {
     "ray_address": _text,
     "ray_init": _ray_init,
     "ray_app_name": _text,
+    "ray_journal": _text,
     "ray_keep_result_backend": _yes_or_no,
     "ray_queues": _queues,
     "ray_num_cpus": _amount,

@@ -123,7 +123,7 @@ def spec_of(app: celery.Celery, home: str | None, dispatcher: str) -> AppSpec:
 
 
 def _reduced(app: celery.Celery) -> dict[str, Any]:
-    reduced = app.__reduce_keys__()
+    reduced: dict[str, Any] = app.__reduce_keys__()
     # Celery leaves out what add_defaults() brought; without it a by-value app would not be the same one.
     known = {key: app.conf[key] for layer in app.conf.maps[:-1] if layer is not DEFAULTS for key in layer}
     reduced["changes"] = {key: value for key, value in known.items() if not str(key).startswith("__")}

@@ -50,7 +50,7 @@ class Outcome:
     show_default=True,
     help="CPUs of each training.",
 )
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("forecasts.csv"), show_default=True,
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), default="forecasts.csv", show_default=True,
               help="Where the forecasts go: .csv or .parquet.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(zones: int | None, address: str | None, num_cpus: float, output: Path, as_json: bool) -> None:
@@ -104,7 +104,7 @@ def _swapped_project(console: Console) -> Iterator[Path]:
                 path.write_text(new, encoding="utf-8")
                 swapped += count
                 console.print(
-                    f"[dim]{path.name}:[/] [red]- from celery import Celery[/]  [green]+ from raycelery import Celery[/]"
+                    f"[dim]{path.name}:[/] [red]from celery import Celery[/] -> [green]from raycelery import Celery[/]"
                 )
         if not swapped:
             raise click.ClickException(f"no import to swap in {source}")

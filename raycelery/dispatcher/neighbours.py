@@ -29,7 +29,7 @@ def lacking(requests: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """
     wanted: Counter[str] = Counter()
     for request in requests:
-        wanted.update(request)  # type: ignore[arg-type]
+        wanted.update(request)
     if not wanted:
         return {}
     free = ray.available_resources()

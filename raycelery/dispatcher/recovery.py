@@ -1,4 +1,4 @@
-"""A dispatcher that begins again: what its journal says is put back into store and brain, and the journal made short."""
+"""A dispatcher begins again: what its journal says goes back into store and brain; the journal is cut to that."""
 
 from __future__ import annotations
 

@@ -358,8 +358,8 @@ class Scheduling:
         if node is not None:
             self.place(executor, node)
         self.drop_claim(lane)
-        self.log.append((self.now, "start", executor.id, lane.lane.key, node and node.id))
-        self.out.append(Start(executor.id, lane.lane, node and node.id, borrowed))
+        self.log.append((self.now, "start", executor.id, lane.lane.key, executor.node))
+        self.out.append(Start(executor.id, lane.lane, executor.node, borrowed))
         return executor
 
     def place(self, executor: ExecutorState, node: Node) -> None:

@@ -36,7 +36,7 @@ class Store:
     def set_meta(
         self, task_id: str, state: str, payload: bytes, keys: tuple[str, ...], expires: float | None, now: float
     ) -> bool:
-        """Store a state; False if the task has already succeeded, which nothing overwrites (as in Celery's backends)."""
+        """Store a state; False if the task has already succeeded, which nothing overwrites (as in Celery)."""
         old = self._metas.get(task_id)
         if old is not None:
             if old[0] == states.SUCCESS:

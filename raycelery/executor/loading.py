@@ -51,7 +51,8 @@ def load(spec: AppSpec) -> celery.Celery:
 
 
 def _by_import(spec: AppSpec) -> celery.Celery:
-    assert spec.module is not None and spec.attribute is not None
+    assert spec.module is not None
+    assert spec.attribute is not None
     module = importlib.import_module(spec.module)
     app = getattr(module, spec.attribute, None)
     if not isinstance(app, celery.Celery):
@@ -78,8 +79,9 @@ def _import_tasks(name: str, spec: AppSpec) -> None:
 def _advice(spec: AppSpec, exc: BaseException) -> str:
     what = f"{spec.module}:{spec.attribute}" if spec.module else f"the application {spec.name!r}"
     return (
-        f"executors cannot load {what} ({type(exc).__name__}: {exc}): they look in {spec.cwd} and the caller's sys.path; "
-        "start the program from the project's folder, install the project, or name its folder as working_dir in ray_runtime_env"
+        f"executors cannot load {what} ({type(exc).__name__}: {exc}): they look in {spec.cwd} and the caller's "
+        "sys.path; start the program from the project's folder, install the project, or name its folder as "
+        "working_dir in ray_runtime_env"
     )
 
 
