@@ -5,13 +5,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from celery import Task, group
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
 from tests.sample import add, app
 
@@ -153,3 +155,90 @@ def reject_times(self: Task, path: str, times: int) -> list[bool]:
 def ignoring_after_state(self: Task) -> None:
     self.update_state(state="MINE", meta={"kept": True})
     raise Ignore()
+
+
+# -- time limits and failures -----------------------------------------------------------------------------------
+
+
+@app.task(bind=True)
+def stubborn(self: Task, path: str, seconds: float = 60.0) -> str:
+    """Says that it runs, then sleeps; a soft time limit is caught once."""
+    record(path, task=self.request.id, begun=time.time())
+    try:
+        time.sleep(seconds)
+    except SoftTimeLimitExceeded:
+        record(path, task=self.request.id, soft=True)
+        time.sleep(seconds)
+    return "slept"
+
+
+@app.task(soft_time_limit=0.3)
+def soft_uncaught() -> None:
+    time.sleep(60)
+
+
+@app.task(
+    soft_time_limit=0.3,
+    autoretry_for=(SoftTimeLimitExceeded,),
+    max_retries=1,
+    retry_backoff=False,
+    default_retry_delay=0,
+)
+def soft_retried(path: str) -> None:
+    record(path)
+    time.sleep(60)
+
+
+@app.task(time_limit=0.5, acks_late=True, acks_on_timeout=False)
+def late_and_limited(path: str) -> str:
+    record(path)
+    if len(records(path)) == 1:
+        time.sleep(60)
+    return "in time"
+
+
+@app.task
+def pid() -> int:
+    return os.getpid()
+
+
+@app.task
+def once(path: str, number: int, seconds: float = 0.0) -> int:
+    """Acknowledged early, as tasks are by default: must run at most once."""
+    record(path, number=number)
+    time.sleep(seconds)
+    return number
+
+
+@app.task(acks_late=True, reject_on_worker_lost=True)
+def at_least_once(path: str, number: int, seconds: float = 0.0) -> int:
+    record(path, number=number)
+    time.sleep(seconds)
+    return number
+
+
+@app.task(bind=True)
+def die(self: Task, path: str) -> None:
+    record(path, id=self.request.id)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def leave(code: int) -> None:
+    sys.exit(code)
+
+
+@app.task
+def out_of_memory() -> None:
+    raise MemoryError("no more")
+
+
+@app.task
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+@app.task(acks_late=True)
+def late_death(path: str) -> None:
+    record(path)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from celery import Task
+from celery.exceptions import SoftTimeLimitExceeded
 
 from raycelery import Celery
 
@@ -40,3 +41,29 @@ def north_nap(seconds: float) -> float:
 def south_nap(seconds: float) -> float:
     time.sleep(seconds)
     return time.time()
+
+
+hurried = tuned("hurried", task_time_limit=1.0, task_soft_time_limit=0.3)
+
+
+@hurried.task
+def caught() -> str:
+    try:
+        time.sleep(60)
+    except SoftTimeLimitExceeded:
+        return "caught"
+    return "slept"
+
+
+@hurried.task
+def hard() -> None:
+    try:
+        time.sleep(60)
+    except SoftTimeLimitExceeded:
+        time.sleep(60)
+
+
+@hurried.task(soft_time_limit=50, time_limit=60)
+def its_own() -> str:
+    time.sleep(1.5)
+    return "slept"
