@@ -6,8 +6,7 @@ from setuptools import find_packages, setup
 
 # The legacy projects that `raycelery demo` copies. They stand at the top of the repository for readers, and inside the
 # package once installed, so that they never claim a top-level name of somebody's site-packages.
-EXAMPLES = "legacy_examples"
-examples = {f"raycelery.{EXAMPLES}": EXAMPLES} if Path(EXAMPLES).is_dir() else {}
+EXAMPLES = "raycelery.legacy_examples"
 
 INSTALL_REQUIRES = [
     # What applications are written against. Its semantics are Celery's own code, so it is never pinned tighter.
@@ -58,13 +57,13 @@ setup(
     name="raycelery",
     version="0.1.0",
     description="Celery applications on Ray: the same code, placed by what each task needs",
-    long_description=Path("README.md").read_text(encoding="utf-8") if Path("README.md").exists() else "",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     # Ray's own range of Python versions.
     python_requires=">=3.10,<3.14",
-    packages=[*find_packages(include=["raycelery*", "migration_tool*", "bench*"]), *examples],
-    package_dir=examples,
-    package_data={"": ["py.typed"], **{package: ["**/*"] for package in examples}},
+    packages=[*find_packages(include=["raycelery*", "migration_tool*", "bench*"]), EXAMPLES],
+    package_dir={EXAMPLES: "legacy_examples"},
+    package_data={"": ["py.typed"], EXAMPLES: ["**/*"]},
     exclude_package_data={"": ["**/__pycache__/*", "*.pyc"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,

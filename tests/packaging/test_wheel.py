@@ -56,7 +56,7 @@ def test_the_legacy_examples_are_inside_the_package(wheel: zipfile.ZipFile) -> N
     files = {
         f"raycelery/{path.relative_to(support.ROOT).as_posix()}"
         for path in source.rglob("*")
-        if path.is_file() and not {"__pycache__", ".pytest_cache"} & set(path.parts)
+        if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(source).parts)
     }
     assert files <= set(wheel.namelist())
 
