@@ -73,10 +73,11 @@ def put(value: Any) -> Any:
     from raycelery.errors import DispatcherUnreachable
 
     app = _celery.current_app._get_current_object()
-    key = app.session.depot.keep(values.flatten(value))
+    depot = app.session.depot
+    key = depot.keep(values.flatten(value))
     if key is None:
         raise DispatcherUnreachable("a forked child cannot use Ray: call raycelery.put() in the parent")
-    return values.Shared(key)
+    return values.Shared(key, depot)
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from celery.backends.base import KeyValueStoreBackend
 from celery.canvas import maybe_signature
 from celery.exceptions import ChordError, TimeoutError
 from celery.result import GroupResult, allow_join_result
+from celery.utils.functional import _regen
 from celery.utils.log import get_logger
 
 from raycelery import values
@@ -61,14 +62,14 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
     def encode(self, data: Any) -> bytes:
         """Encode a meta or group for the store."""
         if self._pickles:
-            return values.dumps(data, self._inline)[0]
+            return values.dumps(data)[0]
         payload = super().encode(data)
         return payload.encode() if isinstance(payload, str) else payload
 
     def decode(self, payload: Any) -> Any:
         """Undo :meth:`encode`."""
         if self._pickles and payload is not None:
-            return values.loads(payload)
+            return values.loads(payload, self.app.session.depot)
         return super().decode(payload)
 
     def _meta_of(self, payload: bytes) -> dict[str, Any]:
@@ -86,17 +87,20 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         meta["task_id"] = task_id
         keys: tuple[str, ...] = ()
+        session = self.app.session
         if self._pickles:
-            payload, keys = values.dumps_meta(meta, self._inline)
+            payload, keys = values.dumps_meta(meta, self._inline, session.depot)
         else:
             payload = self.encode(meta)
         final = state in states.READY_STATES
-        client = self.app.client
-        # A final state leaves with the executor's report of its message; others are worth a frame of their own.
+        client = session.client
+        # A success leaves with the executor's report of its message, unless a handler might show it to others before.
         client.store(
             ("meta", task_id, state, payload, keys, self.expires, final),
-            now=not (final and client.running),
+            now=not (client.quiet and state == states.SUCCESS),
         )
+        if keys:
+            session.depot.done(keys)
         return result
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
@@ -149,6 +153,9 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         if arrived is not None:
             return self._read(task_id, arrived[1])
         for _, meta in self.get_many([task_id], timeout=timeout, interval=interval, on_interval=on_interval):
+            if on_interval is not None and meta["status"] in states.PROPAGATE_STATES:
+                # Celery looks at the parents between polls: the error of one is raised before what it led to.
+                on_interval()
             return meta
         raise TimeoutError("The operation timed out.")
 
@@ -214,6 +221,8 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
 
     def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:
         """Prepare for the parts: a header with groups in it is saved, to be joined in its own shape."""
+        if isinstance(header_result_args[1], _regen):
+            return  # simple results, to be made one by one as the header is sent
         header = self.app.GroupResult(*header_result_args)
         if any(isinstance(result, GroupResult) for result in header.results):
             self._save_group(header.id, header)
@@ -223,9 +232,11 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         task_id, group, index = request.id, request.group, request.group_index
         if not group or not task_id:
             return
-        payload = self.encode([1, task_id, state, self.encode_result(result, state)])
-        callback = values.dumps(dict(request.chord), self._inline)[0]
-        client = self.app.client
+        session = self.app.session
+        client, depot = session.client, session.depot
+        part = [1, task_id, state, self.encode_result(result, state)]
+        payload, keys = values.dumps(part, self._inline, depot) if self._pickles else (self.encode(part), ())
+        callback, more = values.dumps(dict(request.chord), self._inline, depot)
         client.store(
             (
                 "part",
@@ -235,13 +246,23 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
                 payload,
                 request.chord.get("chord_size"),
                 self.chord_expires,
-                (self.app.app_key, group, callback),
+                (self.app.app_key, group, callback, task_id, request.root_id or task_id),
+                (*keys, *more),
             ),
-            now=not client.running,
+            now=not (client.quiet and state == states.SUCCESS),
         )
+        depot.done((*keys, *more))
 
-    def finish_chord(self, group: str, callback: bytes, parts: list[bytes]) -> None:
-        """Call the body of a chord whose parts are all there; run by an executor at the dispatcher's word."""
+    def finish_chord(self, group: str, callback: bytes, parent_id: str, root_id: str, parts: list[bytes]) -> None:
+        """Call the body of a chord whose parts are all there; run by an executor at the dispatcher's word.
+
+        Arguments:
+            group: id of the header.
+            callback: the pickled signature of the body.
+            parent_id: id of the task that was the last part.
+            root_id: id of the task that all this began with.
+            parts: what each header task left, in the header's order.
+        """
         body = maybe_signature(values.loads(callback), app=self.app)
         try:
             saved = GroupResult.restore(group, backend=self, app=self.app)
@@ -261,7 +282,9 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             self.chord_error_from_stack(body, error)
             return
         try:
-            body.delay(results)
+            # As if the last header task called it, which is what happens in Celery.
+            ids = {"parent_id": parent_id, "root_id": root_id}
+            body.apply_async((results,), **{k: v for k, v in ids.items() if not body.options.get(k)})
         except Exception as exc:  # the body cannot be called: that is the chord's failure
             logger.exception("Chord callback for %r raised: %r", group, exc)
             self.chord_error_from_stack(body, ChordError(f"Callback error: {exc!r}"))

@@ -67,8 +67,8 @@ class Client:
         #: Called with True when a wait begins to block, with False when it ends (executors lend their CPUs meanwhile).
         self.on_block: Callable[[bool], None] | None = None
         self.linger = LINGER_SECONDS
-        #: True while an executor runs a message: what is stored then leaves with the message's report.
-        self.running = False
+        #: True while an executor runs a message whose success nobody hears of before its report: they leave together.
+        self.quiet = False
         #: How many submissions this process has handed over, for the notice at exit.
         self.submitted = 0
         self._reset()
@@ -139,6 +139,11 @@ class Client:
                 hinted = list(self._hinted)
             sock.sendall(wire.pack("watch", wanted, hinted))
         threading.Thread(target=self._read, args=(sock,), name="raycelery-reader", daemon=True).start()
+
+    @property
+    def epoch(self) -> bytes | None:
+        """Differs from one start of the dispatcher to the next."""
+        return None if self._endpoint is None else self._endpoint.secret
 
     def close(self) -> None:
         """Send what is buffered and disconnect."""

@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -44,10 +43,8 @@ class Session:
         self.client = client
         self.dispatcher = dispatcher
         self.embedded = embedded
-        holder = uuid.uuid4().hex
-        self.depot = values.RayDepot(dispatcher, holder, lambda key: client.call("inline", key, timeout=None))
+        self.depot = values.RayDepot(dispatcher, client)
         self._pid = os.getpid()
-        values.use(depot=self.depot)
 
     @property
     def can_use_ray(self) -> bool:
@@ -59,6 +56,7 @@ def install(session: Session) -> None:
     """Make ``session`` the one that every app of this process uses (in executors)."""
     with _lock:
         _sessions[""] = session
+    values.use(depot=session.depot)
 
 
 def installed() -> bool:

@@ -11,10 +11,12 @@ import logging
 import os
 import pickle
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+import weakref
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 import xxhash
 from celery import Celery
@@ -22,15 +24,21 @@ from celery.app.task import Task
 from celery.local import Proxy
 from ray import cloudpickle
 
-from raycelery.errors import ArgumentError
+from raycelery.errors import ArgumentError, DispatcherUnreachable
+
+if TYPE_CHECKING:
+    from raycelery.client import Client
 
 logger = logging.getLogger(__name__)
 
 #: Values of these packages can be large, hold no code, and unpickle wherever the package is installed.
 _BULK_PACKAGES = frozenset({"numpy", "pandas", "pyarrow", "polars", "scipy"})
 _ATOMS = frozenset({int, float, bool, type(None), str, bytes})
-#: Large values that this process keeps alive in the object store for its next call.
+#: Large values that a process keeps alive in the object store for its next calls: this many, and bytes beyond the last.
 _KEPT = 16
+_KEPT_BYTES = 200_000_000
+#: For :func:`dumps`: nothing is large, all of it goes into the pickle.
+INLINE = 1 << 62
 
 
 class Depot(Protocol):
@@ -39,23 +47,35 @@ class Depot(Protocol):
     def keep(self, flat: Flat) -> str | None:
         """Store a value unless it is there and return its key; None where the object store is out of reach."""
 
+    def use(self, key: str) -> None:
+        """Note that a message being made refers to ``key``."""
+
+    def done(self, keys: Iterable[str]) -> None:
+        """Note that what refers to ``keys`` was handed over; to be called once for each key kept or used."""
+
     def fetch(self, key: str) -> list[Any]:
         """Return the parts of what was stored under ``key``."""
 
 
 _depot: Depot | None = None
+_reading = threading.local()
 _app: Celery | None = None
 
 
 def use(depot: Depot | None = None, app: Celery | None = None) -> None:
-    """Set the depot that big values go to and come from, and (in executors) the application that tasks belong to."""
+    """Set, in an executor, the depot of large values and the application that tasks belong to."""
     global _depot, _app
     _depot = depot if depot is not None else _depot
     _app = app if app is not None else _app
 
 
+@lru_cache(maxsize=4096)
+def _is_bulk(kind: type) -> bool:
+    return any(base.__module__.partition(".")[0] in _BULK_PACKAGES for base in kind.__mro__)
+
+
 def _size(value: Any) -> int:
-    if type(value).__module__.partition(".")[0] not in _BULK_PACKAGES:
+    if not _is_bulk(type(value)):  # type: ignore[arg-type]
         return 0
     try:
         nbytes = getattr(value, "nbytes", None)
@@ -82,6 +102,11 @@ class Flat:
             hasher.update(raw.nbytes.to_bytes(8, "big"))
             hasher.update(raw)
         return hasher.hexdigest()
+
+    @property
+    def nbytes(self) -> int:
+        """How large it is."""
+        return len(self.stream) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
 
     def parts(self) -> list[Any]:
         """Return the stream and the buffers, in the form in which Ray stores them without a copy of its own."""
@@ -122,9 +147,10 @@ def _load_shared(key: str) -> Any:
 
 
 def _reachable() -> Depot:
-    if _depot is None:
+    depot: Depot | None = getattr(_reading, "depot", None) or _depot
+    if depot is None:
         raise ArgumentError("a large value can only be read by a process that is connected to its dispatcher")
-    return _depot
+    return depot
 
 
 def _load_task(name: str) -> Any:
@@ -143,10 +169,13 @@ def _load_app() -> Any:
 class Shared:
     """A value in the object store that any number of tasks may take as an argument; see :func:`put`."""
 
-    __slots__ = ("key",)
+    __slots__ = ("__weakref__", "depot", "key")
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, depot: Depot) -> None:
         self.key = key
+        self.depot = depot
+        # It is in use for as long as this stand-in lives.
+        weakref.finalize(self, depot.done, (key,)).atexit = False
 
     def __repr__(self) -> str:
         return f"<raycelery.put {self.key}>"
@@ -156,15 +185,18 @@ class Shared:
 
 
 class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
-    def __init__(self, file: io.BytesIO, inline_bytes: int) -> None:
+    def __init__(self, file: io.BytesIO, inline_bytes: int, depot: Depot | None) -> None:
         super().__init__(file, protocol=5)
         self._inline_bytes = inline_bytes
+        self.depot = depot
         self.keys: list[str] = []
 
     def bulk(self, value: Any) -> str | None:
-        if _depot is None:
-            return None
-        key = _depot.keep(flatten(value))
+        return None if self.depot is None else self._keep(flatten(value))
+
+    def _keep(self, flat: Flat) -> str | None:
+        assert self.depot is not None
+        key = self.depot.keep(flat)
         if key is not None:
             self.keys.append(key)
         return key
@@ -172,7 +204,12 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is Shared:
-            self.keys.append(obj.key)
+            if self.depot is None or obj.depot is self.depot:
+                obj.depot.use(obj.key)
+                self.keys.append(obj.key)
+            else:  # it was put for another application
+                stream, *buffers = obj.depot.fetch(obj.key)
+                return _load_shared, (self._keep(Flat(stream, buffers)),)
         elif isinstance(obj, Task):
             return _load_task, (obj.name,)
         elif isinstance(obj, Celery):
@@ -196,25 +233,31 @@ class _Bulk:
         return _load_bulk, (self.key,)
 
 
-def dumps(value: Any, inline_bytes: int = 100_000) -> tuple[bytes, tuple[str, ...]]:
+def dumps(value: Any, inline_bytes: int = INLINE, depot: Depot | None = None) -> tuple[bytes, tuple[str, ...]]:
     """Pickle a value.
 
     Arguments:
         value: anything cloudpickle can carry; code defined in ``__main__`` travels by value.
         inline_bytes: size in bytes from which arrays, frames, ``bytes`` and ``str`` go to the object store.
+        depot: the application's.
 
     Returns:
-        the pickle and the keys of the large values that it refers to.
+        the pickle and the keys of the large values that it refers to; ``depot.done`` is to be called with these when
+        what is made of it has been handed to the client.
 
     Raises:
         ArgumentError: part of it cannot be pickled.
     """
     file = io.BytesIO()
-    pickler = _Pickler(file, inline_bytes)
+    pickler = _Pickler(file, inline_bytes, depot)
     try:
         pickler.dump(_swap_large(value, pickler, inline_bytes))
-    except (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError) as exc:
-        raise ArgumentError(f"cannot be pickled: {exc}") from exc
+    except BaseException as exc:
+        if depot is not None:
+            depot.done(pickler.keys)
+        if isinstance(exc, (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError)):
+            raise ArgumentError(f"cannot be pickled: {exc}") from exc
+        raise
     return file.getvalue(), tuple(pickler.keys)
 
 
@@ -235,7 +278,7 @@ def _swap_large(value: Any, pickler: _Pickler, inline_bytes: int, depth: int = 3
     return value
 
 
-def dumps_body(body: Any, inline_bytes: int) -> tuple[bytes, tuple[str, ...]]:
+def dumps_body(body: Any, inline_bytes: int, depot: Depot | None) -> tuple[bytes, tuple[str, ...]]:
     """Pickle the body of a message; the plain ones, which are most, without cloudpickle's cost."""
     args, kwargs, embed = body
     if not kwargs and not any(embed.values()):
@@ -244,80 +287,126 @@ def dumps_body(body: Any, inline_bytes: int) -> tuple[bytes, tuple[str, ...]]:
                 break
         else:
             return pickle.dumps((args, kwargs, embed), 5), ()
-    return dumps((args, kwargs, embed), inline_bytes)
+    return dumps((args, kwargs, embed), inline_bytes, depot)
 
 
-def dumps_meta(meta: dict[str, Any], inline_bytes: int) -> tuple[bytes, tuple[str, ...]]:
+def dumps_meta(meta: dict[str, Any], inline_bytes: int, depot: Depot | None) -> tuple[bytes, tuple[str, ...]]:
     """Pickle the meta of a task; those of plain results, which are most, without cloudpickle's cost."""
     result = meta["result"]
     if type(result) in _ATOMS and len(meta) <= 8 and (type(result) not in (str, bytes) or len(result) < inline_bytes):
         return pickle.dumps(meta, 5), ()
-    return dumps(meta, inline_bytes)
+    return dumps(meta, inline_bytes, depot)
 
 
-def loads(data: bytes) -> Any:
-    """Undo :func:`dumps`."""
-    return pickle.loads(data)
+def loads(data: bytes, depot: Depot | None = None) -> Any:
+    """Undo :func:`dumps`; large values are read from ``depot``, by default the executor's own."""
+    if depot is None or depot is _depot:
+        return pickle.loads(data)
+    before = getattr(_reading, "depot", None)
+    _reading.depot = depot
+    try:
+        return pickle.loads(data)
+    finally:
+        _reading.depot = before
 
 
 class RayDepot:
     """The depot of a process that is connected to Ray.
 
-    The dispatcher owns what is stored, so it outlives the process that stored it; what this process stored last stays
-    in reach for its next calls, what a waiting message or a kept result refers to stays as long as that does.
+    The dispatcher's store owns what is stored, so it outlives the process that stored it; what this process stored last
+    stays in reach for its next calls, what a waiting message or a kept result refers to stays as long as that does.
 
     Arguments:
         dispatcher: the dispatcher's actor handle.
-        holder: names this process in the dispatcher's books.
-        inline: fetches a value over the socket, for a process that cannot use Ray.
+        client: the connection, which names this process in the dispatcher's books and tells it what may go, in order
+            with the messages that refer to it.
     """
 
-    def __init__(self, dispatcher: Any, holder: str, inline: Callable[[str], Any]) -> None:
+    def __init__(self, dispatcher: Any, client: Client) -> None:
         self._dispatcher = dispatcher
-        self._holder = holder
-        self._inline = inline
+        self._client = client
         self._pid = os.getpid()
-        self._kept: OrderedDict[str, None] = OrderedDict()
+        self._epoch = client.epoch
+        #: Key to size, the last used last.
+        self._kept: OrderedDict[str, int] = OrderedDict()
+        #: Keys that messages being made refer to, and those of stand-ins that :func:`raycelery.put` returned.
+        self._busy: Counter[str] = Counter()
         self._fetched: OrderedDict[str, list[Any]] = OrderedDict()
-        self._lock = threading.Lock()
+        # Stand-ins may be collected at any time, in the middle of any method here.
+        self._lock = threading.RLock()
 
     def keep(self, flat: Flat) -> str | None:
-        """Store a value under its content key; None in a forked child, which cannot use Ray."""
+        """Store a value unless it is there; the key is in use until :meth:`done` is called with it."""
         if os.getpid() != self._pid:
             return None
-        import ray
-
         key = flat.key()
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return key
-            dropped = list(self._kept)[: len(self._kept) - _KEPT + 1] if len(self._kept) >= _KEPT else []
-            keep = self._dispatcher.keep.remote
-            # Another process may have stored the same bytes: ask before they are sent.
-            if not ray.get(keep(key, None, self._holder, dropped)):
-                ray.get(keep(key, flat.parts(), self._holder, []))
-            for old in dropped:
-                del self._kept[old]
-            self._kept[key] = None
+            if self._client.epoch != self._epoch:
+                self._epoch = self._client.epoch
+                self._kept.clear()
+            if key not in self._kept:
+                # Another process may have stored the same bytes: ask before they are sent.
+                if not self._ask("keep", key, None, self._client.id):
+                    self._ask("keep", key, flat.parts(), self._client.id)
+                self._kept[key] = flat.nbytes
+            self._kept.move_to_end(key)
+            self._busy[key] += 1
         return key
+
+    def use(self, key: str) -> None:
+        """Note that a message being made refers to ``key``, until :meth:`done`."""
+        with self._lock:
+            self._busy[key] += 1
+
+    def done(self, keys: Iterable[str]) -> None:
+        """Note that a message or result that refers to ``keys`` is buffered, or was not made after all."""
+        with self._lock:
+            for key in keys:
+                self._busy[key] -= 1
+                if self._busy[key] <= 0:
+                    del self._busy[key]
+            if len(self._kept) <= 1 or os.getpid() != self._pid:
+                return
+            surplus = []
+            size = sum(self._kept.values())
+            for index, (key, nbytes) in enumerate(list(self._kept.items())[:-1]):
+                if len(self._kept) - index <= _KEPT and size <= _KEPT_BYTES:
+                    break
+                size -= nbytes
+                if key not in self._busy:
+                    surplus.append(key)
+            for key in surplus:
+                del self._kept[key]
+        if surplus:
+            self._client.store(("drop", self._client.id, surplus), now=False)
+
+    def _ask(self, method: str, *args: Any) -> Any:
+        import ray
+
+        try:
+            return ray.get(getattr(self._dispatcher, method).remote(*args))
+        except ray.exceptions.RayActorError as exc:
+            raise DispatcherUnreachable(f"a large value could not be handed to the dispatcher: {exc}") from exc
 
     def fetch(self, key: str) -> list[Any]:
         """Return the parts of a value; its arrays are views of shared memory."""
         if os.getpid() != self._pid:
-            return list(self._inline(key))
+            return list(self._client.call("inline", key, timeout=None))
         import ray
 
         with self._lock:
             if key in self._fetched:
                 self._fetched.move_to_end(key)
                 return self._fetched[key]
-        refs = ray.get(self._dispatcher.fetch.remote(key))
-        if not refs:
+        refs = self._ask("fetch", key)
+        try:
+            parts: list[Any] | None = ray.get(refs[0]) if refs else None
+        except ray.exceptions.ObjectLostError as exc:
+            raise ArgumentError(f"the large value {key} was lost with the process that held it: {exc}") from exc
+        if parts is None:
             raise ArgumentError(
                 f"the large value {key} is gone: keep the process that put it alive, or raise result_expires"
             )
-        parts: list[Any] = ray.get(refs[0])
         with self._lock:
             self._fetched[key] = parts
             while len(self._fetched) > 2:

@@ -148,7 +148,8 @@ class RayProducer:
             found = self._tasks.get((name, queue))
             info = found if found is not None else self._describe(name, queue, None)
 
-        client = self.app.client
+        session = self.app.session
+        client, depot = session.client, session.depot
         for key, definition in info.definitions:
             client.define(key, definition)
         content_type, content_encoding = None, None
@@ -159,7 +160,7 @@ class RayProducer:
                 data, headers["compression"] = compress(data, compression)
         else:
             try:
-                data, keys = values.dumps_body(body, self._inline)
+                data, keys = values.dumps_body(body, self._inline, depot)
             except ArgumentError as exc:
                 raise ArgumentError(
                     f"an argument of {name!r} {exc}; pass plain data, or a path or key from which the task can load it"
@@ -170,22 +171,23 @@ class RayProducer:
         )
         limits = headers.get("timelimit")
         eta = headers.get("eta")
-        client.submit(
-            (
-                headers["id"],
-                name,
-                queue,
-                info.lane,
-                payload,
-                self._priority(priority),
-                self._epoch(eta) if eta else None,
-                (limits[0] if limits else None) or info.hard_limit,
-                headers.get("stamps") or None,
-                keys,
-            ),
-            len(payload),
-            awaited=not headers.get("ignore_result"),
+        message = (
+            headers["id"],
+            name,
+            queue,
+            info.lane,
+            payload,
+            self._priority(priority),
+            self._epoch(eta) if eta else None,
+            (limits[0] if limits else None) or info.hard_limit,
+            headers.get("stamps") or None,
+            keys,
         )
+        try:
+            client.submit(message, len(payload), awaited=not headers.get("ignore_result"))
+        finally:
+            if keys:
+                depot.done(keys)
 
     def _priority(self, priority: int | None) -> int:
         # Redis, as Celery uses it, serves 0 first; AMQP brokers serve the highest number first.

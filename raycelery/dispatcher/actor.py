@@ -13,7 +13,7 @@ import pickle
 import re
 import secrets
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,8 @@ class Dispatcher:
         #: Limits and rates as they were defined, and the number of each client's last frame.
         self.bounds: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         self.frames: dict[str, int] = {}
+        #: Messages finished, by task.
+        self.finished: Counter[str] = Counter()
         self.journal = Journal(_journal_path(name, limits.journal))
         self.answers = Answers(self)
         recover(self)
@@ -120,8 +122,8 @@ class Dispatcher:
                 self._loop.create_task(self._watch_nodes())
         return (*self._address, self.secret)
 
-    async def keep(self, key: str, value: list[Any] | None, holder: str, dropped: list[str]) -> bool:
-        """Keep a large value, so that it outlives the process that sent it; ``holder`` has let go of ``dropped``.
+    async def keep(self, key: str, value: list[Any] | None, holder: str) -> bool:
+        """Keep a large value for ``holder``, so that it outlives the process that sent it.
 
         Returns:
             False if only the key was given and the value is not here.
@@ -132,8 +134,6 @@ class Dispatcher:
             self.depot.hold(key, holder, await asyncio.to_thread(ray.put, parts))
         elif self.depot.refs(key):
             self.depot.hold(key, holder, self.depot.refs(key)[0])
-        for old in dropped:
-            self.depot.release(old, holder)
         return bool(self.depot.refs(key))
 
     async def make_room(self, amounts: dict[str, float], share: float) -> None:
@@ -180,6 +180,7 @@ class Dispatcher:
         """Hand a message to the brain; it refers to the large values ``keys``."""
         if message.verdict == "chord":
             self.brain.add_lane(clerk_lane(message.lane.partition(":")[2]))
+            keys = self.store.chord_keys(message.payload[0])
         self.brain.submit(message, now)
         if keys:
             self.keys[message.seq] = keys
@@ -219,8 +220,9 @@ class Dispatcher:
             if self.store.set_meta(task_id, state, payload, keys, expires, now) and final:
                 self._wake(task_id, state, payload)
         elif kind == "part":
-            _, group, task_id, index, payload, size, expires, completion = op
-            parts = self.store.chord_part(group, task_id, index, payload, size, now, expires, completion)
+            _, group, task_id, index, payload, size, expires, completion, keys = op
+            self.depot.refer(keys)
+            parts = self.store.chord_part(group, task_id, index, payload, size, now, expires, completion, keys)
             if parts is not None:
                 return chord_message(completion, parts)
         elif kind == "size":
@@ -233,7 +235,11 @@ class Dispatcher:
         elif kind == "value":
             self.store.set(op[1], op[2], op[3], now)
         elif kind == "chord":
+            self.depot.refer(op[2]["keys"])
             self.store.put_chord(op[1], op[2])
+        elif kind == "drop":
+            for key in op[2]:
+                self.depot.release(key, op[1])
         return None
 
     def _wake(self, task_id: str, state: str, payload: bytes) -> None:
@@ -253,6 +259,7 @@ class Dispatcher:
             self.release(report[1])
             message = self.brain.finished(executor, report[1], report[2], now)
             if message is not None:
+                self.finished[message.task] += 1
                 self.metrics.finished(message, report[2], now)
         elif kind == "requeue":
             self.brain.requeued(executor, report[1], now)
@@ -474,6 +481,6 @@ class Dispatcher:
     async def _inline(self, conn: Connection, number: int, key: str) -> None:
         refs = self.depot.refs(key)
         if refs:
-            conn.reply(number, True, await refs[0])
+            conn.reply(number, True, [pickle.PickleBuffer(part) for part in await refs[0]])
         else:
             conn.reply(number, False, KeyError(f"the large value {key} is gone"))

@@ -10,6 +10,7 @@ import psutil
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
+    from raycelery.dispatcher.model import Message
 
 
 class Answers:
@@ -46,9 +47,46 @@ class Answers:
         """Drop a value."""
         self._dispatcher.store.delete(key)
 
-    def revoke(self, ids: list[str], terminate: bool) -> None:
-        """Revoke messages by task id."""
-        self._dispatcher.brain.revoke(ids, time.time(), terminate=terminate)
+    def revoke(self, ids: list[str], terminate: bool) -> list[str]:
+        """Revoke messages by task id; return the ids of which there is no message."""
+        brain = self._dispatcher.brain
+        brain.revoke(ids, time.time(), terminate=terminate)
+        return [task_id for task_id in ids if brain.find(task_id) is None]
+
+    def revoked(self) -> list[str]:
+        """Revoked ids that are remembered."""
+        return self._dispatcher.brain.revocations()[0]
+
+    def messages(self, place: str, ids: list[str] | None = None) -> list[dict[str, Any]]:
+        """Messages that are "running", "next" (handed out, not begun), "waiting" or "eta"; anywhere if ""."""
+        brain = self._dispatcher.brain
+        found: list[Message] = []
+        if ids is not None:
+            found = [m for m in map(brain.find, ids) if m is not None]
+        elif place == "eta":
+            found = brain.scheduled_messages()
+        else:
+            found = [m for executor in brain.executors.values() for m in executor.outstanding.values()]
+        described = [self._describe(message) for message in found if message.verdict is None]
+        return [one for one in described if not place or one["place"] == place]
+
+    def _describe(self, message: Message) -> dict[str, Any]:
+        brain = self._dispatcher.brain
+        place = {"eta": "eta", "executor": "next"}.get(message.place, "waiting")
+        connection = None
+        if message.place == "executor":
+            executor = brain.executors[message.executor]
+            connection = self._dispatcher.connected.get(message.executor)
+            place = "running" if executor.running() is message else "next"
+        return {
+            "id": message.id,
+            "payload": message.payload,
+            "place": place,
+            "eta": message.eta,
+            "since": message.assigned,
+            "deliveries": message.deliveries,
+            "pid": connection.info.get("pid") if connection is not None and place == "running" else None,
+        }
 
     def revoke_stamps(self, stamps: dict[str, Any], terminate: bool) -> None:
         """Revoke messages by stamped headers."""
@@ -83,7 +121,9 @@ class Answers:
             "running": stats.running,
             "executors": stats.executors,
             "pending": brain.pending,
+            "finished": dict(self._dispatcher.finished),
             "results": len(self._dispatcher.store),
+            "large_values": len(self._dispatcher.depot),
             "result_bytes": self._dispatcher.store.bytes,
             "pid": os.getpid(),
             "rss": psutil.Process(os.getpid()).memory_info().rss,

@@ -555,6 +555,10 @@ class Brain(Scheduling):
 
     # -- for observers ------------------------------------------------------------------------------------------
 
+    def find(self, task_id: str) -> Message | None:
+        """Return the latest message of a task id that is not finished."""
+        return self._ids.get(task_id)
+
     def scheduled_messages(self) -> list[Message]:
         """Return the messages that wait for their time."""
         return [entry[3] for entry in self._alarms if entry[2] == "eta" and entry[3].place == "eta"]

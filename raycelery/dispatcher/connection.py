@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that results which were only hinted at wait for others to go with: nobody waits for them yet.
 HINTED_SECONDS = 0.001
+#: Seconds that the large values of a process are kept after its connection was lost.
+HOLD_SECONDS = 5.0
 
 
 class Connection(asyncio.Protocol):
@@ -94,9 +96,14 @@ class Connection(asyncio.Protocol):
                     del dispatcher.waiters[task_id]
         dispatcher.held = [(conn, number) for conn, number in dispatcher.held if conn is not self]
         dispatcher.drainers = [(conn, number) for conn, number in dispatcher.drainers if conn is not self]
-        holder = self.info.get("holder")
-        if holder:
-            dispatcher.depot.release_all(holder)
+        if self.source and dispatcher._loop is not None:
+            # It may only have to connect again.
+            dispatcher._loop.call_later(HOLD_SECONDS, self._release_values)
+
+    def _release_values(self) -> None:
+        dispatcher = self.dispatcher
+        if all(conn.source != self.source for conn in dispatcher.connections):
+            dispatcher.depot.release_all(self.source)
 
     def send(self, data: bytes) -> None:
         if self.transport is not None and not self.transport.is_closing():

@@ -35,8 +35,9 @@ def fields_of(message: Message, keys: tuple[str, ...]) -> tuple[Any, ...]:
 
 def chord_message(completion: tuple[Any, ...], parts: list[bytes]) -> Message:
     """Return the message that has an executor call the body of a complete chord."""
-    app, group, callback = completion
-    return Message(f"chord:{group}", "celery.chord", "", f"clerk:{app}", (group, callback, parts), verdict="chord")
+    app, group, callback, parent_id, root_id = completion
+    payload = (group, callback, parent_id, root_id, parts)
+    return Message(f"chord:{group}", "celery.chord", "", f"clerk:{app}", payload, verdict="chord")
 
 
 def clerk_lane(app: str) -> Lane:

@@ -104,12 +104,14 @@ class Store:
 
     def chord_part(
         self, group: str, task_id: str, index: float, payload: bytes, size: int | None, now: float,
-        expires: float | None, completion: Any,
+        expires: float | None, completion: Any, keys: tuple[str, ...] = (),
     ) -> list[bytes] | None:  # fmt: skip
         """Add one part; the payloads of all, in the group's order, to whoever adds the last one."""
         chord = self._chord(group)
         if chord["done"] or task_id in chord["parts"]:
+            self.released.extend(keys)
             return None
+        chord["keys"] += keys
         chord["parts"][task_id] = (index, len(chord["parts"]), payload)
         chord["completion"] = completion
         if chord["size"] is None:
@@ -119,8 +121,17 @@ class Store:
 
     def _chord(self, group: str) -> dict[str, Any]:
         return self._chords.setdefault(
-            group, {"parts": {}, "size": None, "extra": 0, "done": False, "completion": None}
+            group, {"parts": {}, "size": None, "extra": 0, "done": False, "completion": None, "keys": []}
         )
+
+    def chord_keys(self, group: str) -> tuple[str, ...]:
+        """Return the large values that the parts of a complete chord refer to, which they then do no more."""
+        chord = self._chords.get(group)
+        if chord is None:
+            return ()
+        keys, chord["keys"] = chord["keys"], []
+        self.released.extend(keys)
+        return tuple(keys)
 
     def chord_extra(self, group: str, count: int = 1) -> None:
         """Count a part that was added while the chord ran (``add_to_chord``)."""
@@ -155,6 +166,7 @@ class Store:
             elif kind == "value":
                 self._values.pop(key, None)
             else:
+                self.chord_keys(key)
                 self._chords.pop(key, None)
 
     def ops(self, now: float) -> Iterator[tuple[Any, ...]]:

@@ -127,36 +127,32 @@ class Loop:
         most_kib = app.conf.worker_max_memory_per_child
         self._client.report(("ready", self._node))
         flushed = time.monotonic()
-        try:
-            while True:
-                kind, item = self._inbox.get()
-                if kind == "run":
-                    seq, payload, verdict, reason, deliveries = item
-                    self._client.running = True
-                    try:
-                        outcome, ran = self.runner.run(payload, verdict, reason, deliveries)
-                    finally:
-                        self._client.running = False
-                    now = time.monotonic()
-                    more = not self._inbox.empty() and now - flushed < REPORT_SECONDS
-                    if not more:
-                        flushed = now
-                    self._done += 1
-                    self._client.report((outcome, seq, ran if outcome == "done" else verdict is None), more=more)
-                    if (
-                        self._once
-                        or (most_tasks and self._done >= most_tasks)
-                        or (most_kib and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > most_kib * _MAXRSS_UNIT)
-                    ):
-                        break
-                elif kind == "learn":
-                    self.runner.tasks.learn(item)
-                elif kind == "closed":
-                    return f"the dispatcher went away: {item}"
-                else:
+        # An error that gets past the runner ends the executor as a crash does: what it was running is settled by
+        # another one, and counts as a delivery.
+        while True:
+            kind, item = self._inbox.get()
+            if kind == "run":
+                seq, payload, verdict, reason, deliveries = item
+                outcome, ran = self.runner.run(payload, verdict, reason, deliveries)
+                now = time.monotonic()
+                more = not self._inbox.empty() and now - flushed < REPORT_SECONDS
+                if not more:
+                    flushed = now
+                self._done += 1
+                self._client.report((outcome, seq, ran if outcome == "done" else verdict is None), more=more)
+                if (
+                    self._once
+                    or (most_tasks and self._done >= most_tasks)
+                    or (most_kib and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > most_kib * _MAXRSS_UNIT)
+                ):
                     break
-        finally:
-            self._end()
+            elif kind == "learn":
+                self.runner.tasks.learn(item)
+            elif kind == "closed":
+                return f"the dispatcher went away: {item}"
+            else:
+                break
+        self._end()
         return ""
 
     def _end(self) -> None:

@@ -22,6 +22,7 @@ import celery
 from billiard.einfo import ExceptionInfo
 from celery import signals, states
 from celery.app.task import Context
+from celery.app.trace import task_has_custom
 from celery.exceptions import NotRegistered, SoftTimeLimitExceeded, WorkerLostError
 from celery.worker import state as worker_state
 from celery.worker.request import Request
@@ -80,6 +81,7 @@ class Runner:
         #: Id of the message that is running, and the thread that runs messages.
         self.current: str | None = None
         self.thread = threading.get_ident()
+        self._quiet: dict[str, bool] = {}
 
     def run(self, payload: Any, verdict: str | None, reason: str, deliveries: int) -> tuple[str, float]:
         """Run one message, or do Celery's bookkeeping for one that met with ``verdict``.
@@ -88,7 +90,7 @@ class Runner:
             "done" or "requeue", and the seconds it ran.
         """
         if verdict == "chord":
-            self._finish_chord(*payload)
+            self.app.backend.finish_chord(*payload)
             return "done", 0.0
         headers, body, content_type, encoding, delivery, properties, module, code = pickle.loads(payload)
         task_id = self.current = headers["id"]
@@ -129,9 +131,11 @@ class Runner:
         soft = limits[1] or task.soft_time_limit
         began = time.monotonic()
         try:
+            self._client.quiet = self._is_quiet(task)
             with self._soft_limit(soft, task.name):
                 result = task.__trace__(task_id, args, kwargs, request)
         finally:
+            self._client.quiet = False
             self.current = None
         ran = time.monotonic() - began
         info = result[1]
@@ -141,6 +145,15 @@ class Runner:
             celery_request.on_failure(result[0], return_ok=True)
             return outcome[0], ran
         return "done", ran
+
+    def _is_quiet(self, task: Any) -> bool:
+        if signals.task_success.receivers or signals.task_postrun.receivers:
+            return False
+        quiet = self._quiet.get(task.name)
+        if quiet is None:
+            quiet = not (task_has_custom(task, "on_success") or task_has_custom(task, "after_return"))
+            self._quiet[task.name] = quiet
+        return quiet
 
     def _decode(self, body: Any, content_type: str | None, encoding: str | None, headers: dict[str, Any]) -> Any:
         if content_type is None:
@@ -206,9 +219,6 @@ class Runner:
         fail(self.app, request, exc)
         if isinstance(exc, NotRegistered):
             signals.task_unknown.send(sender=self.app, message=None, exc=exc, name=request["task"], id=request["id"])
-
-    def _finish_chord(self, group: str, callback: Any, parts: list[bytes]) -> None:
-        self.app.backend.finish_chord(group, callback, parts)
 
     @contextlib.contextmanager
     def _soft_limit(self, seconds: float | None, name: str) -> Iterator[None]:
