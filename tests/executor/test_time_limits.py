@@ -106,4 +106,4 @@ def test_late_acknowledgement_without_acks_on_timeout_runs_again(path: str) -> N
 def test_a_limit_in_a_chord_resolves_the_chord() -> None:
     result = chord([sample.add.s(1, 1), sample.hard_limited.s()], sample.tsum.s()).apply_async()
     with pytest.raises(ChordError, match="TimeLimitExceeded"):
-        result.get(timeout=SECONDS)
+        result.get(timeout=SECONDS, follow_parents=False)
