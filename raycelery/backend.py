@@ -21,6 +21,7 @@ from celery.utils.log import get_logger
 
 from raycelery import values
 from raycelery.app.settings import Unchosen
+from raycelery.client import Waiting
 
 logger = get_logger(__name__)
 
@@ -177,27 +178,27 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             if cached is not None and cached["status"] in READY_STATES:
                 del wanted[task_id]
                 yield task_id, cached
-        client = self.app.client
         deadline = None if timeout is None else time.monotonic() + timeout
         iterations = 0
-        while wanted:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0 and iterations:
-                raise TimeoutError(f"Operation timed out ({timeout})")
-            pause = left
-            if on_interval is not None or max_iterations:
-                pause = (interval or 0.5) if left is None else min(left, interval or 0.5)
-            for task_id, (_, payload) in client.wait(wanted, None if pause is None else max(0.0, pause)).items():
-                del wanted[task_id]
-                meta = self._read(task_id, payload)
-                if on_message is not None:
-                    on_message(meta)
-                yield task_id, meta
-            iterations += 1
-            if max_iterations and iterations >= max_iterations:
-                return
-            if wanted and on_interval is not None:
-                on_interval()
+        with Waiting(self.app.client, wanted) as waiting:
+            while wanted:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0 and iterations:
+                    raise TimeoutError(f"Operation timed out ({timeout})")
+                pause = left
+                if on_interval is not None or max_iterations:
+                    pause = (interval or 0.5) if left is None else min(left, interval or 0.5)
+                for task_id, (_, payload) in waiting.next(None if pause is None else max(0.0, pause)).items():
+                    del wanted[task_id]
+                    meta = self._read(task_id, payload)
+                    if on_message is not None:
+                        on_message(meta)
+                    yield task_id, meta
+                iterations += 1
+                if max_iterations and iterations >= max_iterations:
+                    return
+                if wanted and on_interval is not None:
+                    on_interval()
 
     def _read(self, task_id: str, payload: bytes) -> dict[str, Any]:
         meta = self._meta_of(payload)

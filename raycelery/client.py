@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -91,8 +91,9 @@ class Client:
         self._unacked: dict[int, bytes] = {}
         self._requests = itertools.count(1)
         self._replies: dict[int, tuple[bool, Any]] = {}
+        #: Results that arrived before anybody waited for them, and who waits for those to come.
         self._mailbox: OrderedDict[str, tuple[str, Any]] = OrderedDict()
-        self._interest: Counter[str] = Counter()
+        self._waiting: dict[str, list[Waiting]] = {}
         self._recent: OrderedDict[str, None] = OrderedDict()
         self._hinted: set[str] = set()
         self.id = uuid.uuid4().hex
@@ -135,7 +136,7 @@ class Client:
             for frame in list(self._unacked.values()):
                 sock.sendall(frame)
             with self._arrived:
-                wanted = [task_id for task_id in self._interest if task_id not in self._mailbox]
+                wanted = list(self._waiting)
                 hinted = list(self._hinted)
             sock.sendall(wire.pack("watch", wanted, hinted))
         threading.Thread(target=self._read, args=(sock,), name="raycelery-reader", daemon=True).start()
@@ -187,9 +188,15 @@ class Client:
                 kind = frame[0]
                 if kind == "metas":
                     for task_id, state, payload in frame[1]:
-                        if payload is not None:
-                            self._mailbox[task_id] = (state, payload)
                         self._hinted.discard(task_id)
+                        if payload is None:
+                            for waiting in self._waiting.get(task_id, ()):
+                                waiting.ask_for(task_id)
+                        elif task_id in self._waiting:
+                            for waiting in self._waiting.pop(task_id):
+                                waiting.take(task_id, state, payload)
+                        else:
+                            self._mailbox[task_id] = (state, payload)
                 elif kind == "ack":
                     for number in frame[1]:
                         self._unacked.pop(number, None)
@@ -198,12 +205,7 @@ class Client:
                 else:
                     others.append(frame)
             while len(self._mailbox) > MAILBOX:
-                for task_id in self._mailbox:
-                    if not self._interest[task_id]:
-                        del self._mailbox[task_id]
-                        break
-                else:
-                    break
+                self._mailbox.popitem(last=False)
             self._arrived.notify_all()
         if self._on_frame is not None:
             for frame in others:
@@ -378,70 +380,9 @@ class Client:
         return value
 
     def take(self, task_id: str) -> tuple[str, Any] | None:
-        """Return the state and payload of a task if they have arrived and nobody else waits for them."""
+        """Return the state and payload of a task if they have arrived and nobody waits for them."""
         with self._arrived:
-            return None if task_id in self._interest else self._mailbox.pop(task_id, None)
-
-    def wait(self, ids: Iterable[str], timeout: float | None = None) -> dict[str, tuple[str, Any]]:
-        """Return the states and payloads of those of ``ids`` that are ready, as soon as one is.
-
-        Arguments:
-            ids: task ids.
-            timeout: seconds to wait; None: until one is ready.
-
-        Returns:
-            task id to ``(state, payload)``; empty when the time is over.
-
-        Raises:
-            DispatcherUnreachable: the dispatcher went away.
-        """
-        wanted = list(ids)
-        with self._arrived:
-            missing = [task_id for task_id in wanted if task_id not in self._mailbox]
-            self._interest.update(wanted)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        blocked = False
-        try:
-            asked: set[str] = set()
-            while True:
-                # What was hinted at comes by itself, unless it was too large: then it is in no set any more.
-                ask = [i for i in missing if i not in self._hinted and i not in asked]
-                if len(missing) == len(wanted) and ask:
-                    asked.update(ask)
-                    with self._lock:
-                        self.flush()
-                        self._send(wire.pack("watch", ask, self._hints(ask)))
-                elif self._messages:
-                    self.flush()
-                if self._lost is not None:
-                    if not self._may_return:
-                        raise DispatcherUnreachable(
-                            f"the dispatcher went away while results were awaited: {self._lost}"
-                        )
-                    self.ensure()
-                with self._arrived:
-                    found = {i: self._mailbox[i] for i in wanted if i in self._mailbox}
-                    if found:
-                        return found
-                    if self._lost is not None or any(i not in self._hinted and i not in asked for i in missing):
-                        continue
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        return {}
-                    if self.on_block is None or blocked:
-                        self._arrived.wait(left)
-                    elif not self._arrived.wait(0.005 if left is None else min(left, 0.005)):
-                        blocked = True
-                        self.on_block(True)
-        finally:
-            with self._arrived:
-                for task_id in wanted:
-                    self._interest[task_id] -= 1
-                    if self._interest[task_id] <= 0:
-                        del self._interest[task_id]
-                        self._mailbox.pop(task_id, None)
-            if blocked and self.on_block is not None:
-                self.on_block(False)
+            return self._mailbox.pop(task_id, None)
 
     def _hints(self, missing: list[str]) -> list[str]:
         # Only one awaited task means a caller who takes results one by one: ask for its next ones too.
@@ -471,6 +412,107 @@ class Client:
         self.linger = 0
         if inherited is not None:
             os.close(inherited.detach())
+
+
+class Waiting:
+    """Somebody's wait for the results of some tasks; a context manager.
+
+    The dispatcher is asked once, and each result is looked at once, however many are awaited and in whatever portions
+    they come.
+
+    Arguments:
+        client: the connection.
+        ids: task ids.
+    """
+
+    def __init__(self, client: Client, ids: Iterable[str]) -> None:
+        self._client = client
+        self._here: dict[str, tuple[str, Any]] = {}
+        self._ids = dict.fromkeys(ids)
+        with client._arrived:
+            for task_id in self._ids:
+                found = client._mailbox.pop(task_id, None)
+                if found is not None:
+                    self._here[task_id] = found
+                else:
+                    client._waiting.setdefault(task_id, []).append(self)
+            for task_id in self._here:
+                del self._ids[task_id]
+            # What was hinted at comes by itself.
+            self._unasked = [task_id for task_id in self._ids if task_id not in client._hinted]
+
+    def __enter__(self) -> Waiting:
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        client = self._client
+        with client._arrived:
+            for task_id in self._ids:
+                others = client._waiting[task_id]
+                others.remove(self)
+                if not others:
+                    del client._waiting[task_id]
+            client._mailbox.update(self._here)
+
+    def take(self, task_id: str, state: str, payload: Any) -> None:
+        """Note that a result has come."""
+        del self._ids[task_id]
+        self._here[task_id] = (state, payload)
+
+    def ask_for(self, task_id: str) -> None:
+        """Note that a result that was only hinted at is there, but too large to come unasked."""
+        self._unasked.append(task_id)
+
+    def next(self, timeout: float | None = None) -> dict[str, tuple[str, Any]]:
+        """Return what has come since the last call, waiting until something has.
+
+        Arguments:
+            timeout: seconds to wait; None: as long as it takes.
+
+        Returns:
+            task id to ``(state, payload)``; empty when the time is over.
+
+        Raises:
+            DispatcherUnreachable: the dispatcher went away, and is not one that may be started again.
+        """
+        client = self._client
+        deadline = None if timeout is None else time.monotonic() + timeout
+        blocked = False
+        try:
+            while True:
+                if not self._here:
+                    self._ask()
+                with client._arrived:
+                    if self._here:
+                        found, self._here = self._here, {}
+                        return found
+                    if client._lost is not None or self._unasked:
+                        continue
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        return {}
+                    if client.on_block is None or blocked:
+                        client._arrived.wait(left)
+                    elif not client._arrived.wait(0.005 if left is None else min(left, 0.005)):
+                        blocked = True
+                        client.on_block(True)
+        finally:
+            if blocked and client.on_block is not None:
+                client.on_block(False)
+
+    def _ask(self) -> None:
+        client = self._client
+        if self._unasked:
+            with client._lock:
+                ask, self._unasked = self._unasked, []
+                client.flush()
+                client._send(wire.pack("watch", ask, client._hints(ask)))
+        elif client._messages:
+            client.flush()
+        if client._lost is not None:
+            if not client._may_return:
+                raise DispatcherUnreachable(f"the dispatcher went away while results were awaited: {client._lost}")
+            client.ensure()
 
 
 def _after_fork() -> None:

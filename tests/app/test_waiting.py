@@ -1,0 +1,98 @@
+"""Waiting for results: how the client asks for them and hands them out, without a dispatcher."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from raycelery import wire
+from raycelery.client import Client, Waiting
+
+
+class Connected(Client):
+    """A client whose dispatcher is the test."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: wire.Endpoint("nowhere.invalid", 1, b""), {"role": "client"})
+        self.asked: list[tuple[list[str], list[str]]] = []
+
+    def ensure(self) -> None:
+        pass
+
+    def _send(self, frame: bytes, flags: int = 0) -> None:
+        kind, *fields = pickle.loads(frame[4:])
+        if kind == "watch":
+            self.asked.append((fields[0], fields[1]))
+
+    def arrive(self, *ids: str, large: bool = False) -> None:
+        self._receive([("metas", [(task_id, "SUCCESS", None if large else task_id.encode()) for task_id in ids])])
+
+
+@pytest.fixture
+def client() -> Connected:
+    return Connected()
+
+
+def results(*ids: str) -> dict[str, Any]:
+    return {task_id: ("SUCCESS", task_id.encode()) for task_id in ids}
+
+
+def test_many_are_asked_for_once_and_each_is_handed_out_once(client: Connected) -> None:
+    ids = [f"t{i}" for i in range(1000)]
+    got: list[str] = []
+    with Waiting(client, ids) as waiting:
+        assert waiting.next(0) == {}
+        for start in range(0, 1000, 100):
+            client.arrive(*ids[start : start + 100])
+            got += waiting.next(0)
+        assert waiting.next(0) == {}
+    assert got == ids
+    assert client.asked == [(ids, [])]
+
+
+def test_what_came_before_is_found(client: Connected) -> None:
+    client.arrive("early")
+    with Waiting(client, ["early", "late"]) as waiting:
+        assert waiting.next() == results("early")
+        assert client.asked == []
+        assert waiting.next(0) == {}
+        assert client.asked == [(["late"], [])]
+
+
+def test_two_waits_for_one_result_both_get_it(client: Connected) -> None:
+    with Waiting(client, ["a", "b"]) as first, Waiting(client, ["b"]) as second:
+        first.next(0), second.next(0)
+        client.arrive("b")
+        assert first.next() == second.next() == results("b")
+    assert client.take("b") is None
+
+
+def test_what_was_not_read_is_kept_for_the_next_wait(client: Connected) -> None:
+    with Waiting(client, ["a", "b"]) as waiting:
+        waiting.next(0)
+        client.arrive("a")
+    client.arrive("b")
+    assert client.take("a") == ("SUCCESS", b"a")
+    assert Waiting(client, ["b"]).next() == results("b")
+    assert len(client.asked) == 1
+
+
+def test_the_next_results_are_hinted_at_and_large_ones_asked_for(client: Connected) -> None:
+    for task_id in ("a", "b", "c"):
+        client.submit((task_id,), 1)
+    with Waiting(client, ["a"]) as waiting:
+        waiting.next(0)
+        assert client.asked == [(["a"], ["b", "c"])]
+        client.arrive("a", "b")
+        assert waiting.next() == results("a")
+    assert client.take("b") == ("SUCCESS", b"b")
+    with Waiting(client, ["c"]) as waiting:
+        assert waiting.next(0) == {}
+        assert len(client.asked) == 1, "it comes by itself"
+        client.arrive("c", large=True)
+        waiting.next(0)
+        assert client.asked[1:] == [(["c"], [])]
+        client.arrive("c")
+        assert waiting.next() == results("c")
