@@ -27,7 +27,7 @@ def load(spec: AppSpec) -> celery.Celery:
         AppLoadError: a module cannot be imported or has no such application.
     """
     os.environ.update(spec.environ)
-    if os.path.isdir(spec.cwd):
+    if os.path.isdir(spec.cwd) and not _has_working_dir():
         with contextlib.suppress(OSError):
             os.chdir(spec.cwd)
     for entry in spec.path:
@@ -48,6 +48,13 @@ def load(spec: AppSpec) -> celery.Celery:
     except Exception as exc:  # any error of the user's modules is reported as the failure of the messages
         raise AppLoadError(_advice(spec, exc)) from exc
     return app
+
+
+def _has_working_dir() -> bool:
+    """Return whether the runtime environment has put this process into a folder of its own."""
+    import ray
+
+    return bool(ray.get_runtime_context().runtime_env.get("working_dir"))
 
 
 def _by_import(spec: AppSpec) -> celery.Celery:
