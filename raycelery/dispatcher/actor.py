@@ -267,6 +267,8 @@ class Dispatcher:
             self.brain.executor_ready(executor, report[1], now)
         elif kind == "recalled":
             self.brain.recalled(executor, report[1], now)
+        elif kind == "begun":
+            self.brain.begun(executor, now)
         elif kind == "blocked":
             (self.brain.blocked if report[1] else self.brain.unblocked)(executor, now)
         elif kind == "bye":

@@ -259,7 +259,9 @@ class Brain(Scheduling):
         if running is not None:
             self._take_back(state, running.seq)
             running.deliveries += 1
-            if running.verdict in (None, "revoked"):
+            if not (state.begun or state.killed) and running.deliveries < self.policy.max_deliveries:
+                self.enqueue(running)  # it was dead already when it was given this
+            elif running.verdict in (None, "revoked"):
                 running.verdict, running.reason = state.killed or "lost", reason  # type: ignore[assignment]
                 self.enqueue(running)
             elif running.deliveries - running.rejections > 2 * self.policy.max_deliveries:
@@ -339,6 +341,13 @@ class Brain(Scheduling):
         if left < self.policy.batch_seconds / 2 and len(state.outstanding) <= self.policy.max_batch and not slice_over:
             lane.top_up[number] = None
             self._dirty[lane.lane.key] = None
+
+    def begun(self, executor: int, now: float) -> None:
+        """Note that an executor that was idle has begun what it was given."""
+        self.now = now
+        state = self.executors.get(executor)
+        if state is not None:
+            state.begun = True
 
     def blocked(self, executor: int, now: float) -> None:
         """Note that the message an executor runs waits for its subtasks: its CPUs are on loan meanwhile."""

@@ -46,7 +46,7 @@ class ExecutorState:
     """An executor: where it is, what it was given."""
 
     __slots__ = (
-        "blocked", "borrowed", "id", "idle_since", "killed", "lane", "long", "node", "outstanding", "progress",
+        "begun", "blocked", "borrowed", "id", "idle_since", "killed", "lane", "long", "node", "outstanding", "progress",
         "ready", "ready_at", "recall_armed", "recalling", "stopping", "yielding",
     )  # fmt: skip
 
@@ -64,6 +64,8 @@ class ExecutorState:
         self.progress = 0
         self.recall_armed = False
         self.recalling = False
+        #: Whether it has said that it began what it was given last while it was idle.
+        self.begun = False
         self.blocked = False
         self.stopping = False
         #: The verdict for its running message once it is dead, where we killed it.

@@ -273,6 +273,7 @@ class Scheduling:
             lane.short_busy[executor.id] = None
         if was_empty:
             executor.progress += 1
+            executor.begun = False
         self.watch_head(executor)
         self.log.append((now, "assign", executor.id, len(messages), messages[0].task))
         self.out.append(Assign(executor.id, messages))

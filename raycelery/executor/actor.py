@@ -46,6 +46,8 @@ class Loop:
         self._number = number
         self._once = once
         self._done = 0
+        #: Whether the dispatcher may take this executor to have nothing to do.
+        self._idle = True
         self._stopping = False
         context = ray.get_runtime_context()
         self._node = context.get_node_id()
@@ -104,6 +106,7 @@ class Loop:
             self._inbox.put((kind, frame[1] if len(frame) > 1 else ""))
 
     def _give_back(self) -> None:
+        self._idle = True
         kept, seqs = [], []
         while True:
             try:
@@ -132,10 +135,15 @@ class Loop:
         while True:
             kind, item = self._inbox.get()
             if kind == "run":
+                if self._idle:
+                    # What an executor has not begun when it dies can run elsewhere.
+                    self._idle = False
+                    self._client.report(("begun",), more=True)
                 seq, payload, verdict, reason, deliveries = item
                 outcome, ran = self.runner.run(payload, verdict, reason, deliveries)
                 now = time.monotonic()
-                more = not self._inbox.empty() and now - flushed < REPORT_SECONDS
+                self._idle = self._idle or self._inbox.empty()
+                more = not self._idle and now - flushed < REPORT_SECONDS
                 if not more:
                     flushed = now
                 self._done += 1

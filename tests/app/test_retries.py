@@ -119,7 +119,7 @@ def test_a_failed_retry_calls_errbacks_once(path: str, tmp_path: Path) -> None:
     result = tasks.retry_forever.apply_async((path,), link_error=sample.write_error.s(path=str(errors)))
     with pytest.raises(ConnectionResetError):
         result.get(timeout=SECONDS)
-    tasks.until(errors.exists)
+    tasks.until(lambda: errors.exists() and errors.read_text())
     sample.app.client.call("drained")
     assert errors.read_text().splitlines() == [f"{result.id} ConnectionResetError no model server"]
 

@@ -57,8 +57,8 @@ def test_a_hard_limit_ends_the_executor_and_the_next_task_runs(tmp_path: Path) -
         result.get(timeout=SECONDS)
     assert result.state == "FAILURE"
     assert sample.add.delay(1, 2).get(timeout=SECONDS) == 3
-    tasks.until(errors.exists)
-    assert errors.read_text().startswith(f"{result.id} TimeLimitExceeded")
+    text = tasks.until(lambda: errors.exists() and errors.read_text())
+    assert text.startswith(f"{result.id} TimeLimitExceeded")
 
 
 def test_hard_limits_of_many_at_once() -> None:
