@@ -242,3 +242,16 @@ def interrupted() -> None:
 def late_death(path: str) -> None:
     record(path)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+# -- revocation and limits --------------------------------------------------------------------------------------
+
+
+@app.task
+def hold(held: str, go: str) -> str:
+    """Say that it runs, and go on once there is a file."""
+    with open(f"{held}.new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(f"{held}.new", held)
+    wait_for_file(go)
+    return "released"
