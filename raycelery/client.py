@@ -115,7 +115,7 @@ class Client:
     @property
     def connected(self) -> bool:
         """Whether the connection stands, as far as is known."""
-        return self._lost is None
+        return self._sock is not None and self._lost is None
 
     def _connect(self) -> None:
         sock = None

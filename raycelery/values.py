@@ -22,6 +22,7 @@ import xxhash
 from celery import Celery
 from celery.app.task import Task
 from celery.local import Proxy
+from celery.utils.log import get_task_logger, task_logger
 from ray import cloudpickle
 
 from raycelery.errors import ArgumentError, DispatcherUnreachable
@@ -184,6 +185,13 @@ class Shared:
         return _load_shared, (self.key,)
 
 
+def _is_task_logger(logger: logging.Logger | None) -> bool:
+    # Pickle would carry its name only, and forget that its lines begin with the task's.
+    while logger is not None and logger is not task_logger:
+        logger = logger.parent
+    return logger is not None
+
+
 class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     def __init__(self, file: io.BytesIO, inline_bytes: int, depot: Depot | None) -> None:
         super().__init__(file, protocol=5)
@@ -214,6 +222,8 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             return _load_task, (obj.name,)
         elif isinstance(obj, Celery):
             return _load_app, ()
+        elif kind is logging.Logger and _is_task_logger(obj):
+            return get_task_logger, (obj.name,)
         elif _size(obj) >= self._inline_bytes:
             key = self.bulk(obj)
             if key is not None:

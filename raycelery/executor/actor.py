@@ -171,6 +171,8 @@ class Loop:
             stream.flush()
         try:
             self._client.report(("bye",))
+            # Ray may give this process another message of executor="function".
+            self._client.close()
         except DispatcherUnreachable as exc:
             logger.debug("no dispatcher to say goodbye to: %s", exc)
 
