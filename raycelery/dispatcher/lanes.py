@@ -13,8 +13,23 @@ class LaneState:
     """A lane: its queues, its executors."""
 
     __slots__ = (
-        "busy_cpus", "claim", "executors", "failures", "hungry_since", "idle", "infeasible_since", "lane", "ready",
-        "request", "rotation", "short_busy", "starting", "top_up", "verdicts", "waiting",
+        "busy_cpus",
+        "claim",
+        "executors",
+        "failures",
+        "hungry_since",
+        "idle",
+        "infeasible_since",
+        "lane",
+        "ready",
+        "request",
+        "retry_at",
+        "rotation",
+        "short_busy",
+        "starting",
+        "top_up",
+        "verdicts",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, lane: Lane) -> None:
@@ -38,6 +53,8 @@ class LaneState:
         self.busy_cpus = 0
         self.failures = 0
         self.infeasible_since: float | None = None
+        #: When busy executors of others may be asked to make room for it again.
+        self.retry_at = 0.0
         #: Id of the node that is kept clear for it.
         self.claim: str | None = None
 

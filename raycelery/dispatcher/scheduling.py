@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
 from typing import Any
 
 from raycelery.dispatcher.lanes import ExecutorState, LaneState
@@ -59,6 +60,8 @@ class Scheduling:
         self._roomy: dict[str, None] = {}
         #: Hungry lanes for which nothing could be started when last tried.
         self._starved: dict[str, None] = {}
+        #: Executors that fell idle since the last decision.
+        self._freed: list[int] = []
 
     # -- small tools --------------------------------------------------------------------------------------------
 
@@ -206,7 +209,13 @@ class Scheduling:
                 if lane.verdicts:
                     self._settle_verdicts(lane)
                 self._assign(lane)
-                self._hungry[key] = None
+                # One that nothing could be started for is tried again when there is more room, not before.
+                if key not in self._starved or not lane.waiting:
+                    self._hungry[key] = None
+        if self._starved and any(number in self._idle for number in self._freed):
+            # Nobody had work for them: a lane that waits for room may have their CPUs.
+            self._hungry.update(self._starved)
+        self._freed.clear()
         if self._hungry:
             self._feed()
 
@@ -327,7 +336,7 @@ class Scheduling:
             self.can_help(executor)
         self.alarm(self.now + self.policy.idle_seconds, "idle", executor.id, self.now)
         self._dirty[lane.lane.key] = None
-        self._hungry.update(self._starved)
+        self._freed.append(executor.id)
 
     def can_help(self, executor: ExecutorState) -> None:
         """Note that an executor can take bookkeeping soon."""
@@ -412,12 +421,9 @@ class Scheduling:
     def _feed(self) -> None:
         """Start executors for the lanes that want more, the one with the smallest share first."""
         hungry: list[tuple[int, int, str]] = []
-        wants: dict[str, int] = {}
         for key in self._hungry:
             lane = self.lanes[key]
-            want = self.wanted(lane)
-            if want > 0:
-                wants[key] = want
+            if lane.waiting:
                 if lane.hungry_since is None:
                     lane.hungry_since = next(self._ticks)
                 hungry.append((lane.busy_cpus, lane.hungry_since, key))
@@ -425,21 +431,22 @@ class Scheduling:
                 self._fed(lane)
         self._hungry.clear()
         heapq.heapify(hungry)
+        wants: dict[str, int] = {}
         failed = 0
         while hungry and failed < _TRIES:
             _, since, key = heapq.heappop(hungry)
             lane = self.lanes[key]
-            if len(self.executors) >= self.policy.max_executors or not self._start_one(lane):
+            want = wants[key] if key in wants else self.wanted(lane)
+            if want <= 0:
+                self._fed(lane)
+            elif len(self.executors) < self.policy.max_executors and self._start_one(lane):
+                wants[key] = want - 1
+                heapq.heappush(hungry, (lane.busy_cpus, since, key))
+            else:
                 failed += 1
                 self._starved[key] = None
                 if not lane.starting:
                     self._make_room(lane)
-                continue
-            wants[key] -= 1
-            if wants[key] > 0:
-                heapq.heappush(hungry, (lane.busy_cpus, since, key))
-            else:
-                self._fed(lane)
         self._starved.update((key, None) for _, _, key in hungry)
 
     def _fed(self, lane: LaneState) -> None:
@@ -469,14 +476,13 @@ class Scheduling:
         if not lane.request or self.nodes.get(lane.claim) is not None:
             return
         best: tuple[int, Node, list[ExecutorState], list[ExecutorState]] | None = None
-        for node in self.nodes.candidates(lane.request, lane.lane.key):
+        for node in self._promising(lane):
             found = self._clearing(lane, node)
             if found is not None and (best is None or len(found[1]) < best[0]):
                 best = (len(found[1]), node, *found)
                 if not found[1]:
                     break
         if best is None:
-            self.alarm(self.now + self.policy.slice_seconds, "hungry", lane.lane.key)
             return
         _, node, idle, busy = best
         node.claim, lane.claim = lane.lane.key, node.id
@@ -484,6 +490,17 @@ class Scheduling:
             self.stop(executor)
         for executor in busy:
             executor.yielding = True
+
+    def _promising(self, lane: LaneState) -> Iterator[Node]:
+        """Yield nodes that may be cleared: those with idle executors, and now and then those with busy ones."""
+        for number in itertools.islice(self._idle, _TRIES):
+            node = self.nodes.get(self.executors[number].node)
+            if node is not None and node.claim is None and node.could_fit(lane.request):
+                yield node
+        if self.now >= lane.retry_at:
+            lane.retry_at = self.now + self.policy.slice_seconds / 4
+            self.alarm(lane.retry_at, "hungry", lane.lane.key)
+            yield from self.nodes.candidates(lane.request, lane.lane.key)
 
     def _clearing(self, lane: LaneState, node: Node) -> tuple[list[ExecutorState], list[ExecutorState]] | None:
         """Return the idle and the busy executors whose end would make room on ``node``, or None."""
