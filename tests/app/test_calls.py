@@ -73,6 +73,8 @@ def test_link_and_link_error(tmp_path: Path) -> None:
     failing = sample.fail.apply_async(("EWR", 1), link_error=sample.write_error.s(path=str(bad)))
     with pytest.raises(sample.ModelError):
         failing.get(timeout=SECONDS)
+    while not bad.exists() or not bad.read_text():  # errbacks are called once the result is stored
+        time.sleep(0.01)
     assert bad.read_text().startswith(f"{failing.id} ModelError")
 
 
