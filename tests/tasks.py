@@ -255,3 +255,45 @@ def hold(held: str, go: str) -> str:
     os.rename(f"{held}.new", held)
     wait_for_file(go)
     return "released"
+
+
+@app.task
+def span(path: str, seconds: float = 0.05, **fields: Any) -> None:
+    """Record when it ran."""
+    begun = time.time()
+    time.sleep(seconds)
+    record(path, begun=begun, ended=time.time(), **fields)
+
+
+@app.task(max_concurrency=2)
+def narrow_span(path: str, seconds: float = 0.05) -> None:
+    span(path, seconds)
+
+
+@app.task(rate_limit="10/s")
+def rated_span(path: str) -> None:
+    span(path, 0.0)
+
+
+@app.task
+def usually_short(path: str, go: str | None = None) -> None:
+    """Short but for those that are given a file to wait for."""
+    if go is not None:
+        record(path, waits=True)
+        wait_for_file(go)
+    record(path)
+
+
+@app.task(max_concurrency=2)
+def narrow_hold(held: str, go: str) -> str:
+    return str(hold(held, go))
+
+
+def overlap(spans: list[dict[str, Any]]) -> int:
+    """Return how many of the recorded runs went on at the same time, at most."""
+    edges = sorted([(one["begun"], 1) for one in spans] + [(one["ended"], -1) for one in spans])
+    running = most = 0
+    for _, step in edges:
+        running += step
+        most = max(most, running)
+    return most

@@ -9,6 +9,7 @@ from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from raycelery import Celery
+from tests import tasks
 
 
 def tuned(name: str, **settings: Any) -> Celery:
@@ -67,3 +68,16 @@ def hard() -> None:
 def its_own() -> str:
     time.sleep(1.5)
     return "slept"
+
+
+bounded = tuned("bounded", worker_concurrency=2)
+queued = tuned("queued", ray_queues={"narrow": {"max_concurrency": 1}, "light": {"num_cpus": 0.5}})
+#: Redis serves priority 0 first, RabbitMQ the highest; one at a time, so that their order is seen.
+redis_like = tuned("redis-like", broker_url="redis://nowhere.invalid:1/0", worker_concurrency=1)
+amqp_like = tuned("amqp-like", broker_url="amqp://nowhere.invalid//", worker_concurrency=1)
+full = tuned("full", ray_max_pending=100, ray_submit_timeout=0.5, worker_concurrency=1)
+patient = tuned("patient", ray_max_pending=100)
+
+for _app in (bounded, queued, redis_like, amqp_like, full, patient):
+    _app.task(tasks.span.run, name="span")
+    _app.task(tasks.hold.run, name="hold")
