@@ -258,8 +258,10 @@ class Client:
 
         Raises:
             DispatcherUnreachable: there is no dispatcher to send it to.
-            QueueFull: the dispatcher has held submissions up for ``submit_timeout`` seconds.
+            QueueFull: the dispatcher has held submissions up for ``submit_timeout`` seconds; the message is not taken.
         """
+        if len(self._unacked) > WINDOW_FRAMES:
+            self._hold()
         with self._lock:
             first = not self._messages
             self._messages.append(message)
@@ -272,13 +274,11 @@ class Client:
             full = len(self._messages) >= BATCH_MESSAGES or self._bytes >= BATCH_BYTES
             if full or not self.linger:
                 self.flush()
-        if full:
-            self._hold()
-        elif first and self.linger:
+        if first and not full and self.linger:
             self._flush_soon()
 
     def _hold(self) -> None:
-        if len(self._unacked) <= WINDOW_FRAMES or self._hello["role"] == "executor":
+        if self._hello["role"] == "executor":
             return
         deadline = None if self._submit_timeout is None else time.monotonic() + self._submit_timeout
         with self._arrived:
