@@ -144,7 +144,7 @@ class Cluster:
         wake = self.brain.wake_at
         if not self._events and wake is None:
             return False
-        self.now = min([self._events[0][0]] if self._events else [] + [], default=wake or 0.0)
+        self.now = min([self._events[0][0]] if self._events else [], default=wake or 0.0)
         if wake is not None:
             self.now = max(min(self.now, wake), 0.0) if self._events else wake
         brain, played = self.brain, self.played

@@ -273,9 +273,11 @@ class Brain(Scheduling):
         self._return_all(state)
 
     def _remove(self, executor: int) -> ExecutorState | None:
-        state = self.executors.pop(executor, None)
+        state = self.executors.get(executor)
         if state is None:
             return None
+        self.unblocked(executor, self.now)
+        del self.executors[executor]
         lane = state.lane
         self._not_idle(state)
         self.unplace(state)
@@ -284,8 +286,7 @@ class Brain(Scheduling):
         lane.ready -= state.ready
         lane.top_up.pop(executor, None)
         lane.short_busy.pop(executor, None)
-        if not state.blocked:
-            lane.busy_cpus -= lane.request.get("CPU", 0)
+        lane.busy_cpus -= lane.request.get("CPU", 0)
         self.helpers[lane.lane.app].pop(executor, None)
         self._dirty[lane.lane.key] = None
         return state
@@ -313,6 +314,8 @@ class Brain(Scheduling):
         state = self.executors.get(executor)
         if state is None:
             return None
+        if state.blocked and state.running() is state.outstanding.get(seq):
+            self.unblocked(executor, now)
         message = self._take_back(state, seq)
         if message is not None:
             state.progress += 1

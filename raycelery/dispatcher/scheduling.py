@@ -249,10 +249,16 @@ class Scheduling:
         policy = self.policy
         most = min(policy.max_batch, -(-lane.waiting // max(1, len(lane.executors))))
         seconds = self.runtimes[message.task][1]
-        while len(batch) < most and seconds < policy.batch_seconds:
+        skipped = 0
+        while len(batch) < most and seconds < policy.batch_seconds and skipped < _TRIES:
             stream = self._next_stream(lane)
-            if stream is None or not self._may_share(stream):
+            if stream is None:
                 break
+            if not self._may_share(stream):
+                # It waits for an executor of its own; the queues behind it may have short ones.
+                skipped += 1
+                lane.rotation.turn()
+                continue
             seconds += self.runtimes[stream.task][1]
             batch.append(self._take(lane, stream))
         return batch
@@ -389,9 +395,6 @@ class Scheduling:
             self.nodes.add(node, executor.lane.request)
             if executor.borrowed:
                 node.borrowed -= cpus
-            if executor.blocked:
-                node.lent -= cpus
-                self.nodes.add(node, {"CPU": cpus}, -1)
             self.capacity_changed()
         executor.node = None
 

@@ -1,4 +1,4 @@
-"""A dispatcher that is killed comes back with what it was told: nothing is lost, nothing that had begun is run again."""
+"""A dispatcher that is killed comes back with what it was told: nothing is lost, nothing begun is run again."""
 
 from __future__ import annotations
 

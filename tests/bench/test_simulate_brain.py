@@ -1,0 +1,21 @@
+"""The played cluster: a small run of what the simulation does at full size."""
+
+from __future__ import annotations
+
+from bench.micro.simulate_brain import Cluster, backlogs
+
+
+def test_everything_finishes_and_cpus_are_used() -> None:
+    cluster = Cluster(nodes=20)
+    cluster.submit(4_000, queues=40)
+    played = cluster.run()
+    assert played.finished == 4_000
+    assert cluster.brain.pending == 0
+    assert all(limit.used == 0 for limit in cluster.brain.limits.values())
+    assert set(played.waits) == {f"q{i}" for i in range(40)}
+
+
+def test_a_decision_costs_as_much_at_ten_times_the_backlog() -> None:
+    costs = {size: cost for size, _, cost in backlogs(20, 40, [5_000, 50_000])}
+    # Far from the tenfold that a scan of the backlog would cost, however noisy the machine.
+    assert costs[50_000] < 4 * costs[5_000]

@@ -1,0 +1,341 @@
+"""The brain's rules, one by one; no Ray, no clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from raycelery.dispatcher.brain import Brain
+from raycelery.dispatcher.model import Assign, Decision, Kill, Lane, Message, Policy, Recall, Start, Stop
+
+ONE = Lane("one", {"CPU": 1.0}, app="a")
+TWO = Lane("two", {"CPU": 2.0}, app="a")
+FOUR = Lane("four", {"CPU": 4.0}, app="a")
+
+
+class Play:
+    """A brain with a cluster that does what it is told."""
+
+    def __init__(self, cpus: float = 2.0, **policy: Any) -> None:
+        self.brain = Brain(Policy(**{"demand_ahead": 0, **policy}))
+        self.now = 0.0
+        for lane in (ONE, TWO, FOUR):
+            self.brain.add_lane(lane)
+        if cpus:
+            self.brain.node_changed("n", {"CPU": cpus}, 0.0)
+        self.given: dict[int, list[Message]] = {}
+        self.decisions: list[Decision] = []
+
+    def submit(self, lane: Lane = ONE, task: str = "t", queue: str = "q", **fields: Any) -> Message:
+        message = Message(fields.pop("id", f"m{self.brain.pending}-{self.now}"), task, queue, lane.key, **fields)
+        self.brain.submit(message, self.now)
+        return message
+
+    def step(self, seconds: float = 0.0) -> list[Decision]:
+        """Let time pass and carry out what the brain decides, until it decides nothing more."""
+        self.now += seconds
+        taken: list[Decision] = []
+        while decisions := self.brain.decide(self.now):
+            taken += decisions
+            for decision in decisions:
+                if isinstance(decision, Start):
+                    self.given[decision.executor] = []
+                    self.brain.executor_ready(decision.executor, "n", self.now)
+                elif isinstance(decision, Assign):
+                    self.given[decision.executor] += decision.messages
+                    self.brain.begun(decision.executor, self.now)
+                elif isinstance(decision, Stop):
+                    del self.given[decision.executor]
+                    self.brain.executor_stopped(decision.executor, self.now)
+        self.decisions += taken
+        return taken
+
+    def end(self, message: Message, runtime: float = 0.01) -> None:
+        number = next(n for n, given in self.given.items() if message in given)
+        self.given[number].remove(message)
+        self.brain.finished(number, message.seq, runtime, self.now)
+
+    def running(self) -> list[Message]:
+        return [given[0] for given in self.given.values() if given]
+
+    def teach(self, task: str, runtime: float) -> None:
+        """Have the brain see enough runs of a task to know how long it takes."""
+        for _ in range(20):
+            message = self.submit(task=task)
+            self.step()
+            self.end(message, runtime)
+        self.step()
+
+
+def kinds(decisions: list[Decision]) -> list[str]:
+    return [type(decision).__name__ for decision in decisions]
+
+
+def test_as_many_run_as_fit() -> None:
+    play = Play(cpus=4)
+    for _ in range(10):
+        play.submit(TWO)
+    play.step()
+    assert len(play.running()) == 2
+
+
+def test_priority_within_a_queue_and_turns_between_queues() -> None:
+    play = Play(cpus=1)
+    first = play.submit(queue="a")
+    play.step()
+    late = [play.submit(queue="a", priority=p) for p in (5, 0, 3)]
+    other = play.submit(queue="b")
+    order = []
+    play.end(first)
+    for _ in range(4):
+        play.step()
+        order.append(play.running()[0])
+        play.end(order[-1])
+    assert [m for m in order if m.queue == "a"] == [late[1], late[2], late[0]]
+    assert other in order[:2]
+
+
+def test_an_idle_lane_gives_its_cpus_up() -> None:
+    play = Play(cpus=2)
+    messages = [play.submit(ONE), play.submit(ONE)]
+    play.step()
+    for message in messages:
+        play.end(message)
+    play.step()
+    play.submit(TWO)
+    assert kinds(play.step()).count("Stop") == 2
+    assert [m.lane for m in play.running()] == ["two"]
+
+
+def test_a_busy_lane_makes_room_after_its_slice() -> None:
+    play = Play(cpus=2, slice_seconds=2.0)
+    for _ in range(50):
+        play.submit(ONE)
+    play.step()
+    play.submit(TWO)
+    seen = set()
+    for _ in range(20):
+        play.step(0.5)
+        for message in play.running():
+            seen.add(message.lane)
+            play.end(message, 0.5)
+    assert "two" in seen
+
+
+def test_only_short_tasks_are_batched_and_shared_fairly() -> None:
+    play = Play(cpus=2)
+    play.teach("short", 0.0005)
+    for _ in range(100):
+        play.submit(task="short")
+    play.submit(task="unknown", queue="z")
+    play.step()
+    batches = [given for given in play.given.values() if given]
+    assert max(map(len, batches)) > 5
+    assert all(len(given) == 1 for given in batches if given[0].task == "unknown")
+    limited = Play(cpus=1)
+    limited.teach("short", 0.0005)
+    for _ in range(10):
+        limited.submit(task="short", time_limit=5.0)
+    limited.step()
+    assert [len(given) for given in limited.given.values()] == [1]
+
+
+def test_what_waits_behind_a_long_one_is_called_back() -> None:
+    play = Play(cpus=1, recall_after=0.2)
+    play.teach("short", 0.0005)
+    for _ in range(10):
+        play.submit(task="short")
+    play.step()
+    number, given = next(iter(play.given.items()))
+    assert len(given) > 1
+    assert kinds(play.step(0.3)) == ["Recall"]
+    behind = given[1:]
+    del given[1:]
+    play.brain.recalled(number, [m.seq for m in behind], play.now)
+    assert all(m.place == "stream" for m in behind)
+
+
+def test_a_dead_executor_costs_only_what_it_was_running() -> None:
+    play = Play(cpus=1)
+    play.teach("short", 0.0005)
+    messages = [play.submit(task="short") for _ in range(8)]
+    play.step()
+    number, given = next(iter(play.given.items()))
+    head, behind = given[0], given[1:]
+    del play.given[number]
+    play.brain.executor_lost(number, "killed", play.now)
+    assert head.verdict == "lost"
+    assert head.reason == "killed"
+    assert all(m.verdict is None and m.place == "stream" for m in behind)
+    play.step()
+    assert head in play.running() or any(head in g for g in play.given.values())
+    assert len(messages) == play.brain.pending
+
+
+def test_a_message_given_to_a_dead_executor_has_not_run() -> None:
+    play = Play(cpus=1)
+    message = play.submit()
+    play.step()
+    number = next(iter(play.given))
+    play.brain.executors[number].begun = False
+    del play.given[number]
+    play.brain.executor_lost(number, "was dead before", play.now)
+    assert message.verdict is None
+    play.step()
+    assert message in play.running()
+
+
+def test_deliveries_are_counted() -> None:
+    play = Play(cpus=1, max_deliveries=2)
+    message = play.submit()
+    for expected in (None, "undeliverable"):
+        play.step()
+        number = next(n for n, given in play.given.items() if message in given)
+        del play.given[number]
+        play.brain.executor_lost(number, "killed", play.now)
+        play.step()
+        number = next(n for n, given in play.given.items() if message in given)
+        play.given[number].remove(message)
+        play.brain.requeued(number, message.seq, play.now)
+        assert message.verdict == expected
+    assert "delivered 2 times" in message.reason
+
+
+def test_a_hard_time_limit_kills() -> None:
+    play = Play(cpus=1)
+    message = play.submit(time_limit=5.0)
+    play.step()
+    assert kinds(play.step(4.9)) == []
+    kills = [d for d in play.step(0.2) if isinstance(d, Kill)]
+    assert len(kills) == 1
+    play.brain.executor_lost(kills[0].executor, "gone", play.now)
+    assert message.verdict == "timeout"
+
+
+def test_revocation() -> None:
+    play = Play(cpus=1)
+    running = play.submit(id="running")
+    play.step()
+    waiting, later = play.submit(id="waiting"), play.submit(id="later", eta=100.0)
+    play.brain.revoke(["waiting", "later", "never-seen", "running"], play.now)
+    assert waiting.verdict == later.verdict == "revoked"
+    assert running.verdict is None
+    assert play.submit(id="never-seen").verdict == "revoked"
+    play.brain.revoke(["running"], play.now, terminate=True)
+    assert "Kill" in kinds(play.step())
+
+
+@pytest.mark.parametrize("stamp", ["acme", ["other", "acme"]])
+def test_revocation_by_stamps(stamp: Any) -> None:
+    play = Play(cpus=0)
+    early = play.submit(stamps={"customer": stamp})
+    play.brain.revoke_stamps({"customer": ["acme"]}, play.now)
+    assert early.verdict == "revoked"
+    assert play.submit(stamps={"customer": "acme"}).verdict == "revoked"
+    assert play.submit(stamps={"customer": "bolt"}).verdict is None
+
+
+def test_a_parent_lends_its_cpus_to_its_children() -> None:
+    play = Play(cpus=1)
+    depth = [play.submit(id="0")]
+    play.step()
+    for level in range(1, 5):
+        number = next(n for n, given in play.given.items() if depth[-1] in given)
+        play.brain.blocked(number, play.now)
+        depth.append(play.submit(id=str(level)))
+        starts = [d for d in play.step() if isinstance(d, Start)]
+        assert len(starts) == 1
+        assert starts[0].borrowed
+        assert depth[-1] in play.running()
+
+
+def test_a_request_no_node_can_hold_fails_with_the_reason() -> None:
+    play = Play(cpus=2, infeasible_seconds=5.0)
+    message = play.submit(FOUR)
+    play.step()
+    assert message.verdict is None
+    play.step(5.1)
+    assert message.verdict == "undeliverable"
+    assert "CPU" in message.reason
+
+
+def test_executors_that_do_not_start() -> None:
+    play = Play(cpus=1)
+    message = play.submit()
+    for _ in range(2):
+        start = next(d for d in play.brain.decide(play.now) if isinstance(d, Start))
+        play.brain.executor_failed(start.executor, "no such package", play.now)
+    assert message.verdict == "undeliverable"
+    assert "no such package" in message.reason
+    clerk = next(d for d in play.brain.decide(play.now) if isinstance(d, Start))
+    assert clerk.lane.request == {}
+
+
+def test_limits_and_rates_park_and_wake() -> None:
+    play = Play(cpus=8)
+    play.brain.set_limit("task:t", 2)
+    messages = [play.submit() for _ in range(5)]
+    play.step()
+    assert len(play.running()) == 2
+    assert "limit 'task:t' is reached" in play.brain.why(messages[-1].id)
+    play.end(play.running()[0])
+    play.step()
+    assert len(play.running()) == 2
+    play.brain.set_limit("task:t", None)
+    play.step()
+    assert len(play.running()) == 4
+    play.brain.set_rate("r", 1.0)
+    for _ in range(3):
+        play.submit(task="r")
+    counts = []
+    for _ in range(4):
+        play.step(1.0)
+        counts.append(sum(m.task == "r" for m in play.running()))
+    assert counts == [1, 2, 3, 3]
+
+
+def test_late_and_double_reports_change_nothing() -> None:
+    play = Play(cpus=1)
+    message = play.submit()
+    play.step()
+    number = next(iter(play.given))
+    play.end(message)
+    for _ in range(2):
+        assert play.brain.finished(number, message.seq, 0.1, play.now) is None
+        play.brain.requeued(number, message.seq, play.now)
+        play.brain.recalled(number, [message.seq, 99], play.now)
+        play.brain.executor_stopped(number, play.now)
+        play.brain.executor_lost(number, "again", play.now)
+        play.brain.blocked(number, play.now)
+    assert play.brain.pending == 0
+    assert play.brain.limits["app"].used == 0
+
+
+def test_idle_executors_end_and_purge_counts() -> None:
+    play = Play(cpus=1, idle_seconds=30.0)
+    message = play.submit()
+    play.step()
+    play.end(message)
+    assert kinds(play.step(31.0)) == ["Stop"]
+    play.brain.node_removed("n", play.now)
+    for eta in (None, play.now + 50):
+        play.submit(eta=eta)
+    assert len(play.brain.purge()) == 2
+    assert play.brain.pending == 0
+    assert play.brain.wake_at is None or play.brain.decide(play.now + 100) == []
+
+
+def test_most_executors() -> None:
+    play = Play(cpus=50, max_executors=5)
+    for _ in range(50):
+        play.submit()
+    play.step()
+    assert len(play.given) == 5
+
+
+def test_recall_is_for_batches_only() -> None:
+    play = Play(cpus=1)
+    play.submit()
+    play.step()
+    assert not any(isinstance(d, Recall) for d in play.step(100.0))
