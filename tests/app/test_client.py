@@ -1,13 +1,16 @@
-"""Waiting for results: how the client asks for them and hands them out, without a dispatcher."""
+"""The caller's side without a dispatcher: ids, and how results are asked for and handed out."""
 
 from __future__ import annotations
 
+import os
 import pickle
+import uuid
 from typing import Any
 
 import pytest
 
 from raycelery import wire
+from raycelery.app.producer import new_id
 from raycelery.client import Client, Waiting
 
 
@@ -96,3 +99,18 @@ def test_the_next_results_are_hinted_at_and_large_ones_asked_for(client: Connect
         assert client.asked[1:] == [(["c"], [])]
         client.arrive("c")
         assert waiting.next() == results("c")
+
+
+def test_ids_are_random_uuids_and_a_forked_child_makes_others() -> None:
+    ids = [new_id() for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    for text in ids:
+        parsed = uuid.UUID(text)
+        assert (str(parsed), parsed.version, parsed.variant) == (text, 4, uuid.RFC_4122)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, new_id().encode())
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert os.read(reader, 100).decode() != new_id()
