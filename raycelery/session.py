@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -133,6 +134,8 @@ def _start_ray(app: Celery) -> bool:
     else:
         arguments.setdefault("include_dashboard", False)
     try:
+        if address:
+            _knock(str(address))
         with _real_streams():
             ray.init(**arguments)
     except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
@@ -143,6 +146,17 @@ def _start_ray(app: Celery) -> bool:
             "'ray start --head', correct the address, or unset it to run Ray inside this process"
         ) from exc
     return not address
+
+
+def _knock(address: str) -> None:
+    """See that something listens at ``host:port``: Ray itself would go on trying for minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 @contextmanager

