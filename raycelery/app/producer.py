@@ -15,9 +15,11 @@ import os
 import pickle
 import random
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from celery.app.amqp import AMQP
+from celery.worker.strategy import proto1_to_proto2
 from celery.utils.time import maybe_iso8601, maybe_make_aware, rate
 from kombu.compression import compress
 from kombu.serialization import dumps as kombu_dumps
@@ -88,6 +90,8 @@ class RayProducer:
         self._tasks: dict[tuple[str, str], _Task] = {}
         self._codes: dict[int, tuple[Any, str, bytes]] = {}
         self._spec: spec.AppSpec | None = None
+        self._adopted = False
+        self._receivers: list[spec.Receiver] | None = None
         self._inline = int(app.conf.ray_inline_bytes)
         self._low_first = str(app.conf.broker_url or "").startswith(("redis", "sentinel"))
 
@@ -131,6 +135,9 @@ class RayProducer:
             DispatcherUnreachable: there is no dispatcher to hand it to.
         """
         headers = headers or {}
+        if isinstance(body, dict):
+            # task_protocol=1: Celery's worker, too, makes version 2 of it first.
+            body, headers, _, _ = proto1_to_proto2(SimpleNamespace(headers=headers), body)
         name = headers["task"]
         queue = declare[0].name if declare else routing_key
         overrides = {key: properties.pop(key) for key in TASK_OPTIONS if key in properties}
@@ -201,6 +208,7 @@ class RayProducer:
         """Return the description by which executors load the application."""
         if self._spec is None:
             self.app.finalize(auto=True)
+            self._receivers = spec.receivers(self.app)
             self._spec = spec.spec_of(self.app, self.app.home, session.dispatcher_name(self.app))
         return self._spec
 
@@ -210,7 +218,7 @@ class RayProducer:
         Arguments:
             app_spec: the description.
         """
-        self._spec = app_spec
+        self._spec, self._adopted = app_spec, True
 
     def adopt_code(self, task: Any, key: str, code: bytes) -> None:
         """Publish ``task`` with the code that this executor was given for it."""
@@ -296,10 +304,11 @@ class RayProducer:
             limits.append((f"task:{name}", int(of_task)))
         return limits
 
-    def forget_task(self, name: str) -> None:
-        """Work out anew what publishing needs to know of a task: it was redefined."""
-        for key in [key for key in self._tasks if key[0] == name]:
-            del self._tasks[key]
+    def forget(self) -> None:
+        """Work out anew what publishing needs to know: there is a new task, which those known may call."""
+        self._tasks.clear()
+        if not self._adopted and self._receivers is not None and spec.receivers(self.app) != self._receivers:
+            self._spec = None
 
 
 def _lane(options: Mapping[str, Any], app_key: str) -> Lane:

@@ -110,6 +110,8 @@ class Connection(asyncio.Protocol):
             self.transport.write(data)
 
     def reply(self, number: int, ok: bool, value: Any) -> None:
+        """Answer a question; what was told before it goes before it."""
+        self._flush()
         self.send(wire.pack("reply", number, ok, value))
 
     def dirty(self, *, later: bool = False) -> None:

@@ -191,3 +191,25 @@ def test_result_extended_and_expires() -> None:
         conf.result_extended = False
     # Executors import the application as it is written, as Celery's workers do: a change made here stays here.
     assert result.name is None
+
+
+def test_a_timeout_of_zero_returns_what_is_ready() -> None:
+    results = group(sample.add.s(i, i) for i in range(5)).apply_async()
+    for result in results:
+        while not result.ready():
+            time.sleep(0.01)
+    fresh = sample.app.ResultSet([sample.app.AsyncResult(result.id) for result in results])
+    assert fresh.join_native(timeout=0) == [0, 2, 4, 6, 8]
+    with pytest.raises(TimeoutError):
+        sample.nap.delay(2.0).get(timeout=0)
+
+
+def test_protocol_1_messages_run() -> None:
+    sample.app.conf.task_protocol = 1
+    del sample.app.amqp.create_task_message
+    try:
+        assert sample.add.delay(1, 2).get(timeout=SECONDS) == 3
+        assert sample.request_of.delay().get(timeout=SECONDS)["called_directly"] is False
+    finally:
+        sample.app.conf.task_protocol = 2
+        del sample.app.amqp.create_task_message
