@@ -81,3 +81,14 @@ patient = tuned("patient", ray_max_pending=100)
 for _app in (bounded, queued, redis_like, amqp_like, full, patient):
     _app.task(tasks.span.run, name="span")
     _app.task(tasks.hold.run, name="hold")
+
+
+@bounded.task
+def bounded_child(value: int) -> int:
+    return value
+
+
+@bounded.task
+def bounded_parent(count: int) -> int:
+    children = [bounded_child.delay(1) for _ in range(count)]
+    return sum(child.get(disable_sync_subtasks=False) for child in children)

@@ -270,7 +270,10 @@ class Dispatcher:
         elif kind == "begun":
             self.brain.begun(executor, now)
         elif kind == "blocked":
-            (self.brain.blocked if report[1] else self.brain.unblocked)(executor, now)
+            if report[1]:
+                self.brain.blocked(executor, now, conn.watching)
+            else:
+                self.brain.unblocked(executor, now)
         elif kind == "bye":
             self._executor_ended(executor, None)
 

@@ -352,8 +352,12 @@ class Brain(Scheduling):
         if state is not None:
             state.begun = True
 
-    def blocked(self, executor: int, now: float) -> None:
-        """Note that the message an executor runs waits for its subtasks: its CPUs are on loan meanwhile."""
+    def blocked(self, executor: int, now: float, awaited: Iterable[str] = ()) -> None:
+        """Note that the message an executor runs waits for its subtasks: its CPUs are on loan meanwhile.
+
+        Arguments:
+            awaited: task ids; they go first, or ever more parents would be begun, each holding a process.
+        """
         self.now = now
         state = self.executors.get(executor)
         if state is None or state.blocked or not state.outstanding:
@@ -373,6 +377,10 @@ class Brain(Scheduling):
                 limit.used -= 1
                 if limit.parked:
                     self._roomy[limit.name] = None
+        for task_id in awaited:
+            child = self._ids.get(task_id)
+            if child is not None and child.place == "stream":
+                self.streams[child.lane, child.queue, child.task].promote(child)
         self.helpers[lane.lane.app].pop(executor, None)
         lane.short_busy.pop(executor, None)
         lane.top_up.pop(executor, None)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Iterator
 
 from raycelery.dispatcher.limits import Limit
 from raycelery.dispatcher.model import Message
+
+#: Priority of a message that a running task waits for: before all others.
+AWAITED = -(1 << 30)
 
 
 class Stream:
@@ -32,10 +36,22 @@ class Stream:
         heapq.heappush(self.heap, (message.priority, message.seq, message))
         self.size += 1
 
+    def promote(self, message: Message) -> None:
+        """Put a message of this stream before all that nobody waits for."""
+        if message.priority > AWAITED:
+            message.priority = AWAITED
+            heapq.heappush(self.heap, (AWAITED, message.seq, message))
+
+    def messages(self) -> Iterator[Message]:
+        """Yield the waiting messages in no order."""
+        return (
+            message for priority, _, message in self.heap if message.place == "stream" and message.priority == priority
+        )
+
     def head(self) -> tuple[int, int, Message] | None:
-        """Return the first entry; messages that left by another way are dropped here."""
+        """Return the first entry; messages that left by another way, or moved, are dropped here."""
         heap = self.heap
-        while heap and heap[0][2].place != "stream":
+        while heap and (heap[0][2].place != "stream" or heap[0][2].priority != heap[0][0]):
             heapq.heappop(heap)
         return heap[0] if heap else None
 
@@ -47,7 +63,7 @@ class Stream:
 
     def drain(self) -> list[Message]:
         """Remove and return all messages, in order."""
-        messages = [entry[2] for entry in sorted(self.heap, key=lambda e: e[:2]) if entry[2].place == "stream"]
+        messages = sorted(self.messages(), key=lambda message: (message.priority, message.seq))
         self.heap.clear()
         self.size = 0
         return messages

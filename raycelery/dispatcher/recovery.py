@@ -133,7 +133,7 @@ def _snapshot(dispatcher: Dispatcher) -> Iterator[tuple[Any, bytes]]:
 def live(brain: Brain) -> Iterator[Message]:
     """Yield every message that is not finished."""
     for stream in brain.streams.values():
-        yield from (message for _, _, message in stream.heap if message.place == "stream")
+        yield from stream.messages()
     yield from brain.scheduled_messages()
     for executor in brain.executors.values():
         yield from executor.outstanding.values()
