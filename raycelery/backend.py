@@ -53,6 +53,8 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         super().__init__(app, serializer="pickle" if self._pickles else serializer, url=url or "ray://", **kwargs)
         self.thread_safe = True
         self._inline = int(app.conf.ray_inline_bytes)
+        #: The chord whose part ran here last, and its pickled body.
+        self._chord: tuple[Any, bytes] = (None, b"")
 
     def as_uri(self, include_password: bool = False) -> str:
         """Return ``ray://``."""
@@ -241,7 +243,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         client, depot = session.client, session.depot
         part = [1, task_id, state, self.encode_result(result, state)]
         payload, keys = values.dumps(part, self._inline, depot) if self._pickles else (self.encode(part), ())
-        callback, more = values.dumps(dict(request.chord), self._inline, depot)
+        callback, more = self._body_of(request, depot)
         client.store(
             (
                 "part",
@@ -257,6 +259,16 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             now=not (client.quiet and state == states.SUCCESS),
         )
         depot.done((*keys, *more))
+
+    def _body_of(self, request: Any, depot: Any) -> tuple[bytes, tuple[str, ...]]:
+        # Every part carries the same body: it is pickled once for those that run here one after the other.
+        chord = (request.group, request.chord.get("options", {}).get("task_id"))
+        if chord == self._chord[0]:
+            return self._chord[1], ()
+        callback, keys = values.dumps(dict(request.chord), self._inline, depot)
+        if not keys:
+            self._chord = (chord, callback)
+        return callback, keys
 
     def finish_chord(self, group: str, callback: bytes, parent_id: str, root_id: str, parts: list[bytes]) -> None:
         """Call the body of a chord whose parts are all there; run by an executor at the dispatcher's word.
