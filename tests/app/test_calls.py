@@ -82,7 +82,9 @@ def test_request_context() -> None:
     result = sample.request_of.apply_async(headers={"tenant": "north"}, queue="forecasts", priority=3)
     request = result.get(timeout=SECONDS)
     assert request["id"] == request["root_id"] == request["correlation_id"] == result.id
-    assert request["parent_id"] is None and request["retries"] == 0 and not request["called_directly"]
+    assert request["parent_id"] is None
+    assert request["retries"] == 0
+    assert not request["called_directly"]
     assert request["delivery_info"]["routing_key"] == "forecasts"
     assert request["delivery_info"]["priority"] == 3
     assert request["headers"]["tenant"] == "north"
@@ -114,7 +116,14 @@ def test_a_chosen_serializer_is_used(options: dict[str, Any]) -> None:
 
 
 def test_any_picklable_argument() -> None:
-    values = [(1, 2), {3, 4}, b"bytes", datetime(2020, 1, 1), Path("x"), sample.ModelError("EWR", 1)]
+    values = [
+        (1, 2),
+        {3, 4},
+        b"bytes",
+        datetime(2020, 1, 1, tzinfo=timezone.utc),
+        Path("x"),
+        sample.ModelError("EWR", 1),
+    ]
     for value in values[:-1]:
         assert sample.identity.delay(value).get(timeout=SECONDS) == value
     assert sample.identity.delay(values[-1]).get(timeout=SECONDS).zone == "EWR"
@@ -133,7 +142,7 @@ def test_ignore_result(tmp_path: Path) -> None:
 
 def test_shared_and_class_based_tasks() -> None:
     assert sample.shared.delay(21).get(timeout=SECONDS) == 42
-    pid, count = sample.counter.delay(2).get(timeout=SECONDS)
+    _pid, count = sample.counter.delay(2).get(timeout=SECONDS)
     assert count >= 2
 
 

@@ -33,7 +33,9 @@ def test_a_remote_error_arrives_as_its_own_class_with_the_remote_traceback() -> 
     assert (caught.value.zone, caught.value.code) == ("EWR", 7)
     assert "raise ModelError(zone, code)" in result.traceback
     assert "raise ModelError(zone, code)" in str(caught.value.__cause__)
-    assert result.state == "FAILURE" and result.failed() and not result.successful()
+    assert result.state == "FAILURE"
+    assert result.failed()
+    assert not result.successful()
     assert isinstance(result.get(propagate=False), sample.ModelError)
 
 
@@ -47,7 +49,8 @@ def test_get_times_out() -> None:
 def test_get_with_callback_and_interval() -> None:
     seen: list[Any] = []
     value = sample.add.delay(1, 2).get(timeout=SECONDS, interval=0.05, callback=lambda task_id, v: seen.append(v))
-    assert value == 3 and seen == [3]
+    assert value == 3
+    assert seen == [3]
 
 
 def test_update_state(tmp_path: Path) -> None:
@@ -58,7 +61,8 @@ def test_update_state(tmp_path: Path) -> None:
         time.sleep(0.01)
     assert result.info == {"done": 3, "of": 10}
     path.touch()
-    assert result.get(timeout=SECONDS) == "done" and result.state == "SUCCESS"
+    assert result.get(timeout=SECONDS) == "done"
+    assert result.state == "SUCCESS"
 
 
 def test_forget() -> None:
@@ -79,10 +83,12 @@ def test_group_results_save_restore_join_and_iterate() -> None:
     assert result.join(timeout=SECONDS) == [2 * i for i in range(10)]
     assert result.join_native(timeout=SECONDS) == [2 * i for i in range(10)]
     assert sorted(meta["result"] for _, meta in result.iter_native(timeout=SECONDS)) == [2 * i for i in range(10)]
-    assert result.successful() and result.completed_count() == 10
+    assert result.successful()
+    assert result.completed_count() == 10
     result.save()
     restored = GroupResult.restore(result.id, app=sample.app)
-    assert restored is not None and restored.get(timeout=SECONDS) == [2 * i for i in range(10)]
+    assert restored is not None
+    assert restored.get(timeout=SECONDS) == [2 * i for i in range(10)]
     restored.delete()
     assert GroupResult.restore(result.id, app=sample.app) is None
 
@@ -92,7 +98,8 @@ def test_a_group_with_a_failure() -> None:
     with pytest.raises(sample.ModelError):
         result.get(timeout=SECONDS)
     values = result.get(timeout=SECONDS, propagate=False)
-    assert values[0] == 2 and isinstance(values[1], sample.ModelError)
+    assert values[0] == 2
+    assert isinstance(values[1], sample.ModelError)
 
 
 def test_results_are_read_by_id_from_another_process(ray_session: RaySession) -> None:
