@@ -25,6 +25,7 @@ from celery.local import Proxy
 from celery.utils.log import get_task_logger, task_logger
 from ray import cloudpickle
 
+from raycelery import namespaces
 from raycelery.errors import ArgumentError, DispatcherUnreachable
 
 if TYPE_CHECKING:
@@ -193,9 +194,10 @@ def _is_task_logger(logger: logging.Logger | None) -> bool:
 
 
 class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
-    def __init__(self, file: io.BytesIO, inline_bytes: int, depot: Depot | None) -> None:
+    def __init__(self, file: io.BytesIO, inline_bytes: int, depot: Depot | None, code: bool = False) -> None:
         super().__init__(file, protocol=5)
-        self._inline_bytes = inline_bytes
+        self._code = code
+        self.inline_bytes = inline_bytes
         self.depot = depot
         self.keys: list[str] = []
 
@@ -208,6 +210,11 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         if key is not None:
             self.keys.append(key)
         return key
+
+    def _dynamic_function_reduce(self, func: Any) -> Any:
+        reduction = super()._dynamic_function_reduce(func)
+        namespace = namespaces.of(func, self._code)
+        return reduction if namespace is None else namespaces.reduced(namespace, reduction)
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -224,7 +231,7 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             return _load_app, ()
         elif kind is logging.Logger and _is_task_logger(obj):
             return get_task_logger, (obj.name,)
-        elif _size(obj) >= self._inline_bytes:
+        elif _size(obj) >= self.inline_bytes:
             key = self.bulk(obj)
             if key is not None:
                 return _load_bulk, (key,)
@@ -260,32 +267,45 @@ def dumps(value: Any, inline_bytes: int = INLINE, depot: Depot | None = None) ->
     """
     file = io.BytesIO()
     pickler = _Pickler(file, inline_bytes, depot)
+    return _dumps(value, pickler, file), tuple(pickler.keys)
+
+
+def _dumps(value: Any, pickler: _Pickler, file: io.BytesIO) -> bytes:
     try:
-        pickler.dump(_swap_large(value, pickler, inline_bytes))
+        pickler.dump(_swap_large(value, pickler))
     except BaseException as exc:
-        if depot is not None:
-            depot.done(pickler.keys)
+        if pickler.depot is not None:
+            pickler.depot.done(pickler.keys)
         if isinstance(exc, (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError)):
             raise ArgumentError(f"cannot be pickled: {exc}") from exc
         raise
-    return file.getvalue(), tuple(pickler.keys)
+    return file.getvalue()
 
 
-def _swap_large(value: Any, pickler: _Pickler, inline_bytes: int, depth: int = 3) -> Any:
+def _swap_large(value: Any, pickler: _Pickler, depth: int = 3) -> Any:
     kind = type(value)
     if kind is bytes or kind is str:
-        if len(value) >= inline_bytes:
+        if len(value) >= pickler.inline_bytes:
             key = pickler.bulk(value)
             return value if key is None else _Bulk(key)
     elif depth and (kind is tuple or kind is list):
-        swapped = [_swap_large(item, pickler, inline_bytes, depth - 1) for item in value]
+        swapped = [_swap_large(item, pickler, depth - 1) for item in value]
         if any(a is not b for a, b in zip(swapped, value, strict=True)):
             return kind(swapped)
     elif depth and kind is dict:
-        swapped_dict = {k: _swap_large(v, pickler, inline_bytes, depth - 1) for k, v in value.items()}
+        swapped_dict = {k: _swap_large(v, pickler, depth - 1) for k, v in value.items()}
         if any(swapped_dict[k] is not value[k] for k in value):
             return swapped_dict
     return value
+
+
+def dumps_code(value: Any) -> bytes:
+    """Pickle what an application or a task is made of.
+
+    Raises:
+        ArgumentError: part of it cannot be pickled.
+    """
+    return _dumps(value, _Pickler(file := io.BytesIO(), INLINE, None, code=True), file)
 
 
 def dumps_body(body: Any, inline_bytes: int, depot: Depot | None) -> tuple[bytes, tuple[str, ...]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
 import sys
 import threading
+import weakref
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -19,6 +22,18 @@ from raycelery.app.settings import DEFAULTS, check_options, check_settings, opti
 logger = logging.getLogger(__name__)
 
 _OURS = ("raycelery", "celery", "kombu", "contextlib", "functools")
+
+
+_numbers = itertools.count()
+_order: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+
+def _written(fun: Any) -> int:
+    """Number the functions of tasks in the order in which they are written; Celery makes them tasks in any order."""
+    try:
+        return _order.setdefault(fun, next(_numbers))
+    except TypeError:  # a callable object that cannot be hashed
+        return -1
 
 
 def _calling_module() -> str | None:
@@ -52,6 +67,8 @@ class Celery(celery.Celery):  # type: ignore[misc]
         self.home = _calling_module()
         #: How each decorated task was made, by name; executors make it again where no import does.
         self.recipes: dict[str, tuple[Any, dict[str, Any]]] = {}
+        #: Signal handlers that came along with it (in executors).
+        self.carried: list[Any] = []
         self._said = False
         self._session: Any = None
         self._lazy = threading.RLock()
@@ -158,7 +175,17 @@ class Celery(celery.Celery):  # type: ignore[misc]
     def task(self, *args: Any, **opts: Any) -> Any:
         """Celery's decorator; a misspelt or malformed Ray option is refused here, by name."""
         check_options(opts, "@app.task")
-        return super().task(*args, **opts)
+        if len(args) == 1 and callable(args[0]):
+            _written(args[0])
+            return super().task(*args, **opts)
+        decorate = super().task(*args, **opts)
+
+        @functools.wraps(decorate)
+        def decorated(fun: Any) -> Any:
+            _written(fun)
+            return decorate(fun)
+
+        return decorated
 
     def register_task(self, task: Any, **options: Any) -> Any:
         """Celery's ``register_task``; a malformed Ray option of the class is refused here, by name."""
@@ -174,10 +201,14 @@ class Celery(celery.Celery):  # type: ignore[misc]
         known = self.recipes.get(full) if fun.__module__ == "__main__" else None
         if known is not None and known[0] is not fun and full in self._tasks:
             # A notebook cell that was run again means its new code.
+            if _written(fun) < _written(known[0]):
+                return self._tasks[full]
             del self._tasks[full]
-            self.producer.forget_task(full)
         if full not in self._tasks:
             self.recipes[full] = (fun, {"name": full, "base": base, "bind": bind, **options})
+            producer = self.__dict__.get("_ray_producer")
+            if producer is not None:
+                producer.forget()
         return super()._task_from_fun(fun, name=name, base=base, bind=bind, **options)
 
     @cached_property

@@ -7,9 +7,11 @@ carried by value, with its configuration, and so is each of its tasks that no im
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pickle
 import sys
+import weakref
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +23,8 @@ from celery.app.task import Task
 from raycelery import values
 from raycelery.app.settings import DEFAULTS
 from raycelery.errors import ArgumentError
+
+logger = logging.getLogger(__name__)
 
 #: Environment variables that frameworks find their settings by.
 _ENVIRONMENT = ("DJANGO_", "CELERY_", "FLASK_")
@@ -53,6 +57,8 @@ class AppSpec:
     module: str | None
     attribute: str | None
     value: bytes | None
+    #: Handlers of Celery's signals that no import would connect: signal, handler, sender (a task's name), of each.
+    receivers: bytes | None
     imports: tuple[str, ...]
     path: tuple[str, ...]
     cwd: str
@@ -61,8 +67,8 @@ class AppSpec:
     @cached_property
     def key(self) -> str:
         """Identifies the application's definition: executors are shared only between equal ones."""
-        parts = (self.name, self.module, self.attribute, self.value, self.path, self.cwd, self.environ)
-        return hashlib.sha256(pickle.dumps(parts)).hexdigest()[:16]
+        parts = (self.name, self.module, self.attribute, self.value, self.receivers, self.path, self.cwd)
+        return hashlib.sha256(pickle.dumps((*parts, self.environ))).hexdigest()[:16]
 
 
 def _in_main(name: str | None) -> bool:
@@ -102,7 +108,7 @@ def spec_of(app: celery.Celery, home: str | None, dispatcher: str) -> AppSpec:
     value = None
     if found is None:
         try:
-            value, _ = values.dumps((type(app), _reduced(app), _receivers()))
+            value = values.dumps_code((type(app), _reduced(app)))
         except ArgumentError as exc:
             raise ArgumentError(
                 f"the application {app.main!r} is not an attribute of a module that executors could import, "
@@ -115,6 +121,7 @@ def spec_of(app: celery.Celery, home: str | None, dispatcher: str) -> AppSpec:
         module=found[0] if found else None,
         attribute=found[1] if found else None,
         value=value,
+        receivers=_pickled_receivers(app, value is not None),
         imports=tuple(sorted(name for name in imports if not _in_main(name))),
         path=tuple(os.path.abspath(entry) for entry in sys.path),
         cwd=os.getcwd(),
@@ -132,13 +139,42 @@ def _reduced(app: celery.Celery) -> dict[str, Any]:
     return reduced
 
 
-def _receivers() -> list[tuple[str, Any]]:
+Receiver = tuple[str, Any, Any]
+
+
+def receivers(app: celery.Celery) -> list[Receiver]:
+    """Return the handlers of ``__main__`` and those made inside a function: signal, handler and sender of each.
+
+    A sender is None, a string, or the name of a task in a tuple.
+    """
+    senders: dict[Any, Any] = {id(task): (task.name,) for task in app._tasks.values()}
+    senders[id(None)] = None
     found = []
     for name in _EXECUTOR_SIGNALS:
-        for receiver in getattr(signals, name)._live_receivers(None):
-            if _in_main(getattr(receiver, "__module__", "")):
-                found.append((name, receiver))
+        for (_, sender), reference in list(getattr(signals, name).receivers):
+            receiver = reference() if isinstance(reference, weakref.ReferenceType) else reference
+            local = "<locals>" in getattr(receiver, "__qualname__", "")
+            known = isinstance(sender, str) or sender in senders
+            if receiver is not None and known and (local or _in_main(getattr(receiver, "__module__", ""))):
+                found.append((name, receiver, senders.get(sender, sender)))
     return found
+
+
+def _pickled_receivers(app: celery.Celery, app_by_value: bool) -> bytes | None:
+    kept = []
+    for name, receiver, sender in receivers(app):
+        mine = _in_main(getattr(receiver, "__module__", ""))
+        if not mine and not app_by_value:
+            continue  # its module connects it again
+        try:
+            values.dumps_code(receiver)
+        except ArgumentError as exc:
+            if mine:
+                raise ArgumentError(f"the handler {receiver.__qualname__!r} of the signal {name!r} {exc}") from exc
+            logger.debug("not connected in executors: %s", exc)
+        else:
+            kept.append((name, receiver, sender))
+    return values.dumps_code(kept) if kept else None
 
 
 def needs_value(task: Task, app_by_value: bool) -> bool:
@@ -162,7 +198,7 @@ def code_of(task: Task, recipe: tuple[Any, dict[str, Any]] | None) -> bytes:
         ArgumentError: it refers to something that cannot be pickled.
     """
     try:
-        return values.dumps(("function", *recipe) if recipe else ("class", type(task), {}))[0]
+        return values.dumps_code(("function", *recipe) if recipe else ("class", type(task), {}))
     except ArgumentError as exc:
         raise ArgumentError(
             f"the task {task.name!r} is not importable by the executors and {exc}: move it to a module, "

@@ -13,7 +13,7 @@ import celery
 from celery import signals
 from celery.exceptions import NotRegistered
 
-from raycelery import values
+from raycelery import namespaces, values
 from raycelery.app.spec import AppSpec
 from raycelery.errors import AppLoadError
 
@@ -26,6 +26,7 @@ def load(spec: AppSpec) -> celery.Celery:
     Raises:
         AppLoadError: a module cannot be imported or has no such application.
     """
+    namespaces.share()
     os.environ.update(spec.environ)
     if os.path.isdir(spec.cwd) and not _has_working_dir():
         with contextlib.suppress(OSError):
@@ -43,6 +44,8 @@ def load(spec: AppSpec) -> celery.Celery:
         for name in spec.imports:
             _import_tasks(name, spec)
         app.finalize(auto=True)
+        app.carried = values.loads(spec.receivers) if spec.receivers else []
+        _connect(app)
     except AppLoadError:
         raise
     except Exception as exc:  # any error of the user's modules is reported as the failure of the messages
@@ -68,11 +71,21 @@ def _by_import(spec: AppSpec) -> celery.Celery:
 
 
 def _by_value(value: bytes) -> celery.Celery:
-    cls, arguments, receivers = values.loads(value)
+    cls, arguments = values.loads(value)
     app: celery.Celery = cls(**arguments)
-    for name, receiver in receivers:
-        getattr(signals, name).connect(receiver, weak=False)
     return app
+
+
+def _connect(app: Any, task: str | None = None) -> None:
+    """Connect the signal handlers that were carried along: those of one task, or all whose senders are there."""
+    for name, receiver, sender in app.carried:
+        if isinstance(sender, tuple):
+            if sender[0] not in app._tasks or task not in (None, sender[0]):
+                continue
+            sender = app._tasks[sender[0]]
+        elif task is not None:
+            continue
+        getattr(signals, name).connect(receiver, sender=sender, weak=False)
 
 
 def _import_tasks(name: str, spec: AppSpec) -> None:
@@ -148,23 +161,14 @@ class Tasks:
     def _load(self, name: str, key: str) -> None:
         kind, made_of, options = values.loads(self._codes[key])
         self._app._tasks.pop(name, None)
-        _show_in_main(made_of)
         if kind == "function":
             task = self._app._task_from_fun(made_of, **options)
         else:
             task = self._app.register_task(made_of())
         task.__trace__ = None
+        _connect(self._app, name)
         self._loaded[name] = key
         self._app.producer.adopt_code(task, key, self._codes[key])
-
-
-def _show_in_main(made_of: Any) -> None:
-    """Put classes of the caller's ``__main__`` into ours, where pickle looks for them (exceptions, mostly)."""
-    main = sys.modules["__main__"]
-    run = getattr(made_of, "run", made_of)
-    for name, value in list(getattr(run, "__globals__", {}).items()):
-        if isinstance(value, type) and value.__module__ == "__main__" and not hasattr(main, name):
-            setattr(main, name, value)
 
 
 def _hostname() -> str:
