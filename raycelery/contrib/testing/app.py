@@ -24,8 +24,6 @@ def TestApp(
     """Return an application for tests; the arguments are those of Celery's function of the same name."""
     from celery.contrib.testing import tasks  # noqa: F401  (registers celery.ping)
 
-    # Celery's defaults name JSON only; the rest (in-memory broker and backend) gives way to Ray.
-    defaults = {key: value for key, value in DEFAULT_TEST_CONFIG.items() if key != "accept_content"}
     app = Celery(
         name or "celery.tests",
         set_as_current=set_as_current,
@@ -34,5 +32,5 @@ def TestApp(
         backend=backend,
         **kwargs,
     )
-    app.add_defaults({**defaults, **(config or {})})
+    app.add_defaults({**DEFAULT_TEST_CONFIG, **(config or {})})
     return app
