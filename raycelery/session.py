@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 NAMESPACE = "raycelery"
 _sessions: dict[str, Session] = {}
+#: Arguments of ``ray.init`` with which it cannot join a cluster.
+_STARTING = ("num_cpus", "num_gpus", "resources", "labels", "object_store_memory", "_system_config", "_node_name",
+             "_temp_dir")  # fmt: skip
 _lock = threading.RLock()
 
 
@@ -130,6 +133,8 @@ def _start_ray(app: Celery) -> bool:
     address = app.conf.ray_address or os.environ.get("RAY_ADDRESS")
     arguments = {"namespace": NAMESPACE, **(app.conf.ray_init or {})}
     if address:
+        # The same settings serve a laptop and a cluster: what describes a Ray to be started is no matter here.
+        arguments = {key: value for key, value in arguments.items() if key not in _STARTING}
         arguments["address"] = address
     else:
         arguments.setdefault("include_dashboard", False)

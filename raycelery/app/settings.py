@@ -23,7 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "ray_mode": "direct",
     # Address of a Ray cluster ("auto", "host:6379"); None: $RAY_ADDRESS, else a Ray inside this process.
     "ray_address": None,
-    # More arguments for ``ray.init``.
+    # More arguments for ``ray.init``; those about the Ray to be started (``num_cpus``...) count only where one is.
     "ray_init": {},
     # Name of the application's dispatcher; None: the app's main name.
     "ray_app_name": None,
