@@ -11,7 +11,7 @@ from celery import Task, signals
 from celery.exceptions import Retry
 from celery.utils.log import get_task_logger
 
-from tests.tasks import record
+from tests import records
 from tests.tuned import tuned
 
 #: Executors get the variables of that prefix, and so write where the test reads.
@@ -24,7 +24,7 @@ logger = get_task_logger(__name__)
 
 
 def note(signal: str, task_id: Any, **fields: Any) -> None:
-    record(RECORDS, signal=signal, id=task_id, **fields)
+    records.write(RECORDS, signal=signal, id=task_id, **fields)
 
 
 def ours(task: Any) -> bool:

@@ -2,63 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from celery import Task, group
-from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded, TimeoutError
-from celery.result import allow_join_result
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
+from tests import records
 from tests.sample import add, app
-
-
-def record(path: str, **fields: Any) -> None:
-    """Append one line of JSON to a file that many processes write."""
-    line = json.dumps({"pid": os.getpid(), **fields}) + "\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)
-
-
-def records(path: Path | str) -> list[dict[str, Any]]:
-    """Return what was recorded in a file."""
-    path = Path(path)
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def until(
-    condition: Callable[[], Any], what: Callable[[], Any] = lambda: "it does not come true", seconds: float = 60
-) -> Any:
-    """Return what ``condition`` returns once that is true; ``what`` tells about the failure."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(what())
-        time.sleep(0.01)
-    return found
-
-
-def wait_for_records(path: Path | str, count: int) -> list[dict[str, Any]]:
-    """Return what was recorded in a file once there are that many lines."""
-    until(lambda: len(records(path)) >= count, lambda: f"{path} has not {count} records: {records(path)}")
-    return records(path)
-
-
-def wait_for_file(path: str) -> None:
-    """Return once a file is there."""
-    while not os.path.exists(path):
-        time.sleep(0.005)
-
 
 # -- canvas -----------------------------------------------------------------------------------------------------
 
@@ -89,7 +43,7 @@ def replaced_by_group(self: Task, count: int) -> Any:
 
 @app.task(bind=True, max_retries=2)
 def retry_forever(self: Task, path: str) -> None:
-    record(path, retries=self.request.retries)
+    records.write(path, retries=self.request.retries)
     try:
         raise ConnectionResetError("no model server")
     except ConnectionResetError as exc:
@@ -103,7 +57,7 @@ def retry_for_no_reason(self: Task) -> None:
 
 @app.task(bind=True)
 def retry_with(self: Task, path: str, value: int, extra: str = "first") -> tuple[int, str]:
-    record(path, value=value, extra=extra, id=self.request.id, time=time.time())
+    records.write(path, value=value, extra=extra, id=self.request.id, time=time.time())
     if value == 1:
         raise self.retry(args=(path, 2), kwargs={"extra": "second"}, countdown=0.2)
     return value, extra
@@ -126,7 +80,7 @@ def retry_elsewhere(self: Task) -> str:
     max_retries=3,
 )
 def backing_off(self: Task, path: str, kind: str = "OSError") -> None:
-    record(path, retries=self.request.retries, eta=self.request.eta)
+    records.write(path, retries=self.request.retries, eta=self.request.eta)
     raise {"OSError": OSError, "FileNotFoundError": FileNotFoundError, "ValueError": ValueError}[kind]("as asked")
 
 
@@ -139,14 +93,14 @@ def jittery(self: Task, succeed_at: int) -> int:
 
 @app.task(bind=True, max_retries=None)
 def retry_slowly(self: Task, path: str) -> None:
-    record(path, retries=self.request.retries)
+    records.write(path, retries=self.request.retries)
     raise self.retry(countdown=0.5)
 
 
 @app.task(bind=True, acks_late=True)
 def reject_times(self: Task, path: str, times: int) -> list[bool]:
-    record(path, redelivered=self.request.delivery_info["redelivered"])
-    seen = records(path)
+    records.write(path, redelivered=self.request.delivery_info["redelivered"])
+    seen = records.read(path)
     if len(seen) <= times:
         raise Reject("again", requeue=True)
     return [one["redelivered"] for one in seen]
@@ -164,11 +118,11 @@ def ignoring_after_state(self: Task) -> None:
 @app.task(bind=True)
 def stubborn(self: Task, path: str, seconds: float = 60.0) -> str:
     """Says that it runs, then sleeps; a soft time limit is caught once."""
-    record(path, task=self.request.id, begun=time.time())
+    records.write(path, task=self.request.id, begun=time.time())
     try:
         time.sleep(seconds)
     except SoftTimeLimitExceeded:
-        record(path, task=self.request.id, soft=True)
+        records.write(path, task=self.request.id, soft=True)
         time.sleep(seconds)
     return "slept"
 
@@ -186,14 +140,14 @@ def soft_uncaught() -> None:
     default_retry_delay=0,
 )
 def soft_retried(path: str) -> None:
-    record(path)
+    records.write(path)
     time.sleep(60)
 
 
 @app.task(time_limit=0.5, acks_late=True, acks_on_timeout=False)
 def late_and_limited(path: str) -> str:
-    record(path)
-    if len(records(path)) == 1:
+    records.write(path)
+    if len(records.read(path)) == 1:
         time.sleep(60)
     return "in time"
 
@@ -206,21 +160,21 @@ def pid() -> int:
 @app.task
 def once(path: str, number: int, seconds: float = 0.0) -> int:
     """Acknowledged early, as tasks are by default: must run at most once."""
-    record(path, number=number)
+    records.write(path, number=number)
     time.sleep(seconds)
     return number
 
 
 @app.task(acks_late=True, reject_on_worker_lost=True)
 def at_least_once(path: str, number: int, seconds: float = 0.0) -> int:
-    record(path, number=number)
+    records.write(path, number=number)
     time.sleep(seconds)
     return number
 
 
 @app.task(bind=True)
 def die(self: Task, path: str) -> None:
-    record(path, id=self.request.id)
+    records.write(path, id=self.request.id)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -241,7 +195,7 @@ def interrupted() -> None:
 
 @app.task(acks_late=True)
 def late_death(path: str) -> None:
-    record(path)
+    records.write(path)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -254,7 +208,7 @@ def hold(held: str, go: str) -> str:
     with open(f"{held}.new", "w") as file:
         file.write(str(os.getpid()))
     os.rename(f"{held}.new", held)
-    wait_for_file(go)
+    records.wait_for_file(go)
     return "released"
 
 
@@ -263,7 +217,7 @@ def span(path: str, seconds: float = 0.05, **fields: Any) -> None:
     """Record when it ran."""
     begun = time.time()
     time.sleep(seconds)
-    record(path, begun=begun, ended=time.time(), **fields)
+    records.write(path, begun=begun, ended=time.time(), **fields)
 
 
 @app.task(max_concurrency=2)
@@ -280,97 +234,11 @@ def rated_span(path: str) -> None:
 def usually_short(path: str, go: str | None = None) -> None:
     """Short but for those that are given a file to wait for."""
     if go is not None:
-        record(path, waits=True)
-        wait_for_file(go)
-    record(path)
+        records.write(path, waits=True)
+        records.wait_for_file(go)
+    records.write(path)
 
 
 @app.task(max_concurrency=2)
 def narrow_hold(held: str, go: str) -> str:
     return str(hold(held, go))
-
-
-def overlap(spans: list[dict[str, Any]]) -> int:
-    """Return how many of the recorded runs went on at the same time, at most."""
-    edges = sorted([(one["begun"], 1) for one in spans] + [(one["ended"], -1) for one in spans])
-    running = most = 0
-    for _, step in edges:
-        running += step
-        most = max(most, running)
-    return most
-
-
-# -- tasks that wait for tasks ----------------------------------------------------------------------------------
-
-
-@app.task
-def sum_of_children(path: str, count: int, seconds: float = 0.0) -> int:
-    children = [once.delay(path, i, seconds) for i in range(count)]
-    return sum(child.get(disable_sync_subtasks=False) for child in children)
-
-
-@app.task(num_cpus=2)
-def wide_parent(count: int) -> list[int]:
-    with allow_join_result():
-        return list(group(narrow_child.s(i) for i in range(count)).apply_async().get())
-
-
-@app.task(num_cpus=0.5)
-def narrow_child(value: int) -> int:
-    return int(wide_child.delay(value).get(disable_sync_subtasks=False))
-
-
-@app.task(num_cpus=4)
-def wide_child(value: int) -> int:
-    return value * value
-
-
-@app.task
-def fibonacci(n: int) -> int:
-    if n < 2:
-        return n
-    children = [fibonacci.delay(n - 1), fibonacci.delay(n - 2)]
-    return sum(child.get(disable_sync_subtasks=False) for child in children)
-
-
-@app.task
-def forbidden() -> int:
-    """Waits as Celery says one must not."""
-    return int(add.delay(1, 2).get())
-
-
-@app.task
-def impatient(path: str) -> str:
-    child = hold.delay(f"{path}-held", f"{path}-go")
-    try:
-        child.get(timeout=0.3, disable_sync_subtasks=False)
-    except TimeoutError:
-        record(f"{path}-go")
-        return str(child.get(disable_sync_subtasks=False))
-    return "not in time"
-
-
-@app.task(soft_time_limit=1.0)
-def limited_parent(path: str) -> str:
-    child = hold.delay(f"{path}-held", f"{path}-go")
-    try:
-        child.get(disable_sync_subtasks=False)
-    except SoftTimeLimitExceeded:
-        record(f"{path}-go")
-        return "limited"
-    return "not limited"
-
-
-@app.task(max_concurrency=1)
-def lonely_parent(value: int) -> int:
-    return int(add.delay(value, 1).get(disable_sync_subtasks=False))
-
-
-@app.task
-def parent_of_held(held: str, go: str) -> str:
-    return str(hold.delay(held, go).get(disable_sync_subtasks=False))
-
-
-@app.task
-def parent_of_death() -> None:
-    die.delay(os.devnull).get(disable_sync_subtasks=False)

@@ -11,7 +11,7 @@ from celery.canvas import StampingVisitor
 from celery.exceptions import ChordError
 from celery.utils.functional import maybe_list
 
-from tests import sample, tasks, tuned
+from tests import records, sample, tasks, tuned
 from tests.support import RaySession
 
 SECONDS = 60
@@ -24,7 +24,7 @@ def _ray(ray_session: RaySession) -> None:
 
 def wait_for_lines(path: Path, count: int) -> list[str]:
     """Return the lines of a file once there are that many."""
-    return tasks.until(lambda: path.exists() and len(lines := path.read_text().splitlines()) >= count and lines)
+    return records.until(lambda: path.exists() and len(lines := path.read_text().splitlines()) >= count and lines)
 
 
 # -- chains -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from celery.exceptions import MaxRetriesExceededError, Reject, TaskRevokedError
 
-from tests import sample, tasks
+from tests import records, sample, tasks
 from tests.support import RaySession
 
 SECONDS = 60
@@ -34,7 +34,7 @@ def test_the_last_retry_raises_the_original_error(path: str) -> None:
     result = tasks.retry_forever.delay(path)
     with pytest.raises(ConnectionResetError, match="no model server"):
         result.get(timeout=SECONDS)
-    assert [one["retries"] for one in tasks.records(path)] == [0, 1, 2]
+    assert [one["retries"] for one in records.read(path)] == [0, 1, 2]
 
 
 def test_without_an_error_the_last_retry_says_so() -> None:
@@ -46,7 +46,7 @@ def test_without_an_error_the_last_retry_says_so() -> None:
 def test_retry_may_change_the_arguments_and_keeps_the_id(path: str) -> None:
     result = tasks.retry_with.delay(path, 1)
     assert list(result.get(timeout=SECONDS)) == [2, "second"]
-    first, second = tasks.records(path)
+    first, second = records.read(path)
     assert first["id"] == second["id"] == result.id
     assert second["time"] - first["time"] >= 0.2
 
@@ -57,8 +57,8 @@ def test_retry_may_go_to_another_queue() -> None:
 
 def test_retry_state_is_seen_while_it_waits(path: str) -> None:
     result = tasks.retry_slowly.delay(path)
-    tasks.wait_for_records(path, 1)
-    tasks.until(lambda: result.state == "RETRY")
+    records.wait_for(path, 1)
+    records.until(lambda: result.state == "RETRY")
     assert result.info is None or "Retry" in repr(result.info)
     result.revoke()
     with pytest.raises(TaskRevokedError):
@@ -67,15 +67,15 @@ def test_retry_state_is_seen_while_it_waits(path: str) -> None:
 
 def test_a_revoked_task_is_retried_no_more(path: str) -> None:
     result = tasks.retry_slowly.delay(path)
-    tasks.wait_for_records(path, 2)
+    records.wait_for(path, 2)
     result.revoke()
     with pytest.raises(TaskRevokedError):
         result.get(timeout=SECONDS)
     assert result.state == "REVOKED"
-    ran = len(tasks.records(path))
+    ran = len(records.read(path))
     # The retry after the revocation would have been the next to run.
     sample.add.apply_async((1, 1), countdown=0.8).get(timeout=SECONDS)
-    assert len(tasks.records(path)) == ran
+    assert len(records.read(path)) == ran
 
 
 def test_autoretry() -> None:
@@ -88,13 +88,13 @@ def test_autoretry() -> None:
 def test_autoretry_leaves_other_errors_alone(path: str, kind: str) -> None:
     with pytest.raises((FileNotFoundError, ValueError), match="as asked"):
         tasks.backing_off.delay(path, kind).get(timeout=SECONDS)
-    assert len(tasks.records(path)) == 1
+    assert len(records.read(path)) == 1
 
 
 def test_autoretry_backs_off(path: str) -> None:
     with pytest.raises(OSError, match="as asked"):
         tasks.backing_off.delay(path).get(timeout=SECONDS)
-    seen = tasks.records(path)
+    seen = records.read(path)
     assert [one["retries"] for one in seen] == [0, 1, 2, 3]
     etas = [datetime.fromisoformat(one["eta"]) for one in seen[1:]]
     # 2, then 4 and 8 cut to retry_backoff_max; each counts from when the attempt before it failed.
@@ -119,7 +119,7 @@ def test_a_failed_retry_calls_errbacks_once(path: str, tmp_path: Path) -> None:
     result = tasks.retry_forever.apply_async((path,), link_error=sample.write_error.s(path=str(errors)))
     with pytest.raises(ConnectionResetError):
         result.get(timeout=SECONDS)
-    tasks.until(lambda: errors.exists() and errors.read_text())
+    records.until(lambda: errors.exists() and errors.read_text())
     sample.app.client.call("drained")
     assert errors.read_text().splitlines() == [f"{result.id} ConnectionResetError no model server"]
 
@@ -145,7 +145,7 @@ def test_a_message_that_is_rejected_often_keeps_nobody_else_from_running(path: s
 def test_ignore_leaves_the_state_as_the_task_set_it() -> None:
     result = tasks.ignoring_after_state.delay()
     plain = sample.ignoring.delay()
-    tasks.until(lambda: result.state == "MINE")
+    records.until(lambda: result.state == "MINE")
     sample.app.client.call("drained")
     assert result.state == "MINE"
     assert result.info == {"kept": True}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from celery.exceptions import NotRegistered, Retry, TimeLimitExceeded
 
-from tests import sample, signalled, tasks
+from tests import records, sample, signalled
 from tests.support import RaySession
 
 SECONDS = 60
@@ -34,10 +34,10 @@ def signals_of(task_id: str, last: str = "task_postrun") -> list[dict[str, Any]]
     """Return what was recorded of a task once ``last`` is among it."""
 
     def found() -> list[dict[str, Any]]:
-        mine = [one for one in tasks.records(signalled.RECORDS) if one["id"] == task_id]
+        mine = [one for one in records.read(signalled.RECORDS) if one["id"] == task_id]
         return mine if any(one["signal"] == last for one in mine) else []
 
-    return list(tasks.until(found, lambda: f"no {last} in {tasks.records(signalled.RECORDS)}"))
+    return list(records.until(found, lambda: f"no {last} in {records.read(signalled.RECORDS)}"))
 
 
 def test_of_a_task_that_succeeds() -> None:
@@ -108,15 +108,15 @@ def test_processes_are_initialised_and_shut_down_once() -> None:
     [signalled.add.delay(i, 1).get(timeout=SECONDS) for i in range(5)]
 
     def of(name: str) -> Counter[int]:
-        return Counter(one["pid"] for one in tasks.records(signalled.RECORDS) if one["signal"] == name)
+        return Counter(one["pid"] for one in records.read(signalled.RECORDS) if one["signal"] == name)
 
-    ran = {one["pid"] for one in tasks.records(signalled.RECORDS) if one["signal"] == "task_prerun"}
+    ran = {one["pid"] for one in records.read(signalled.RECORDS) if one["signal"] == "task_prerun"}
     assert ran <= of("worker_process_init").keys()
     assert set(of("worker_process_init").values()) == {1}
     assert os.getpid() not in of("worker_process_init")
     # They end once they are idle for ray_idle_seconds; the one that was killed for its time limit says nothing.
-    tasks.until(lambda: not signalled.app.client.call("stats")["executor_pids"])
-    tasks.until(lambda: len(of("worker_process_shutdown")) >= len(of("worker_process_init")) - 1)
+    records.until(lambda: not signalled.app.client.call("stats")["executor_pids"])
+    records.until(lambda: len(of("worker_process_shutdown")) >= len(of("worker_process_init")) - 1)
     assert set(of("worker_process_shutdown").values()) == {1}
 
 
@@ -132,7 +132,7 @@ def test_handlers_of_a_base_class(tmp_path: Path, how: str, expected: list[str])
     path = tmp_path / "handlers"
     result = sample.recorded.apply_async((how,), headers={"path": str(path)})
     result.get(timeout=SECONDS, propagate=False)
-    tasks.until(lambda: "after_return" in path.read_text())
+    records.until(lambda: "after_return" in path.read_text())
     assert path.read_text().splitlines() == expected
 
 
@@ -145,6 +145,6 @@ def test_what_tasks_log_and_print_reaches_the_driver(capfd: pytest.CaptureFixtur
         seen += "".join(capfd.readouterr())
         return "printed a-word" in seen and "logged a-word" in seen
 
-    tasks.until(read, lambda: f"not in {seen!r}")
+    records.until(read, lambda: f"not in {seen!r}")
     line = next(line for line in seen.splitlines() if "logged a-word" in line)
     assert "tests.sample.chatty" in line, "get_task_logger's lines name the task"

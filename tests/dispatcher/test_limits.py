@@ -12,7 +12,7 @@ import pytest
 from celery.result import ResultSet
 
 from raycelery.errors import QueueFull
-from tests import sample, tasks, tuned
+from tests import records, sample, tasks, tuned
 from tests.support import RaySession
 
 SECONDS = 60
@@ -34,7 +34,7 @@ def held(app: Any, directory: Path, count: int = 1) -> Iterator[None]:
     go = directory / "go"
     task = app.tasks["hold" if app is not sample.app else tasks.hold.name]
     holders = [task.delay(str(directory / f"held-{i}"), str(go)) for i in range(count)]
-    tasks.until(lambda: all((directory / f"held-{i}").exists() for i in range(count)))
+    records.until(lambda: all((directory / f"held-{i}").exists() for i in range(count)))
     try:
         yield
     finally:
@@ -51,12 +51,12 @@ def join(results: list[Any], app: Any = sample.app) -> list[Any]:
 
 def test_of_a_task(path: str) -> None:
     join([tasks.narrow_span.delay(path) for _ in range(40)])
-    assert tasks.overlap(tasks.records(path)) == 2
+    assert records.overlap(records.read(path)) == 2
 
 
 def test_of_a_task_in_several_queues(path: str) -> None:
     join([tasks.narrow_span.apply_async((path,), queue=f"queue-{i % 3}") for i in range(30)])
-    assert tasks.overlap(tasks.records(path)) == 2
+    assert records.overlap(records.read(path)) == 2
 
 
 def test_a_limited_task_does_not_hold_others_back(tmp_path: Path, path: str) -> None:
@@ -73,25 +73,25 @@ def test_of_a_queue(path: str) -> None:
     narrow = [span.apply_async((path,), {"queue": "narrow"}, queue="narrow") for _ in range(15)]
     others = [span.apply_async((path,), {"queue": "other"}) for _ in range(30)]
     join(narrow + others, tuned.queued)
-    spans = tasks.records(path)
-    assert tasks.overlap([one for one in spans if one["queue"] == "narrow"]) == 1
-    assert tasks.overlap([one for one in spans if one["queue"] == "other"]) > 1
+    spans = records.read(path)
+    assert records.overlap([one for one in spans if one["queue"] == "narrow"]) == 1
+    assert records.overlap([one for one in spans if one["queue"] == "other"]) > 1
 
 
 def test_of_an_application(path: str) -> None:
     join([tuned.bounded.tasks["span"].delay(path) for _ in range(30)], tuned.bounded)
-    assert tasks.overlap(tasks.records(path)) == 2
+    assert records.overlap(records.read(path)) == 2
 
 
 def test_by_cpus_of_a_queue(path: str) -> None:
     span = tuned.queued.tasks["span"]
     join([span.apply_async((path, 0.2), queue="light") for _ in range(40)], tuned.queued)
-    assert 4 < tasks.overlap(tasks.records(path)) <= 8
+    assert 4 < records.overlap(records.read(path)) <= 8
 
 
 def test_by_cpus_of_a_call(path: str) -> None:
     join([tasks.span.apply_async((path, 0.1), num_cpus=2) for _ in range(12)])
-    assert tasks.overlap(tasks.records(path)) <= 2
+    assert records.overlap(records.read(path)) <= 2
 
 
 # -- rates ------------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def test_by_cpus_of_a_call(path: str) -> None:
 
 def assert_rate(path: str, per_second: float) -> None:
     """Check that runs began no faster; the first and the last are ``n - 1`` steps apart."""
-    begun = sorted(one["begun"] for one in tasks.records(path))
+    begun = sorted(one["begun"] for one in records.read(path))
     # A run may begin a little late and the next one in time.
     assert begun[-1] - begun[0] >= (len(begun) - 1) / per_second - 0.3
 
@@ -113,9 +113,9 @@ def test_rate_limit_by_control(path: str) -> None:
     sample.app.control.rate_limit(tasks.span.name, "5/s")
     try:
         results = [tasks.span.delay(path, 0.0) for _ in range(100)]
-        tasks.wait_for_records(path, 5)
+        records.wait_for(path, 5)
         sample.app.control.rate_limit(tasks.span.name, "20/s")
-        tasks.wait_for_records(path, 15)
+        records.wait_for(path, 15)
         assert_rate(path, 20)
         sample.app.control.rate_limit(tasks.span.name, 0)
         join(results)
@@ -129,8 +129,8 @@ def test_a_rated_task_does_not_hold_others_back(path: str) -> None:
     try:
         rated = [tasks.span.delay(path, 0.0) for _ in range(3)]
         join([sample.add.delay(i, 1) for i in range(100)])
-        tasks.wait_for_records(path, 1)
-        assert len(tasks.records(path)) == 1
+        records.wait_for(path, 1)
+        assert len(records.read(path)) == 1
     finally:
         control.rate_limit(tasks.span.name, 0)
     join(rated)
@@ -147,7 +147,7 @@ def test_priorities_as_the_broker_has_them(app: Any, order: list[int], tmp_path:
             for priority in (6, 0, 9, 3) * 5
         ]
     join(results, app)
-    assert [one["priority"] for one in tasks.records(path)] == [priority for priority in order for _ in range(5)]
+    assert [one["priority"] for one in records.read(path)] == [priority for priority in order for _ in range(5)]
 
 
 def test_messages_of_equal_priority_keep_their_order(tmp_path: Path, path: str) -> None:
@@ -155,7 +155,7 @@ def test_messages_of_equal_priority_keep_their_order(tmp_path: Path, path: str) 
     with held(app, tmp_path):
         results = [app.tasks["span"].delay(path, 0.0, number=i) for i in range(50)]
     join(results, app)
-    assert [one["number"] for one in tasks.records(path)] == list(range(50))
+    assert [one["number"] for one in records.read(path)] == list(range(50))
 
 
 def test_queues_take_turns(tmp_path: Path, path: str) -> None:
@@ -164,7 +164,7 @@ def test_queues_take_turns(tmp_path: Path, path: str) -> None:
         many = [app.tasks["span"].apply_async((path, 0.0), {"queue": "many"}, queue="many") for _ in range(100)]
         few = [app.tasks["span"].apply_async((path, 0.0), {"queue": "few"}, queue="few") for _ in range(5)]
     join(many + few, app)
-    queues = [one["queue"] for one in tasks.records(path)]
+    queues = [one["queue"] for one in records.read(path)]
     assert max(i for i, queue in enumerate(queues) if queue == "few") < 20
 
 

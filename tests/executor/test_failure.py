@@ -15,7 +15,7 @@ from celery import chord
 from celery.exceptions import ChordError, WorkerLostError
 from celery.result import ResultSet
 
-from tests import sample, tasks
+from tests import records, sample, tasks
 from tests.support import RaySession
 
 SECONDS = 60
@@ -55,9 +55,9 @@ def test_a_task_whose_executor_dies_fails_with_worker_lost(path: str, tmp_path: 
     with pytest.raises(WorkerLostError):
         result.get(timeout=SECONDS)
     assert result.state == "FAILURE"
-    text = tasks.until(lambda: errors.exists() and errors.read_text())
+    text = records.until(lambda: errors.exists() and errors.read_text())
     assert text.startswith(f"{result.id} WorkerLostError")
-    assert len(tasks.records(path)) == 1
+    assert len(records.read(path)) == 1
 
 
 def test_only_the_message_that_was_running_fails(path: str) -> None:
@@ -68,19 +68,19 @@ def test_only_the_message_that_was_running_fails(path: str) -> None:
     after = [tasks.once.delay(path, i) for i in range(200, 400)]
     assert values_of(before + after) == list(range(400))
     assert isinstance(values_of([death])[0], WorkerLostError)
-    assert Counter(one["number"] for one in tasks.records(path)) == Counter(range(400))
+    assert Counter(one["number"] for one in records.read(path)) == Counter(range(400))
 
 
 def test_killed_from_outside_while_it_runs_one_of_many(path: str) -> None:
     results = [tasks.once.delay(path, i, 0.3) for i in range(12)]
-    victim = tasks.wait_for_records(path, 3)[-1]
+    victim = records.wait_for(path, 3)[-1]
     kill(victim["pid"])
     values = values_of(results)
     lost = [i for i, value in enumerate(values) if isinstance(value, WorkerLostError)]
     # It may have gone on to its next message before it was killed.
     assert len(lost) == 1
     assert [value for i, value in enumerate(values) if i not in lost] == [i for i in range(12) if i not in lost]
-    assert Counter(one["number"] for one in tasks.records(path)) == Counter(range(12))
+    assert Counter(one["number"] for one in records.read(path)) == Counter(range(12))
 
 
 def test_late_acknowledgement_and_reject_on_worker_lost_run_again(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_late_acknowledgement_and_reject_on_worker_lost_run_again(tmp_path: Path
 def test_late_acknowledgement_alone_does_not_run_again(path: str) -> None:
     with pytest.raises(WorkerLostError):
         tasks.late_death.delay(path).get(timeout=SECONDS)
-    assert len(tasks.records(path)) == 1
+    assert len(records.read(path)) == 1
 
 
 def test_a_message_that_always_kills_is_given_up(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_message_that_always_kills_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(WorkerLostError, match="ray_max_deliveries=3"):
         result.get(timeout=SECONDS)
     assert result.state == "FAILURE"
-    text = tasks.until(lambda: errors.exists() and errors.read_text())
+    text = records.until(lambda: errors.exists() and errors.read_text())
     assert text.startswith(f"{result.id} WorkerLostError")
 
 
@@ -160,8 +160,8 @@ def test_history_under_random_kills(path: str, tmp_path: Path) -> None:
         reaper.join()
 
     assert killed >= 3
-    early = Counter(one["number"] for one in tasks.records(path))
-    late = Counter(one["number"] for one in tasks.records(late_path))
+    early = Counter(one["number"] for one in records.read(path))
+    late = Counter(one["number"] for one in records.read(late_path))
     failed = {number for number, value in values.items() if isinstance(value, WorkerLostError)}
     assert all(values[number] == number for number in results if number not in failed), "every other one succeeded"
     assert len(failed) <= killed, "a kill fails no more than the one message that was running"

@@ -9,7 +9,7 @@ import pytest
 from celery import group, uuid
 from celery.exceptions import TaskRevokedError
 
-from tests import sample, signalled, tasks
+from tests import records, sample, signalled, tasks
 from tests.support import RaySession
 
 SECONDS = 60
@@ -30,7 +30,7 @@ def gate(tmp_path: Path) -> Any:
     """Hold all CPUs until the returned function is called, so that what is submitted waits."""
     gate = tmp_path / "gate"
     held = [tasks.hold.delay(str(tmp_path / f"held-{i}"), str(gate)) for i in range(4)]
-    tasks.until(lambda: all((tmp_path / f"held-{i}").exists() for i in range(4)))
+    records.until(lambda: all((tmp_path / f"held-{i}").exists() for i in range(4)))
 
     def release() -> None:
         gate.touch()
@@ -77,7 +77,7 @@ def test_a_task_that_waits_for_its_time(path: str) -> None:
 def test_a_running_task_goes_on_without_terminate(tmp_path: Path) -> None:
     held, go = tmp_path / "held", tmp_path / "go"
     result = tasks.hold.delay(str(held), str(go))
-    tasks.until(held.exists)
+    records.until(held.exists)
     result.revoke()
     go.touch()
     assert result.get(timeout=SECONDS) == "released"
@@ -86,18 +86,18 @@ def test_a_running_task_goes_on_without_terminate(tmp_path: Path) -> None:
 def test_a_running_task_is_terminated_and_its_executor_replaced(tmp_path: Path) -> None:
     held, go, errors = tmp_path / "held", tmp_path / "go", tmp_path / "errors"
     result = tasks.hold.apply_async((str(held), str(go)), link_error=sample.write_error.s(path=str(errors)))
-    pid = int(tasks.until(lambda: held.exists() and held.read_text()))
+    pid = int(records.until(lambda: held.exists() and held.read_text()))
     result.revoke(terminate=True)
     assert_revoked(result)
     assert [sample.add.delay(i, 1).get(timeout=SECONDS) for i in range(4)] == [1, 2, 3, 4]
-    tasks.until(lambda: pid not in sample.app.client.call("stats")["executor_pids"].values())
+    records.until(lambda: pid not in sample.app.client.call("stats")["executor_pids"].values())
 
 
 @pytest.mark.parametrize("signal", ["SIGTERM", "SIGKILL", "SIGINT", 9])
 def test_terminate_with_any_signal(tmp_path: Path, signal: Any) -> None:
     held, go = tmp_path / "held", tmp_path / "go"
     result = tasks.hold.delay(str(held), str(go))
-    tasks.until(held.exists)
+    records.until(held.exists)
     result.revoke(terminate=True, signal=signal)
     assert_revoked(result)
 
@@ -107,17 +107,17 @@ def test_terminate_spares_what_waits_behind(tmp_path: Path, path: str) -> None:
     held, go = tmp_path / "held", tmp_path / "go"
     result = tasks.hold.delay(str(held), str(go))
     ran += [tasks.once.delay(path, i) for i in range(40, 200)]
-    tasks.until(held.exists)
+    records.until(held.exists)
     result.revoke(terminate=True)
     assert_revoked(result)
     assert [one.get(timeout=SECONDS) for one in ran] == list(range(200))
-    assert sorted(one["number"] for one in tasks.records(path)) == list(range(200))
+    assert sorted(one["number"] for one in records.read(path)) == list(range(200))
 
 
 def test_control_terminate(tmp_path: Path) -> None:
     held, go = tmp_path / "held", tmp_path / "go"
     result = tasks.hold.delay(str(held), str(go))
-    tasks.until(held.exists)
+    records.until(held.exists)
     sample.app.control.terminate(result.id)
     assert_revoked(result)
 
@@ -170,7 +170,7 @@ def test_by_stamped_headers_while_it_runs(tmp_path: Path) -> None:
     signature = tasks.hold.si(str(held), str(go))
     signature.stamp(campaign="summer")
     result = signature.apply_async()
-    tasks.until(held.exists)
+    records.until(held.exists)
     result.revoke_by_stamped_headers({"campaign": "summer"}, terminate=True)
     assert_revoked(result)
 
@@ -190,9 +190,9 @@ def test_the_signal_is_sent_in_an_executor(tmp_path: Path) -> None:
     waiting.revoke()
     assert_revoked(waiting)
     running = signalled.nap.delay(300)
-    tasks.until(
+    records.until(
         lambda: any(
-            one["signal"] == "task_prerun" and one["id"] == running.id for one in tasks.records(signalled.RECORDS)
+            one["signal"] == "task_prerun" and one["id"] == running.id for one in records.read(signalled.RECORDS)
         )
     )
     running.revoke(terminate=True)
@@ -201,8 +201,8 @@ def test_the_signal_is_sent_in_an_executor(tmp_path: Path) -> None:
     assert_revoked(expired)
 
     def told() -> dict[str, tuple[bool, bool]]:
-        found = [one for one in tasks.records(signalled.RECORDS) if one["signal"] == "task_revoked"]
+        found = [one for one in records.read(signalled.RECORDS) if one["signal"] == "task_revoked"]
         return {one["id"]: (one["terminated"], one["expired"]) for one in found}
 
-    tasks.until(lambda: len(told()) >= 3)
+    records.until(lambda: len(told()) >= 3)
     assert told() == {waiting.id: (False, False), running.id: (True, False), expired.id: (False, True)}

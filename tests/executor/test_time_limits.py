@@ -8,7 +8,7 @@ import pytest
 from celery import chord, group
 from celery.exceptions import ChordError, SoftTimeLimitExceeded, TimeLimitExceeded
 
-from tests import sample, tasks, tuned
+from tests import records, sample, tasks, tuned
 from tests.support import RaySession
 
 SECONDS = 60
@@ -47,7 +47,7 @@ def test_a_soft_limit_leaves_the_executor_alive() -> None:
 def test_a_soft_limit_can_be_retried(path: str) -> None:
     with pytest.raises(SoftTimeLimitExceeded):
         tasks.soft_retried.delay(path).get(timeout=SECONDS)
-    assert len(tasks.records(path)) == 2
+    assert len(records.read(path)) == 2
 
 
 def test_a_hard_limit_ends_the_executor_and_the_next_task_runs(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_hard_limit_ends_the_executor_and_the_next_task_runs(tmp_path: Path) -
         result.get(timeout=SECONDS)
     assert result.state == "FAILURE"
     assert sample.add.delay(1, 2).get(timeout=SECONDS) == 3
-    text = tasks.until(lambda: errors.exists() and errors.read_text())
+    text = records.until(lambda: errors.exists() and errors.read_text())
     assert text.startswith(f"{result.id} TimeLimitExceeded")
 
 
@@ -73,7 +73,7 @@ def test_limits_of_a_call(path: str) -> None:
     result = tasks.stubborn.apply_async((path,), soft_time_limit=0.3, time_limit=1.0)
     with pytest.raises(TimeLimitExceeded):
         result.get(timeout=SECONDS)
-    assert [one.get("soft") for one in tasks.records(path)] == [None, True]
+    assert [one.get("soft") for one in records.read(path)] == [None, True]
 
 
 def test_a_calls_limit_overrides_the_tasks() -> None:
@@ -99,8 +99,8 @@ def test_waiting_for_its_turn_does_not_count() -> None:
 def test_late_acknowledgement_without_acks_on_timeout_runs_again(path: str) -> None:
     result = tasks.late_and_limited.delay(path)
     # Celery records the timeout as a failure and puts the message back: the second run succeeds.
-    tasks.wait_for_records(path, 2)
-    tasks.until(lambda: result.state == "SUCCESS")
+    records.wait_for(path, 2)
+    records.until(lambda: result.state == "SUCCESS")
 
 
 def test_a_limit_in_a_chord_resolves_the_chord() -> None:
