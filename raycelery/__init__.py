@@ -28,6 +28,12 @@ class _CelerySubmodules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     ) -> importlib.machinery.ModuleSpec | None:
         if not name.startswith("raycelery."):
             return None
+        parent = sys.modules.get(name.rpartition(".")[0])
+        # Below a package that is Celery's, a path would lead to second copies of Celery's modules.
+        if getattr(parent, "__name__", "").startswith(__name__) and importlib.machinery.PathFinder.find_spec(
+            name, path
+        ):
+            return None
         counterpart = "celery." + name.partition(".")[2]
         try:
             if importlib.util.find_spec(counterpart) is None:
@@ -52,8 +58,7 @@ class _CelerySubmodules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self._specs: dict[str, Any] = {}
 
 
-# Last, so that raycelery's own modules come first.
-sys.meta_path.append(_CelerySubmodules())
+sys.meta_path.insert(0, _CelerySubmodules())
 
 
 def put(value: Any) -> Any:

@@ -25,6 +25,9 @@ DEFAULTS: dict[str, Any] = {
     "ray_address": None,
     # More arguments for ``ray.init``; those about the Ray to be started (``num_cpus``...) count only where one is.
     "ray_init": {},
+    # Where executors find the application, if not where it was made: what ``celery -A`` takes, or "shop:create_app()";
+    # None: $RAYCELERY_APP.
+    "ray_app": None,
     # Name of the application's dispatcher; None: the app's main name.
     "ray_app_name": None,
     # True: results stay in ``result_backend``; False: they are kept by the dispatcher.
@@ -269,6 +272,7 @@ _SETTINGS: dict[str, Callable[[str, Any], None]] = {
     "ray_mode": _mode,
     "ray_address": _text,
     "ray_init": _ray_init,
+    "ray_app": _text,
     "ray_app_name": _text,
     "ray_journal": _text,
     "ray_keep_result_backend": _yes_or_no,

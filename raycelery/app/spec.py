@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Environment variables that frameworks find their settings by.
 _ENVIRONMENT = ("DJANGO_", "CELERY_", "FLASK_")
+#: Packages that hold applications, but never a user's.
+_NOT_SEARCHED = frozenset({"celery", "kombu", "raycelery", "ray"})
 #: Signals whose receivers in ``__main__`` are carried to the executors.
 _EXECUTOR_SIGNALS = (
     "worker_process_init",
@@ -75,7 +77,7 @@ def _in_main(name: str | None) -> bool:
     return name in (None, "__main__", "__mp_main__")
 
 
-def find_attribute(app: celery.Celery, home: str | None) -> tuple[str, str] | None:
+def find_attribute(app: celery.Celery, home: str | None) -> tuple[str, str | None] | None:
     """Return the module and attribute by which ``app`` can be imported, or None.
 
     Arguments:
@@ -86,7 +88,9 @@ def find_attribute(app: celery.Celery, home: str | None) -> tuple[str, str] | No
     for name in list(names):
         if name and "." in name:
             names.append(name.rpartition(".")[0])
-    for name in names:
+    # A factory's product is often kept by a module that has no other part in it, as Flask's guide has it.
+    others = [name for name in list(sys.modules) if name.partition(".")[0] not in _NOT_SEARCHED]
+    for name in [*names, *others]:
         module = sys.modules.get(name) if name and not _in_main(name) else None
         if module is None or name is None:
             continue
@@ -104,7 +108,8 @@ def spec_of(app: celery.Celery, home: str | None, dispatcher: str) -> AppSpec:
     Raises:
         ArgumentError: it must travel by value and its configuration cannot be pickled.
     """
-    found = find_attribute(app, home)
+    named = app.conf.ray_app or os.environ.get("RAYCELERY_APP")
+    found = (named, None) if named else find_attribute(app, home)
     value = None
     if found is None:
         try:
@@ -112,7 +117,8 @@ def spec_of(app: celery.Celery, home: str | None, dispatcher: str) -> AppSpec:
         except ArgumentError as exc:
             raise ArgumentError(
                 f"the application {app.main!r} is not an attribute of a module that executors could import, "
-                f"and its configuration {exc}"
+                f"and its configuration {exc}: set ray_app or $RAYCELERY_APP to what 'celery -A' would be given, "
+                "or to a factory such as 'shop:create_app()'"
             ) from exc
     imports = {task.__module__ for task in app._tasks.values() if not task.name.startswith("celery.")}
     return AppSpec(

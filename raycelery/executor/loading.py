@@ -11,7 +11,9 @@ from typing import Any
 
 import celery
 from celery import signals
+from celery.app.utils import find_app
 from celery.exceptions import NotRegistered
+from kombu.utils.imports import symbol_by_name
 
 from raycelery import namespaces, values
 from raycelery.app.spec import AppSpec
@@ -62,12 +64,24 @@ def _has_working_dir() -> bool:
 
 def _by_import(spec: AppSpec) -> celery.Celery:
     assert spec.module is not None
-    assert spec.attribute is not None
+    if spec.attribute is None:
+        return _by_name(spec.module)
     module = importlib.import_module(spec.module)
     app = getattr(module, spec.attribute, None)
     if not isinstance(app, celery.Celery):
         raise AppLoadError(f"the module {spec.module!r} has no Celery application {spec.attribute!r} in the executors")
     return app
+
+
+def _by_name(name: str) -> celery.Celery:
+    """Find the application as ``celery -A`` does, or have a factory make it."""
+    found = symbol_by_name(name.removesuffix("()"))() if name.endswith("()") else find_app(name)
+    extensions = getattr(found, "extensions", None)
+    if isinstance(extensions, dict):  # a Flask application's
+        found = extensions.get("celery", found)
+    if not isinstance(found, celery.Celery):
+        raise AppLoadError(f"ray_app={name!r} leads to {found!r}, which is no Celery application")
+    return found
 
 
 def _by_value(value: bytes) -> celery.Celery:
@@ -97,7 +111,7 @@ def _import_tasks(name: str, spec: AppSpec) -> None:
 
 
 def _advice(spec: AppSpec, exc: BaseException) -> str:
-    what = f"{spec.module}:{spec.attribute}" if spec.module else f"the application {spec.name!r}"
+    what = ":".join(filter(None, (spec.module, spec.attribute))) if spec.module else f"the application {spec.name!r}"
     return (
         f"executors cannot load {what} ({type(exc).__name__}: {exc}): they look in {spec.cwd} and the caller's "
         "sys.path; start the program from the project's folder, install the project, or name its folder as "
