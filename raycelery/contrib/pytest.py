@@ -5,6 +5,7 @@ In ``conftest.py``: ``pytest_plugins = ["raycelery.contrib.pytest"]``. ``celery_
 https://docs.celeryq.dev/en/stable/userguide/testing.html.
 """
 
+# ruff: noqa: F811  (fixtures are arguments by their names)
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -12,6 +13,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from celery.contrib.pytest import (  # noqa: F401  (fixtures and hooks that are the plugin's)
+    celery_class_tasks,
+    celery_config,
+    celery_enable_logging,
+    celery_includes,
+    celery_parameters,
+    celery_worker_parameters,
+    celery_worker_pool,
+    depends_on_current_app,
+    pytest_configure,
+    use_celery_app_trap,
+)
 
 from raycelery.contrib.testing.app import TestApp, setup_default_app
 from raycelery.contrib.testing.worker import start_worker
