@@ -7,7 +7,7 @@ at its Prometheus endpoint, prefixed ``ray_``.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ray.util import metrics
 
@@ -27,18 +27,17 @@ class Metrics:
 
     def __init__(self, application: str) -> None:
         common = {"application": application}
-        self._waiting = metrics.Gauge("raycelery_queue_length", "Messages waiting, by queue", ("application", "queue"))
-        self._running = metrics.Gauge("raycelery_running", "Messages running", ("application",))
-        self._finished = metrics.Counter("raycelery_finished", "Messages finished", ("application", "queue", "task"))
-        self._wait = metrics.Histogram(
-            "raycelery_waiting_seconds", "Time from submission to start", _SECONDS, ("application", "queue", "task")
-        )
-        self._run = metrics.Histogram("raycelery_run_seconds", "Run time", _SECONDS, ("application", "queue", "task"))
+        tags = ("application", "queue", "task")
+        self._waiting = metrics.Gauge("raycelery_queue_length", "Messages waiting", tags)
+        self._running = metrics.Gauge("raycelery_running", "Messages running", tags)
+        self._finished = metrics.Counter("raycelery_finished", "Messages finished", tags)
+        self._wait = metrics.Histogram("raycelery_waiting_seconds", "Time from submission to start", _SECONDS, tags)
+        self._run = metrics.Histogram("raycelery_run_seconds", "Run time", _SECONDS, tags)
         for metric in (self._waiting, self._running, self._finished, self._wait, self._run):
             metric.set_default_tags(common)
         self._seen: dict[tuple[str, str], list[tuple[float, float]]] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._queues: set[str] = set()
+        self._shown: set[tuple[metrics.Gauge, str, str]] = set()
 
     def finished(self, message: Message, runtime: float, now: float) -> None:
         """Note one message that ended; waiting and run time of at most 100 per second and task are kept."""
@@ -50,13 +49,17 @@ class Metrics:
 
     def sample(self, brain: Brain) -> None:
         """Hand over what was noted since the last call."""
-        stats: Any = brain.stats()
-        for queue in self._queues - stats.waiting.keys():
-            self._waiting.set(0, {"queue": queue})
-        for queue, count in stats.waiting.items():
-            self._waiting.set(count, {"queue": queue})
-        self._queues = set(stats.waiting)
-        self._running.set(stats.running)
+        levels: Counter[tuple[metrics.Gauge, str, str]] = Counter()
+        for stream in brain.streams.values():
+            if stream.size:
+                levels[self._waiting, stream.queue, stream.task] += stream.size
+        for executor in brain.executors.values():
+            message = executor.running()
+            if message is not None and message.verdict is None:
+                levels[self._running, message.queue, message.task] += 1
+        for gauge, queue, task in self._shown | levels.keys():
+            gauge.set(levels[gauge, queue, task], {"queue": queue, "task": task})
+        self._shown = {key for key, level in levels.items() if level}
         for (queue, task), count in self._counts.items():
             tags = {"queue": queue, "task": task}
             self._finished.inc(count, tags)

@@ -1,0 +1,80 @@
+"""The dispatcher's metrics, as Prometheus would read them from the node."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import ray
+
+from raycelery import Celery
+from tests.support import RaySession
+
+#: Ray's own reports come every ten seconds.
+SECONDS = 60
+
+app = Celery("metered")
+
+
+@app.task(num_cpus=4)
+def wait_for(path: str) -> None:
+    while not os.path.exists(path):
+        time.sleep(0.01)
+
+
+Sample = dict[str, str]
+
+
+def _samples() -> dict[str, list[tuple[Sample, float]]]:
+    """Return what the node exports: tags and value of each sample, by metric."""
+    node = ray.nodes()[0]
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text = answer.read().decode()
+    found: dict[str, list[tuple[Sample, float]]] = {}
+    for name, tags, value in re.findall(r"^(ray_raycelery_\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
+        found.setdefault(name, []).append((dict(re.findall(r'(\w+)="([^"]*)"', tags)), float(value)))
+    return found
+
+
+def _value(name: str, **tags: str) -> float | None:
+    for sample, value in _samples().get(f"ray_raycelery_{name}", []):
+        if tags.items() <= sample.items():
+            return value
+    return None
+
+
+def _eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+    return True
+
+
+def test_queue_length_running_waiting_and_run_time(ray_session: RaySession, tmp_path: Path) -> None:
+    go = str(tmp_path / "go")
+    tags = {"application": "metered", "queue": "forecasts", "task": "tests.dispatcher.test_metrics.wait_for"}
+    results = [wait_for.apply_async((go,), queue="forecasts") for _ in range(4)]
+    try:
+        assert _eventually(lambda: _value("queue_length", **tags) == 3), _samples()
+        assert _eventually(lambda: _value("running", **tags) == 1), _samples()
+    finally:
+        Path(go).touch()
+    for result in results:
+        result.get(timeout=SECONDS)
+    assert _eventually(lambda: _value("finished_total", **tags) == 4), _samples()
+    assert _eventually(lambda: _value("queue_length", **tags) == 0), _samples()
+    assert _value("running", **tags) == 0
+    assert _value("waiting_seconds_count", **tags) == 4
+    assert _value("run_seconds_count", **tags) == 4
+    waited, ran = _value("waiting_seconds_sum", **tags), _value("run_seconds_sum", **tags)
+    assert waited is not None
+    assert ran is not None
+    assert waited > ran > 0, "three waited for as long as the first ran"
+    assert _value("run_seconds_bucket", **tags, le="3600.0") is not None
