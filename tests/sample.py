@@ -248,7 +248,7 @@ def recorded(self: Task, how: str) -> str:
     if how == "fail":
         raise ValueError("as asked")
     if how == "retry" and self.request.retries == 0:
-        raise self.retry(countdown=0)
+        raise self.retry(countdown=0.5)
     return how
 
 

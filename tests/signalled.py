@@ -116,7 +116,7 @@ def fail() -> None:
 @app.task(bind=True, max_retries=1)
 def retry_once(self: Task) -> str:
     if self.request.retries == 0:
-        raise self.retry(countdown=0)
+        raise self.retry(countdown=0.5)
     return "second"
 
 
