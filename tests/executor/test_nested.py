@@ -31,13 +31,13 @@ def join(results: list[Any]) -> list[Any]:
 
 
 def test_parents_on_all_cpus_wait_for_children(path: str) -> None:
-    parents = [parents.sum_of_children.delay(path, 5, 0.05) for _ in range(4)]
-    assert join(parents) == [10] * 4
+    waiting = [parents.sum_of_children.delay(path, 5, 0.05) for _ in range(4)]
+    assert join(waiting) == [10] * 4
 
 
 def test_many_more_parents_than_cpus(path: str) -> None:
-    parents = [parents.sum_of_children.delay(path, 3) for _ in range(40)]
-    assert join(parents) == [3] * 40
+    waiting = [parents.sum_of_children.delay(path, 3) for _ in range(40)]
+    assert join(waiting) == [3] * 40
     assert len(records.read(path)) == 120
 
 
@@ -86,12 +86,12 @@ def test_under_a_limit_of_the_application() -> None:
 
 def test_a_parent_that_is_terminated_gives_its_cpus_back(tmp_path: Path, path: str) -> None:
     go = tmp_path / "go"
-    parents = [parents.parent_of_held.delay(str(tmp_path / f"held-{i}"), str(go)) for i in range(4)]
+    waiting = [parents.parent_of_held.delay(str(tmp_path / f"held-{i}"), str(go)) for i in range(4)]
     records.until(lambda: len(list(tmp_path.glob("held-?"))) == 4)
-    for parent in parents[:2]:
+    for parent in waiting[:2]:
         parent.revoke(terminate=True)
     go.touch()
-    assert join(parents[2:]) == ["released"] * 2
+    assert join(waiting[2:]) == ["released"] * 2
     assert join([parents.sum_of_children.delay(path, 3) for _ in range(4)]) == [3] * 4
     join([tasks.span.delay(str(tmp_path / "spans"), 0.1) for _ in range(24)])
     assert records.overlap(records.read(tmp_path / "spans")) <= 4, "no CPU is lent for ever"
