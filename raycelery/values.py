@@ -39,6 +39,8 @@ _ATOMS = frozenset({int, float, bool, type(None), str, bytes})
 #: Large values that a process keeps alive in the object store for its next calls: this many, and bytes beyond the last.
 _KEPT = 16
 _KEPT_BYTES = 200_000_000
+#: The most that a message or result may have without what is kept in the object store.
+MOST_BYTES = 1_000_000_000
 #: For :func:`dumps`: nothing is large, all of it goes into the pickle.
 INLINE = 1 << 62
 
@@ -279,7 +281,12 @@ def _dumps(value: Any, pickler: _Pickler, file: io.BytesIO) -> bytes:
         if isinstance(exc, (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError)):
             raise ArgumentError(f"cannot be pickled: {exc}") from exc
         raise
-    return file.getvalue()
+    data = file.getvalue()
+    if len(data) > MOST_BYTES:
+        if pickler.depot is not None:
+            pickler.depot.done(pickler.keys)
+        raise ArgumentError(f"takes {len(data)} bytes when pickled: more than the {MOST_BYTES} that a message may have")
+    return data
 
 
 def _swap_large(value: Any, pickler: _Pickler, depth: int = 3) -> Any:

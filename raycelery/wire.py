@@ -23,6 +23,8 @@ from raycelery.errors import DispatcherUnreachable
 
 _LENGTH = struct.Struct("!I")
 NONCE_BYTES = 32
+#: No frame is larger than this; messages are smaller by far, see :data:`raycelery.values.MOST_BYTES`.
+FRAME_BYTES = 2_000_000_000
 DIGEST_BYTES = 32
 
 
@@ -38,6 +40,8 @@ class Endpoint:
 def pack(*fields: Any) -> bytes:
     """Return the frame that carries ``fields``, the first of which names its kind."""
     body = pickle.dumps(fields, 5)
+    if len(body) > FRAME_BYTES:
+        raise ValueError(f"a frame of {len(body)} bytes is larger than the {FRAME_BYTES} that are allowed")
     return _LENGTH.pack(len(body)) + body
 
 
@@ -61,6 +65,8 @@ class Unpacker:
         start, size = 0, len(buffer)
         while size - start >= 4:
             (length,) = _LENGTH.unpack_from(buffer, start)
+            if length > FRAME_BYTES:
+                raise ValueError(f"a frame of {length} bytes is larger than the {FRAME_BYTES} that are allowed")
             end = start + 4 + length
             if end > size:
                 break

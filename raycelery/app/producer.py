@@ -19,8 +19,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from celery.app.amqp import AMQP
-from celery.worker.strategy import proto1_to_proto2
 from celery.utils.time import maybe_iso8601, maybe_make_aware, rate
+from celery.worker.strategy import proto1_to_proto2
 from kombu.compression import compress
 from kombu.serialization import dumps as kombu_dumps
 

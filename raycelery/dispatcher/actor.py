@@ -486,6 +486,9 @@ class Dispatcher:
     async def _inline(self, conn: Connection, number: int, key: str) -> None:
         refs = self.depot.refs(key)
         if refs:
-            conn.reply(number, True, [pickle.PickleBuffer(part) for part in await refs[0]])
+            try:
+                conn.reply(number, True, [pickle.PickleBuffer(part) for part in await refs[0]])
+            except (ValueError, ray.exceptions.RayError) as exc:
+                conn.reply(number, False, KeyError(f"the large value {key} cannot be sent: {exc}"))
         else:
             conn.reply(number, False, KeyError(f"the large value {key} is gone"))

@@ -229,7 +229,7 @@ class Brain(Scheduling):
         if state is None:
             return
         lane = state.lane
-        lane.failures += 1
+        lane.failures += state.killed is None
         self.log.append((now, "failed", executor, reason))
         if lane.failures >= 2 and not lane.ready and not lane.starting:
             lane.failures = 0
@@ -553,6 +553,10 @@ class Brain(Scheduling):
         asked = {name: f"{amount:g}" for name, amount in lane.lane.request.items()}
         largest = {name: f"{amount:g}" for name, amount in self.nodes.largest(lane.request).items()}
         self._undeliverable(lane, f"no node has {asked}: the most any has is {largest}; ask for less, or add a node")
+        # The next message makes a demand of its own; this one would be Ray's for ever.
+        lane.infeasible_since = None
+        for number in list(lane.starting):
+            self._kill(self.executors[number], "undeliverable", "no node is large enough for it")
 
     def _undeliverable(self, lane: LaneState, reason: str) -> None:
         for queue in lane.rotation.queues.values():

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that results which were only hinted at wait for others to go with: nobody waits for them yet.
 HINTED_SECONDS = 0.001
+#: Seconds that a process has to prove that it knows the secret.
+PROOF_SECONDS = 10.0
 #: Seconds that the large values of a process are kept after its connection was lost.
 HOLD_SECONDS = 5.0
 
@@ -46,13 +48,26 @@ class Connection(asyncio.Protocol):
         self.transport = transport
         transport.write(self.nonce)
         self.dispatcher.connections.add(self)
+        if self.dispatcher._loop is not None:
+            self.dispatcher._loop.call_later(PROOF_SECONDS, self._close_unproved)
+
+    def _close_unproved(self) -> None:
+        if not self.proved and self.transport is not None:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         if not self.proved:
             data = self._prove(data)
         if not data:
             return
-        for frame, raw in self.unpacker.feed_raw(data):
+        try:
+            frames = self.unpacker.feed_raw(data)
+        except Exception as exc:  # what pickle makes of bytes that are no frame can be anything
+            assert self.transport is not None
+            logger.error("closed a connection that sent no frame: %s", exc)
+            self.transport.abort()
+            return
+        for frame, raw in frames:
             kind = frame[0]
             if kind == "batch":
                 self.dispatcher.on_batch(self, frame, raw)
