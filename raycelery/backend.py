@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from celery import states
+from celery._state import _task_stack
 from celery.backends.base import KeyValueStoreBackend
 from celery.canvas import maybe_signature
 from celery.exceptions import ChordError, TimeoutError
@@ -280,7 +281,17 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             root_id: id of the task that all this began with.
             parts: what each header task left, in the header's order.
         """
-        body = maybe_signature(values.loads(callback), app=self.app)
+        # As if within the last header task, where Celery does this: ids and children come out the same.
+        task = self.app.tasks["celery.chord"]
+        _task_stack.push(task)
+        task.push_request(id=parent_id, root_id=root_id, called_directly=False, delivery_info={}, args=(), kwargs={})
+        try:
+            self._finish_chord(group, maybe_signature(values.loads(callback), app=self.app), parts)
+        finally:
+            task.pop_request()
+            _task_stack.pop()
+
+    def _finish_chord(self, group: str, body: Any, parts: list[bytes]) -> None:
         try:
             saved = GroupResult.restore(group, backend=self, app=self.app)
             if saved is not None:
@@ -299,9 +310,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             self.chord_error_from_stack(body, error)
             return
         try:
-            # As if the last header task called it, which is what happens in Celery.
-            ids = {"parent_id": parent_id, "root_id": root_id}
-            body.apply_async((results,), **{k: v for k, v in ids.items() if not body.options.get(k)})
+            body.delay(results)
         except Exception as exc:  # the body cannot be called: that is the chord's failure
             logger.exception("Chord callback for %r raised: %r", group, exc)
             self.chord_error_from_stack(body, ChordError(f"Callback error: {exc!r}"))

@@ -146,7 +146,9 @@ class Celery(celery.Celery):  # type: ignore[misc]
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, countdown: Any = None, eta: Any = None,
                   task_id: str | None = None, *more: Any, **options: Any) -> Any:  # fmt: skip
-        """Celery's ``send_task``."""
+        """Celery's ``send_task``; a producer of another transport, such as beat's, is passed over in direct mode."""
+        if options.get("producer") is not None and self.direct:
+            options["producer"] = None
         return super().send_task(name, args, kwargs, countdown, eta, task_id or new_id(), *more, **options)
 
     def now(self) -> datetime:

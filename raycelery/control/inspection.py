@@ -124,7 +124,7 @@ class Inspection:
 
     def conf(self, with_defaults: bool = False) -> dict[str, Any]:
         """Return the configuration, secrets left out."""
-        return dict(self._app.conf.table(with_defaults=with_defaults))
+        return {"include": self._app.conf.include, **self._app.conf.table(with_defaults=with_defaults)}
 
     def report(self) -> dict[str, str]:
         """Return versions and settings, for a bug report."""
