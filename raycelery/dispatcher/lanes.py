@@ -4,93 +4,123 @@ from __future__ import annotations
 
 from collections import deque
 
-from raycelery.dispatcher.model import Lane, Message
-from raycelery.dispatcher.nodes import scaled
+from raycelery.dispatcher.model import Lane, Message, Verdict
+from raycelery.dispatcher.nodes import UNIT, Shape, scaled
 from raycelery.dispatcher.queues import Rotation
+
+_NEVER = float("-inf")
+#: The lane of an application's clerk: executors that need no CPU and only do bookkeeping.
+CLERK = "clerk:"
 
 
 class LaneState:
     """A lane: its queues, its executors."""
 
     __slots__ = (
-        "busy_cpus",
-        "claim",
-        "executors",
-        "failures",
-        "hungry_since",
-        "idle",
-        "infeasible_since",
-        "lane",
-        "ready",
-        "request",
-        "retry_at",
-        "rotation",
-        "short_busy",
-        "starting",
-        "top_up",
-        "verdicts",
-        "waiting",
+        "ahead", "asked", "claims", "clerk", "executors", "failures", "hungry_since", "idle", "infeasible_since",
+        "key", "lane", "leaving", "looked", "not_before", "quick", "ready", "request", "resting", "retrying",
+        "rotation", "shape", "share", "sought", "starting", "top_up", "tries", "verdicts", "waiting", "weight",
     )  # fmt: skip
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
+        self.key = lane.key
+        self.clerk = lane.key.startswith(CLERK)
         self.request = scaled(lane.request)
-        self.rotation = Rotation()
+        self.shape: Shape = tuple(sorted(self.request.items()))
+        #: What one executor counts when lanes are compared: its CPUs, or one where it needs none.
+        self.weight = self.request.get("CPU") or UNIT
+        self.rotation = Rotation(lane.key)
         #: Messages that can run but for executors and limits.
         self.waiting = 0
         #: Messages that need Celery's bookkeeping, not a run.
         self.verdicts: deque[Message] = deque()
-        self.executors: set[int] = set()
+        #: All executors; those not ready yet; those of them that no node could hold; how many are ready.
+        self.executors: dict[int, None] = {}
         self.starting: set[int] = set()
+        self.ahead: set[int] = set()
         self.ready = 0
-        #: Executors with nothing to do, and those with only a little left of known short work.
+        #: Executors with nothing to do; those at work on nothing but short messages, which come free soon; those of
+        #: the latter with only a little left.
         self.idle: dict[int, None] = {}
+        self.quick: dict[int, None] = {}
         self.top_up: dict[int, None] = {}
-        #: Executors at work on nothing but short messages: they come free soon.
-        self.short_busy: dict[int, None] = {}
-        self.hungry_since: int | None = None
-        #: CPUs of its executors that do not wait for subtasks: its share.
-        self.busy_cpus = 0
+        #: Executors with nothing to do that have given CPUs back which they had on loan.
+        self.resting: dict[int, None] = {}
+        #: Weight of its executors that neither wait for subtasks nor rest, and of those of them that are to end.
+        self.share = 0
+        self.leaving = 0
+        #: Tries in a row in which executors ended before they were ready; all tries that did; when to try again.
         self.failures = 0
+        self.tries = 0
+        self.not_before = _NEVER
         self.infeasible_since: float | None = None
-        #: When busy executors of others may be asked to make room for it again.
-        self.retry_at = 0.0
-        #: Id of the node that is kept clear for it.
-        self.claim: str | None = None
+        #: Since when it wants executors that cannot be started, as a tick.
+        self.hungry_since: int | None = None
+        #: Gains of nodes up to which nothing was found for it.
+        self.looked = -1
+        #: Whether an alarm is set for another try, and when others were last asked to make room.
+        self.retrying = False
+        self.sought = _NEVER
+        #: Nodes that are kept clear for it, and for how many executors; the executors asked to end for it.
+        self.claims: dict[str, int] = {}
+        self.asked: dict[int, None] = {}
 
 
 class ExecutorState:
     """An executor: where it is, what it was given."""
 
     __slots__ = (
-        "begun", "blocked", "borrowed", "id", "idle_since", "killed", "lane", "long", "node", "outstanding", "progress",
-        "ready", "ready_at", "recall_armed", "recalling", "stopping", "yielding",
+        "attempt", "begun", "blocked", "borrowed", "counted", "doomed", "head_since", "id", "idle_armed",
+        "idle_since", "killed", "lane", "leaving", "long", "node", "outstanding", "ready", "ready_at", "recalling",
+        "refill", "resting", "spent", "stopping", "watched", "yielding",
     )  # fmt: skip
 
-    def __init__(self, number: int, lane: LaneState, node: str | None, borrowed: bool) -> None:
+    def __init__(self, number: int, lane: LaneState, borrowed: bool) -> None:
         self.id = number
         self.lane = lane
-        self.node = node
+        self.node: str | None = None
         self.borrowed = borrowed
+        #: Number of the lane's try it is part of: those that were started together are one.
+        self.attempt = lane.tries
         self.ready = False
         self.ready_at = 0.0
         #: What it was given and has not finished, in order; the first is running.
         self.outstanding: dict[int, Message] = {}
-        #: How many of these are not known to be short.
-        self.long = 0
-        self.progress = 0
-        self.recall_armed = False
-        self.recalling = False
+        #: Numbers of those of them that are not known to be short.
+        self.long: set[int] = set()
         #: Whether it has said that it began what it was given last while it was idle.
         self.begun = False
+        #: Since when the first is running.
+        self.head_since = 0.0
+        #: It may be given more once no more than this many are left.
+        self.refill = 0
+        #: It has been given its only message (one_shot).
+        self.spent = False
+        self.recalling = False
+        #: Messages to be terminated if it turns out that it had begun them.
+        self.doomed: set[int] = set()
         self.blocked = False
         self.stopping = False
-        #: The verdict for its running message once it is dead, where we killed it.
-        self.killed: str | None = None
-        #: Asked to make room for a starved lane at the next message's end.
-        self.yielding = False
+        #: Number of the message for whose sake we killed it (0: no message), the verdict for that, and why.
+        self.killed: tuple[int, Verdict, str] | None = None
+        #: Key of the lane it is to make room for at a message's end; "" for another application.
+        self.yielding: str | None = None
+        #: It is about to end, or will after its message.
+        self.leaving = False
+        #: What it adds to its lane's ``share`` and ``leaving``, and to the executors there may be.
+        self.counted = (0, 0, 0)
+        #: It has nothing to do, and has given CPUs back that it had on loan.
+        self.resting = False
         self.idle_since = 0.0
+        #: Whether an alarm is set for the case that it stays idle, and for the case that its first message runs long.
+        self.idle_armed = False
+        self.watched = False
 
     def running(self) -> Message | None:
         """Return the message it is running."""
         return next(iter(self.outstanding.values()), None)
+
+    def usable(self) -> bool:
+        """Return whether it can be given messages, now or later."""
+        return self.ready and not self.stopping and self.killed is None

@@ -1,40 +1,90 @@
-"""Concurrency limits and rate limits, and the streams that are parked until they have room."""
+"""Concurrency limits and rate limits, and what is parked until they have room."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from raycelery.dispatcher.queues import Stream
+#: The room of a limit that is none.
+ENDLESS = 1 << 30
 
 
-class Limit:
+class Parkable(Protocol):
+    """What cannot be served before a gate opens: a stream, a queue or a lane's whole rotation.
+
+    Each limit parks what it bounds as a whole ("app": rotations, "queue:x": queues, "task:x" and rates: streams). So
+    what is parked costs nothing, and when there is room again, the order within it is what it would have been.
+    """
+
+    parked: Gate | None
+
+    @property
+    def lane(self) -> str:
+        """Key of its lane."""
+
+    def unpark(self) -> None:
+        """Be served again."""
+
+    def rank(self) -> tuple[int, int]:
+        """Return priority and sequence number of what would be served first."""
+
+
+class Gate:
+    """Where things are parked."""
+
+    __slots__ = ("parked",)
+
+    def __init__(self) -> None:
+        self.parked: deque[Parkable] = deque()
+
+    def park(self, parkable: Parkable) -> None:
+        """Keep it from being served."""
+        parkable.parked = self
+        self.parked.append(parkable)
+
+    def first(self) -> Parkable:
+        """Remove and return what is to be served next: what has been parked the longest."""
+        return self.parked.popleft()
+
+
+class Limit(Gate):
     """Most messages that may run at once under one name: "app", "queue:<name>" or "task:<name>"."""
 
-    __slots__ = ("maximum", "name", "parked", "used")
+    __slots__ = ("maximum", "name", "used")
 
     def __init__(self, name: str, maximum: int | None = None) -> None:
+        super().__init__()
         self.name = name
         self.maximum = maximum
         self.used = 0
-        self.parked: deque[Stream] = deque()
 
     @property
     def room(self) -> int:
         """How many more may run."""
-        return 1 << 30 if self.maximum is None else self.maximum - self.used
+        return ENDLESS if self.maximum is None else self.maximum - self.used
+
+    def first(self) -> Parkable:
+        """Remove and return what is to be served next: of one queue's parts in several lanes, the most urgent."""
+        if len(self.parked) > 1 and self.name.startswith("queue:"):
+            best = min(self.parked, key=lambda parkable: parkable.rank())
+            self.parked.remove(best)
+            return best
+        return self.parked.popleft()
 
 
-class Rate:
+class Rate(Gate):
     """A token bucket that holds one token, as Celery's: runs of a task are ``1 / per_second`` apart."""
 
-    __slots__ = ("next", "per_second")
+    __slots__ = ("alarm", "last", "per_second")
 
     def __init__(self, per_second: float) -> None:
+        super().__init__()
         self.per_second = per_second
-        self.next = 0.0
+        self.last = float("-inf")
+        #: When it is looked at again, if something is parked.
+        self.alarm: float | None = None
 
-    def take(self, now: float) -> None:
-        """Spend the token."""
-        self.next = max(self.next, now) + 1.0 / self.per_second
+    @property
+    def next(self) -> float:
+        """When the next run may begin."""
+        return self.last + 1.0 / self.per_second

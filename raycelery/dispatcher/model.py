@@ -49,8 +49,11 @@ class Message:
     #: Where it is: "" (not submitted, or done), "eta", "stream", "verdict" or "executor", and at which executor.
     place: str = ""
     executor: int = 0
-    #: Whether it counts against its limits now.
-    held: bool = False
+    #: What it counts against now: 0 nothing, 1 all its limits, 2 its task's only, while it waits for its subtasks.
+    held: int = 0
+    #: Whether it was handed to its executor for bookkeeping; and how often executors died of that.
+    settling: bool = False
+    settles: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +89,9 @@ class Policy:
     idle_seconds: float = 60.0
     #: A lane holds its executors at least this long before a starved lane may take them (a start costs ~0.5 s).
     slice_seconds: float = 2.0
-    #: Most executors of the application, idle ones included.
+    #: Most executors of the application, idle ones included; not those that wait for subtasks, nor clerks.
     max_executors: int = 1000
-    #: Executors requested beyond what fits now, so that a Ray autoscaler sees the demand.
+    #: Whether an executor is requested for what no node could hold, so that a Ray autoscaler sees the demand.
     demand_ahead: int = 1
     #: How long a message may wait for a node that could hold its request before it is undeliverable.
     infeasible_seconds: float = 10.0

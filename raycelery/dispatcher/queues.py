@@ -5,61 +5,80 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 
-from raycelery.dispatcher.limits import Limit
+from raycelery.dispatcher.limits import Gate, Limit
 from raycelery.dispatcher.model import Message
 
 #: Priority of a message that a running task waits for: before all others.
 AWAITED = -(1 << 30)
+#: Rank of what has no message.
+_LAST = (1 << 62, 0)
+#: Entries of streams that are looked at in one queue when it is estimated what could run.
+_LOOKS = 8
 
 
 class Stream:
-    """The waiting messages of one task in one queue of one lane, by priority, then age.
+    """The waiting messages of one task in one queue of one lane, by priority, then age."""
 
-    Limits and rates apply to a whole stream, so one that has no room is parked as a whole and costs nothing.
-    """
+    __slots__ = ("heap", "limits", "parked", "queue", "size", "task")
 
-    __slots__ = ("heap", "lane", "limits", "parked", "queue", "size", "task")
-
-    def __init__(self, lane: str, queue: str, task: str, limits: tuple[Limit, ...]) -> None:
-        self.lane = lane
+    def __init__(self, queue: Queue, task: str, limits: tuple[Limit, Limit, Limit]) -> None:
         self.queue = queue
         self.task = task
+        #: Of the application, the queue, the task.
         self.limits = limits
+        #: Messages that were withdrawn or promoted stay where they were until they come to the top, or are the most.
         self.heap: list[tuple[int, int, Message]] = []
         self.size = 0
-        self.parked = False
+        self.parked: Gate | None = None
+
+    @property
+    def lane(self) -> str:
+        """Key of its lane."""
+        return self.queue.rotation.lane
 
     def push(self, message: Message) -> None:
         """Add a message."""
         message.place = "stream"
         heapq.heappush(self.heap, (message.priority, message.seq, message))
         self.size += 1
+        if self.size == 1 or self.heap[0][2] is message:
+            self.queue.offer(self)
 
     def promote(self, message: Message) -> None:
         """Put a message of this stream before all that nobody waits for."""
         if message.priority > AWAITED:
             message.priority = AWAITED
             heapq.heappush(self.heap, (AWAITED, message.seq, message))
+            self._sweep()
+            self.queue.offer(self)
 
     def messages(self) -> Iterator[Message]:
         """Yield the waiting messages in no order."""
-        return (
-            message for priority, _, message in self.heap if message.place == "stream" and message.priority == priority
-        )
+        return (entry[2] for entry in self.heap if _valid(entry))
 
-    def head(self) -> tuple[int, int, Message] | None:
-        """Return the first entry; messages that left by another way, or moved, are dropped here."""
+    def head(self) -> Message | None:
+        """Return the first message."""
         heap = self.heap
-        while heap and (heap[0][2].place != "stream" or heap[0][2].priority != heap[0][0]):
+        while heap and not _valid(heap[0]):
             heapq.heappop(heap)
-        return heap[0] if heap else None
+        return heap[0][2] if heap else None
 
-    def pop(self) -> Message:
-        """Remove and return the first message; :meth:`head` must have returned it."""
-        message = heapq.heappop(self.heap)[2]
+    def rank(self) -> tuple[int, int]:
+        """Return priority and sequence number of the first message."""
+        head = self.head()
+        return _LAST if head is None else (head.priority, head.seq)
+
+    def withdrawn(self) -> None:
+        """Note that one of its messages is to be run no more; its ``place`` says which."""
         self.size -= 1
-        return message
+        self._sweep()
+
+    def _sweep(self) -> None:
+        if len(self.heap) > 2 * self.size + 64:
+            self.heap = list(filter(_valid, self.heap))
+            heapq.heapify(self.heap)
 
     def drain(self) -> list[Message]:
         """Remove and return all messages, in order."""
@@ -68,72 +87,146 @@ class Stream:
         self.size = 0
         return messages
 
-    def room(self) -> int:
-        """Return how many of its messages its limits let run now."""
-        return min((limit.room for limit in self.limits), default=1 << 30)
+    def unpark(self) -> None:
+        """Be served again."""
+        self.parked = None
+        self.queue.offer(self)
+
+
+def _valid(entry: tuple[int, int, Message]) -> bool:
+    message = entry[2]
+    return message.place == "stream" and message.priority == entry[0]
 
 
 class Queue:
     """The streams of one queue in one lane."""
 
-    __slots__ = ("name", "rotating", "streams")
+    __slots__ = ("_heads", "limit", "name", "parked", "rotating", "rotation", "streams")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, rotation: Rotation, limit: Limit) -> None:
         self.name = name
-        self.streams: list[Stream] = []
+        self.rotation = rotation
+        self.limit = limit
+        self.streams: dict[str, Stream] = {}
+        self.parked: Gate | None = None
+        #: Whether it is among the rotation's ready ones.
         self.rotating = False
+        #: Priority and sequence number of every head of a stream that is not parked, and of some that are no more.
+        self._heads: list[tuple[int, int, Stream]] = []
+
+    @property
+    def lane(self) -> str:
+        """Key of its lane."""
+        return self.rotation.lane
+
+    def offer(self, stream: Stream) -> None:
+        """Take note of a stream's new head, or that the stream is parked no more."""
+        head = stream.head()
+        if stream.parked is None and head is not None:
+            heapq.heappush(self._heads, (head.priority, head.seq, stream))
+            if len(self._heads) > 4 * len(self.streams) + 16:
+                self._heads = [(*s.rank(), s) for s in self.streams.values() if s.size and s.parked is None]
+                heapq.heapify(self._heads)
+            self.rotation.offer(self)
 
     def best(self) -> Stream | None:
         """Return the stream whose head comes first, among those that are not parked."""
-        best, best_key = None, None
-        for stream in self.streams:
-            if stream.parked or not stream.size:
-                continue
-            head = stream.head()
-            if head is not None and (best_key is None or head[:2] < best_key):
-                best, best_key = stream, head[:2]
-        return best
+        heads = self._heads
+        while heads:
+            priority, seq, stream = heads[0]
+            head = stream.head() if stream.parked is None else None
+            if head is None:
+                heapq.heappop(heads)
+            elif head.seq == seq and head.priority == priority:
+                return stream
+            else:
+                heapq.heapreplace(heads, (head.priority, head.seq, stream))
+        return None
+
+    def take(self, stream: Stream) -> Message:
+        """Remove and return the first message of ``stream``, which :meth:`best` returned."""
+        message = heapq.heappop(stream.heap)[2]
+        stream.size -= 1
+        head = stream.head()
+        if head is None:
+            heapq.heappop(self._heads)
+        else:
+            heapq.heapreplace(self._heads, (head.priority, head.seq, stream))
+        return message
+
+    def rank(self) -> tuple[int, int]:
+        """Return priority and sequence number of its first message."""
+        best = self.best()
+        return _LAST if best is None else best.rank()
+
+    def unpark(self) -> None:
+        """Be served again."""
+        self.parked = None
+        if self._heads:
+            self.rotation.offer(self)
+
+    def some(self) -> Iterator[Stream]:
+        """Yield some of the streams that could be served."""
+        seen: set[str] = set()
+        for _, _, stream in islice(self._heads, _LOOKS):
+            if stream.parked is None and stream.size and stream.task not in seen:
+                seen.add(stream.task)
+                yield stream
 
 
 class Rotation:
-    """A lane's queues, served in turn."""
+    """A lane's queues, served in turn, one message each."""
 
-    __slots__ = ("_ready", "queues")
+    __slots__ = ("lane", "parked", "queues", "ready")
 
-    def __init__(self) -> None:
+    def __init__(self, lane: str) -> None:
+        self.lane = lane
         self.queues: dict[str, Queue] = {}
-        self._ready: deque[Queue] = deque()
+        self.ready: deque[Queue] = deque()
+        self.parked: Gate | None = None
 
-    def stream_added(self, stream: Stream) -> None:
-        """Take a new stream in."""
-        self.queues.setdefault(stream.queue, Queue(stream.queue)).streams.append(stream)
+    def stream(self, limits: tuple[Limit, Limit, Limit], queue: str, task: str) -> Stream:
+        """Return a new stream."""
+        found = self.queues.get(queue)
+        if found is None:
+            found = self.queues[queue] = Queue(queue, self, limits[1])
+        stream = found.streams[task] = Stream(found, task, limits)
+        return stream
 
-    def wake(self, stream: Stream) -> None:
-        """Serve the stream's queue again: it has a message, or room."""
-        queue = self.queues[stream.queue]
-        if not queue.rotating:
+    def offer(self, queue: Queue) -> None:
+        """Serve a queue from now on: it has a message, or room."""
+        if not queue.rotating and queue.parked is None:
             queue.rotating = True
-            self._ready.append(queue)
+            self.ready.append(queue)
 
-    def next(self) -> Stream | None:
+    def front(self) -> Stream | None:
         """Return the stream whose turn it is, leaving it in place."""
-        ready = self._ready
+        ready = self.ready
         while ready:
             stream = ready[0].best()
             if stream is not None:
                 return stream
-            ready.popleft().rotating = False
+            self.drop()
         return None
+
+    def drop(self) -> None:
+        """Serve the queue in front no more."""
+        self.ready.popleft().rotating = False
 
     def turn(self) -> None:
         """Let the next queue have its turn."""
-        self._ready.rotate(-1)
+        self.ready.rotate(-1)
 
-    def active(self, most: int = 32) -> list[Stream]:
-        """Return some of the streams that could be served now."""
-        found = []
-        for index, queue in enumerate(self._ready):
-            if index >= most:
-                break
-            found += [stream for stream in queue.streams if stream.size and not stream.parked]
-        return found
+    def rank(self) -> tuple[int, int]:
+        """Return priority and sequence number of the message whose turn it is."""
+        stream = self.front()
+        return _LAST if stream is None else stream.rank()
+
+    def unpark(self) -> None:
+        """Be served again."""
+        self.parked = None
+
+    def some(self, most: int = 32) -> Iterator[Stream]:
+        """Yield some of the streams that could be served now."""
+        for queue in islice(self.ready, most):
+            yield from queue.some()

@@ -1,0 +1,302 @@
+"""Any events in any order: no message is lost or assigned twice, nothing is oversubscribed, and all ends at last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from raycelery.dispatcher.model import Lane, Message
+from tests.dispatcher.brain_audit import audit
+from tests.dispatcher.brain_cluster import Cluster, Worker
+
+TASKS = ("quick", "slow", "rated", "other")
+LIMITS = ("app", "queue:celery", "task:quick", "task:slow")
+QUEUES = ("celery", "forecasts", "reports")
+NODES: tuple[dict[str, float], ...] = (
+    {"CPU": 1},
+    {"CPU": 2, "memory": 8.0},
+    {"CPU": 4, "GPU": 1},
+    {"CPU": 0.5},
+    {"CPU": 16, "GPU": 2, "memory": 64.0},
+)
+POLICY: dict[str, Any] = {"batch_samples": 2, "max_batch": 4, "max_executors": 12, "infeasible_seconds": 3.0}
+SOME = st.integers(min_value=0, max_value=1000)
+
+
+class Dispatching(RuleBasedStateMachine):
+    """The brain, with a cluster that answers when it likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster = Cluster(starts=False, settles=False, recalls=False, stops=False, **POLICY)
+        self.cluster.eager = False
+        cluster = self.cluster
+        self.lanes: list[Lane] = [
+            cluster.lane(1),
+            cluster.lane(2),
+            cluster.lane(4),
+            cluster.lane(0.5, app="second"),
+            cluster.lane(0),
+            cluster.lane(1, GPU=1),
+            cluster.lane(1, memory=8.0),
+            cluster.lane(1, one_shot=True),
+        ]
+        self.clerk = Lane("clerk:", {})
+        cluster.brain.add_lane(self.clerk)
+        self.past: list[tuple[int, int]] = []
+
+    @initialize(first=st.sampled_from(NODES))
+    def begin(self, first: dict[str, float]) -> None:
+        self.cluster.node("n0", first)
+
+    # -- messages -----------------------------------------------------------------------------------------------
+
+    @rule(
+        lane=SOME,
+        task=st.sampled_from(TASKS),
+        queue=st.sampled_from(QUEUES),
+        priority=st.integers(0, 3),
+        delay=st.sampled_from([None, None, None, 0.0, 0.5, 5.0]),
+        time_limit=st.sampled_from([None, None, None, 1.0, 3.0]),
+        count=st.sampled_from([1, 1, 2, 5, 12]),
+        stamp=st.sampled_from([None, None, "a", ["b", "c"]]),
+    )
+    def submit(
+        self,
+        lane: int,
+        task: str,
+        queue: str,
+        priority: int,
+        delay: float | None,
+        time_limit: float | None,
+        count: int,
+        stamp: Any,
+    ) -> None:
+        stamps = None if stamp is None else {"stamp": stamp}
+        for _ in range(count):
+            self.cluster.submit(
+                task,
+                queue,
+                lane=self.lanes[lane % len(self.lanes)],
+                priority=priority,
+                delay=delay,
+                time_limit=time_limit,
+                stamps=stamps,
+            )
+
+    @rule()
+    def submit_chord(self) -> None:
+        self.cluster.submit("celery.chord", "", lane=self.clerk, verdict="chord")
+
+    @precondition(lambda self: self.cluster.live)
+    @rule(which=SOME)
+    def submit_again(self, which: int) -> None:
+        same = self._message(which)
+        if same.verdict != "chord":
+            self.cluster.submit(message_id=same.id)
+
+    @precondition(lambda self: self.cluster.live)
+    @rule(which=SOME, terminate=st.booleans())
+    def revoke(self, which: int, terminate: bool) -> None:
+        self.cluster.brain.revoke([self._message(which).id, "unknown"], self.cluster.now, terminate=terminate)
+
+    @rule(value=st.sampled_from(["b", ["c", "x"]]), terminate=st.booleans())
+    def revoke_stamps(self, value: Any, terminate: bool) -> None:
+        self.cluster.brain.revoke_stamps({"stamp": value}, self.cluster.now, terminate=terminate)
+
+    @rule(queue=st.sampled_from([None, *QUEUES]))
+    def purge(self, queue: str | None) -> None:
+        for message in self.cluster.brain.purge(queue):
+            assert message.verdict is None
+            self.cluster.end(message, "purged")
+
+    # -- executors ----------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self._starting())
+    @rule(which=SOME)
+    def ready(self, which: int) -> None:
+        self.cluster.ready(_pick(self._starting(), which))
+
+    @precondition(lambda self: self._starting())
+    @rule(which=SOME)
+    def does_not_start(self, which: int) -> None:
+        self.cluster.lose(_pick(self._starting(), which))
+
+    @precondition(lambda self: self._running())
+    @rule(which=SOME, runtime=st.sampled_from([0.001, 0.001, 1.0]), count=st.sampled_from([1, 1, 3, 10]))
+    def finish(self, which: int, runtime: float, count: int) -> None:
+        for _ in range(count):
+            running = self._running()
+            if running:
+                message = _pick(running, which)
+                self.past.append((message.executor, message.seq))
+                self.cluster.finish(message, 0.001 if message.task == "quick" else runtime)
+
+    @precondition(lambda self: self._running())
+    @rule(which=SOME)
+    def requeue(self, which: int) -> None:
+        message = _pick(self._running(), which)
+        self.past.append((message.executor, message.seq))
+        self.cluster.requeue(message)
+
+    @precondition(lambda self: self._running())
+    @rule(which=SOME)
+    def block(self, which: int) -> None:
+        self.cluster.block(_pick(self._running(), which), self._message(which), self._message(which + 1))
+
+    @precondition(lambda self: self._running())
+    @rule(which=SOME)
+    def unblock(self, which: int) -> None:
+        self.cluster.unblock(_pick(self._running(), which))
+
+    @precondition(lambda self: self.cluster.workers)
+    @rule(which=SOME)
+    def lose(self, which: int) -> None:
+        self.cluster.lose(_pick(list(self.cluster.workers.values()), which))
+
+    @rule(begins=st.booleans())
+    def executors_say_that_they_begin(self, begins: bool) -> None:
+        self.cluster.begins = begins
+
+    @precondition(lambda self: self.cluster.workers)
+    @rule(which=SOME)
+    def ends_by_itself(self, which: int) -> None:
+        worker = _pick(list(self.cluster.workers.values()), which)
+        if not worker.messages:
+            self.cluster.stop(worker)
+
+    @precondition(lambda self: self.cluster.workers)
+    @rule(which=SOME)
+    def answer(self, which: int) -> None:
+        self._answer(_pick(list(self.cluster.workers.values()), which))
+
+    @precondition(lambda self: self.past)
+    @rule(which=SOME, kind=st.sampled_from(["finished", "requeued", "recalled", "lost", "ready"]))
+    def report_again(self, which: int, kind: str) -> None:
+        executor, seq = _pick(self.past, which)
+        brain, now = self.cluster.brain, self.cluster.now
+        if kind == "finished":
+            assert brain.finished(executor, seq, 1.0, now) is None
+        elif kind == "requeued":
+            brain.requeued(executor, seq, now)
+        elif kind == "recalled" and not self._recalling(executor):
+            brain.recalled(executor, [seq], now)
+        elif kind == "lost" and executor not in self.cluster.workers:
+            brain.executor_lost(executor, "again", now)
+            brain.executor_stopped(executor, now)
+            brain.executor_failed(executor, "again", now)
+            brain.blocked(executor, now)
+            brain.unblocked(executor, now)
+        elif kind == "ready" and (worker := self.cluster.workers.get(executor)) is not None and worker.ready:
+            brain.executor_ready(executor, worker.node or "", now)
+
+    # -- the rest -----------------------------------------------------------------------------------------------
+
+    @rule(number=st.integers(0, 3), resources=st.sampled_from(NODES))
+    def node(self, number: int, resources: dict[str, float]) -> None:
+        known = self.cluster.brain.nodes.get(f"n{number}")
+        if known is not None:
+            self.cluster.shrunk = {*self.cluster.shrunk, known.id}
+        self.cluster.node(f"n{number}", resources)
+
+    @rule(number=st.integers(0, 3))
+    def node_dies(self, number: int) -> None:
+        name = f"n{number}"
+        self.cluster.brain.node_removed(name, self.cluster.now)
+        for worker in list(self.cluster.workers.values()):
+            if name in (worker.node, worker.asked if worker.borrowed else None):
+                self.cluster.lose(worker, "its node died")
+
+    @rule(
+        name=st.sampled_from(["app", "queue:celery", "task:quick", "task:slow"]),
+        maximum=st.sampled_from([None, 0, 1, 3]),
+    )
+    def limit(self, name: str, maximum: int | None) -> None:
+        self.cluster.brain.set_limit(name, maximum)
+
+    @rule(task=st.sampled_from(["rated", "quick"]), per_second=st.sampled_from([None, 0.2, 2.0, 50.0]))
+    def rate(self, task: str, per_second: float | None) -> None:
+        self.cluster.set_rate(task, per_second)
+
+    @rule(cpus=st.sampled_from([1.0, 4.0]), share=st.sampled_from([0.0, 2.0]))
+    def neighbour(self, cpus: float, share: float) -> None:
+        self.cluster.brain.make_room({"CPU": cpus}, share, self.cluster.now)
+
+    @rule()
+    def decide(self) -> None:
+        self.cluster.turn()
+
+    @rule(seconds=st.sampled_from([0.05, 0.3, 1.0, 2.5, 70.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.cluster.pass_time(seconds)
+
+    @invariant()
+    def counts_agree(self) -> None:
+        audit(self.cluster.brain)
+        self.cluster.check_messages()
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        """From now on all that is asked for is done: then everything ends."""
+        cluster = self.cluster
+        for name in LIMITS:
+            cluster.brain.set_limit(name, 1 if name == "app" and cluster.brain.limit("app").maximum else None)
+        cluster.set_rate("rated", 2.0)
+        cluster.brain.node_changed("n9", {"CPU": 1}, cluster.now)
+        cluster.turn()
+        for _ in range(3000):
+            if not cluster.live:
+                break
+            for message in self._running():
+                cluster.finish(message, 0.1)
+            for worker in list(cluster.workers.values()):
+                if not worker.ready:
+                    cluster.ready(worker)
+                elif cluster.workers.get(worker.id) is worker:
+                    self._answer(worker)
+            cluster.pass_time(0.1)
+        assert not cluster.live, [(m.id, m.task, m.lane, m.place, m.verdict) for m in cluster.live.values()][:10]
+        assert cluster.brain.pending == 0
+        for _ in range(4):
+            cluster.pass_time(100.0)
+            for worker in list(cluster.workers.values()):
+                self._answer(worker)
+        assert not any(worker.ready for worker in cluster.workers.values()), "idle executors end"
+
+    # -- help ---------------------------------------------------------------------------------------------------
+
+    def _answer(self, worker: Worker) -> None:
+        if (worker.stopping and not worker.messages) or (worker.spent and not worker.messages):
+            self.cluster.stop(worker)
+        elif self._recalling(worker.id):
+            self.cluster.give_back(worker)
+
+    def _recalling(self, executor: int) -> bool:
+        state = self.cluster.brain.executors.get(executor)
+        return state is not None and state.recalling
+
+    def _starting(self) -> list[Worker]:
+        return [worker for worker in self.cluster.workers.values() if not worker.ready]
+
+    def _running(self) -> list[Message]:
+        return [worker.running for worker in self.cluster.workers.values() if worker.running is not None]
+
+    def _message(self, which: int) -> Message:
+        return _pick(list(self.cluster.live.values()), which)
+
+
+def _pick(things: list[Any], which: int) -> Any:
+    return things[which % len(things)]
+
+
+TestDispatching = Dispatching.TestCase
+TestDispatching.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
