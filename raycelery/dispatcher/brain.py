@@ -154,7 +154,7 @@ class Brain(Revocation):
         """Remove and return the messages that wait, or wait for their time; all queues' or one's."""
         purged = []
         for stream in self.streams.values():
-            if stream.size and (queue is None or stream.queue.name == queue):
+            if stream.size and (queue is None or stream.queue == queue):
                 purged += self.drain(stream)
         later = [message for message in self.scheduled_messages() if queue is None or message.queue == queue]
         self.scheduled -= len(later)

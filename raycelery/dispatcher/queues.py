@@ -21,10 +21,11 @@ _LOOKS = 8
 class Stream:
     """The waiting messages of one task in one queue of one lane, by priority, then age."""
 
-    __slots__ = ("heap", "limits", "parked", "queue", "size", "task")
+    __slots__ = ("heap", "home", "limits", "parked", "queue", "size", "task")
 
-    def __init__(self, queue: Queue, task: str, limits: tuple[Limit, Limit, Limit]) -> None:
-        self.queue = queue
+    def __init__(self, home: Queue, task: str, limits: tuple[Limit, Limit, Limit]) -> None:
+        self.home = home
+        self.queue = home.name
         self.task = task
         #: Of the application, the queue, the task.
         self.limits = limits
@@ -36,7 +37,7 @@ class Stream:
     @property
     def lane(self) -> str:
         """Key of its lane."""
-        return self.queue.rotation.lane
+        return self.home.rotation.lane
 
     def push(self, message: Message) -> None:
         """Add a message."""
@@ -44,7 +45,7 @@ class Stream:
         heapq.heappush(self.heap, (message.priority, message.seq, message))
         self.size += 1
         if self.size == 1 or self.heap[0][2] is message:
-            self.queue.offer(self)
+            self.home.offer(self)
 
     def promote(self, message: Message) -> None:
         """Put a message of this stream before all that nobody waits for."""
@@ -52,7 +53,7 @@ class Stream:
             message.priority = AWAITED
             heapq.heappush(self.heap, (AWAITED, message.seq, message))
             self._sweep()
-            self.queue.offer(self)
+            self.home.offer(self)
 
     def messages(self) -> Iterator[Message]:
         """Yield the waiting messages in no order."""
@@ -90,7 +91,7 @@ class Stream:
     def unpark(self) -> None:
         """Be served again."""
         self.parked = None
-        self.queue.offer(self)
+        self.home.offer(self)
 
 
 def _valid(entry: tuple[int, int, Message]) -> bool:

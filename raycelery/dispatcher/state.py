@@ -116,7 +116,7 @@ class State:
             if stream is None:
                 stream = self._new_stream(lane, message.queue, message.task)
             # Messages come with strings of their own: one of each is enough.
-            message.queue, message.task = stream.queue.name, stream.task
+            message.queue, message.task = stream.queue, stream.task
             stream.push(message)
             lane.waiting += 1
             self.waiting_by_queue[message.queue] += 1
@@ -198,7 +198,7 @@ class State:
                 return None
             if queue.maximum is not None and queue.used >= queue.maximum:
                 rotation.drop()
-                queue.park(stream.queue)
+                queue.park(stream.home)
             elif task.maximum is not None and task.used >= task.maximum:
                 task.park(stream)
             elif self.rates and (rate := self.rates.get(stream.task)) is not None and rate.next > self.now:
@@ -210,7 +210,7 @@ class State:
 
     def take(self, lane: LaneState, stream: Stream) -> Message:
         """Take the first message of the stream that :meth:`next_stream` returned."""
-        message = stream.queue.take(stream)
+        message = stream.home.take(stream)
         self.left_stream(message)
         self.hold(message)
         if self.rates and (rate := self.rates.get(stream.task)) is not None:

@@ -64,15 +64,15 @@ def _streams(brain: Brain) -> None:
         live = list(stream.messages())
         assert len(live) == len(set(map(id, live))) == stream.size
         assert all(m.verdict is None and (m.lane, m.queue, m.task) == key for m in live)
-        waiting[stream.queue.name] += stream.size
+        waiting[stream.queue] += stream.size
         if stream.parked is not None:
             assert stream in stream.parked.parked
-        if stream.queue.parked is not None:
-            assert stream.queue in stream.queue.parked.parked
-            assert not stream.queue.rotating
+        if stream.home.parked is not None:
+            assert stream.home in stream.home.parked.parked
+            assert not stream.home.rotating
         elif stream.size and stream.parked is None:
-            assert stream.queue.rotating, "it would never be served"
-            assert stream.queue in stream.queue.rotation.ready
+            assert stream.home.rotating, "it would never be served"
+            assert stream.home in stream.home.rotation.ready
     assert +waiting == brain.waiting_by_queue
 
 
