@@ -44,6 +44,12 @@ def after_task_publish(sender: Any, headers: Any = None, **_: Any) -> None:
         note("after_task_publish", headers["id"], trace=headers.get("trace"))
 
 
+@signals.task_received.connect
+def task_received(sender: Any, request: Any = None, **_: Any) -> None:
+    if ours(request.name):
+        note("task_received", request.id, humaninfo=request.humaninfo())
+
+
 @signals.task_prerun.connect
 def task_prerun(sender: Any, task_id: Any = None, task: Any = None, args: Any = None, **_: Any) -> None:
     if ours(sender):

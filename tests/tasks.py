@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -197,6 +198,20 @@ def interrupted() -> None:
 def late_death(path: str) -> None:
     records.write(path)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(retry_on_worker_lost=True, max_retries=2, default_retry_delay=0)
+def retried_death(path: str, times: int) -> str:
+    records.write(path)
+    if len(records.read(path)) <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "survived"
+
+
+@app.task
+def old_errback(task_id: str) -> None:
+    """An errback in Celery's old style, which is given the id only."""
+    records.write(os.path.join(tempfile.gettempdir(), f"errback-{task_id}"))
 
 
 # -- revocation and limits --------------------------------------------------------------------------------------

@@ -129,6 +129,9 @@ class Runner:
                 return outcome[0], 0.0
             if celery_request.revoked():
                 return "done", 0.0
+        if signals.task_received.receivers:
+            message = _Message(headers, (args, kwargs, embed), delivery_info, properties)
+            signals.task_received.send(sender=self, request=self._request(message, task)[0])
         limits = headers.get("timelimit") or (None, None)
         soft = limits[1] or task.soft_time_limit
         began = time.monotonic()

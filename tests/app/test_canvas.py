@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,13 @@ def test_a_failed_chord_ends_the_chain_around_it(tmp_path: Path) -> None:
     result = work.apply_async()
     assert isinstance(result.parent.get(timeout=SECONDS, propagate=False), ChordError)
     assert not after.exists()
+
+
+def test_an_errback_in_the_old_style() -> None:
+    result = sample.fail.apply_async(("EWR", 1), link_error=tasks.old_errback.s())
+    path = Path(tempfile.gettempdir()) / f"errback-{result.id}"
+    records.wait_for(path, 1)
+    path.unlink()
 
 
 # -- replacement ------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def test_of_a_task_that_succeeds() -> None:
     here = [one["signal"] for one in told if one["pid"] == os.getpid()]
     there = [one["signal"] for one in told if one["pid"] != os.getpid()]
     assert here == ["before_task_publish", "after_task_publish"]
-    assert there == ["task_prerun", "task_success", "task_postrun"]
+    assert there == ["task_received", "task_prerun", "task_success", "task_postrun"]
     by_name = {one["signal"]: one for one in told}
     assert by_name["before_task_publish"]["arguments"] == 2
     assert by_name["task_prerun"]["args"] == [1, 2]
@@ -67,10 +67,10 @@ def test_of_a_task_that_fails() -> None:
     with pytest.raises(ValueError, match="as asked"):
         result.get(timeout=SECONDS)
     told = [one for one in signals_of(result.id) if one["pid"] != os.getpid()]
-    assert [one["signal"] for one in told] == ["task_prerun", "task_failure", "task_postrun"]
-    assert told[1]["exception"] == "ValueError"
-    assert told[1]["traceback"]
-    assert told[2]["state"] == "FAILURE"
+    assert [one["signal"] for one in told] == ["task_received", "task_prerun", "task_failure", "task_postrun"]
+    assert told[2]["exception"] == "ValueError"
+    assert told[2]["traceback"]
+    assert told[3]["state"] == "FAILURE"
 
 
 def test_of_a_task_that_is_retried() -> None:

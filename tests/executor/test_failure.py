@@ -93,6 +93,14 @@ def test_late_acknowledgement_alone_does_not_run_again(path: str) -> None:
     assert len(records.read(path)) == 1
 
 
+def test_retry_on_worker_lost(path: str, tmp_path: Path) -> None:
+    assert tasks.retried_death.delay(path, 2).get(timeout=SECONDS) == "survived"
+    assert len(records.read(path)) == 3
+    with pytest.raises(WorkerLostError):
+        tasks.retried_death.delay(str(tmp_path / "always"), 100).get(timeout=SECONDS)
+    assert len(records.read(tmp_path / "always")) == 3
+
+
 def test_a_message_that_always_kills_is_given_up(tmp_path: Path) -> None:
     errors = tmp_path / "errors"
     result = sample.die_always.apply_async(link_error=sample.write_error.s(path=str(errors)))
