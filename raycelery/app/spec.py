@@ -34,6 +34,7 @@ _NOT_SEARCHED = frozenset({"celery", "kombu", "raycelery", "ray"})
 _EXECUTOR_SIGNALS = (
     "worker_process_init",
     "worker_process_shutdown",
+    "task_received",
     "task_prerun",
     "task_postrun",
     "task_success",
