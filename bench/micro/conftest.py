@@ -20,10 +20,9 @@ from bench.micro.systems import ACTORS, CELERY, OURS, TASKS, RayActors, RayTasks
 from tests import support
 from tests.conftest import redis_url  # noqa: F401 - a fixture
 
-#: What raycelery's executors hold in place of CPUs, as many as there are CPUs: they stay warm while the others have
-#: their turns, and bare Ray's tasks need the CPUs then. (The reverse would not be fair: a custom resource makes those
-#: about a tenth slower.)
+#: What raycelery's executors hold in place of CPUs, and how they are told: see `tasks_ray.py`.
 _SLOT = "executor"
+_VARIABLE = "RAYCELERY_MICRO_SLOT"
 _board = pytest.StashKey[Board]()
 
 
@@ -47,6 +46,7 @@ def board(pytestconfig: pytest.Config) -> Board:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[support.RaySession]:
     """A Ray with 2 CPUs in this process."""
+    os.environ[_VARIABLE] = _SLOT
     with support.ray_cluster(num_cpus=2, resources={_SLOT: 2}) as session:
         yield session
 
@@ -57,8 +57,6 @@ def systems(ray_session: support.RaySession, redis_url: str) -> Iterator[dict[st
     os.environ["RAYCELERY_MICRO_REDIS"] = redis_url
     from bench.micro import tasks_celery, tasks_ray
 
-    tasks_ray.app.conf.ray_num_cpus = 0
-    tasks_ray.app.conf.ray_queues = {"celery": {"resources": {_SLOT: 1}}}
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(support.short_directory())
         # A line per task, which the worker writes at INFO, would not be fair. As root, Celery takes no pickle unforced.
@@ -87,6 +85,7 @@ def cold_start() -> Callable[[str], float]:
             done = subprocess.run(
                 [sys.executable, "-m", "bench.micro.cold_start", way, str(directory)],
                 cwd=support.ROOT,
+                env={key: value for key, value in os.environ.items() if key != _VARIABLE},
                 capture_output=True,
                 text=True,
                 timeout=120,
