@@ -114,6 +114,8 @@ def _open(app: Celery, name: str) -> Session:
     embedded = False
     if not ray.is_initialized():
         embedded = _start_ray(app)
+    else:
+        _see_that_ray_is_there()
     dispatcher = _dispatcher(app, name)
     client = Client(
         lambda: endpoint(dispatcher),
@@ -151,6 +153,23 @@ def _start_ray(app: Celery) -> bool:
             "'ray start --head', correct the address, or unset it to run Ray inside this process"
         ) from exc
     return not address
+
+
+def _see_that_ray_is_there() -> None:
+    """Ask whether the cluster that this process is connected to still runs; Ray itself finds out after a minute.
+
+    Raises:
+        DispatcherUnreachable: it does not.
+    """
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    try:
+        _knock(address)
+    except OSError as exc:
+        raise DispatcherUnreachable(
+            f"the Ray cluster at {address} that this process was connected to is gone ({exc}): restart the process"
+        ) from exc
 
 
 def _knock(address: str) -> None:
@@ -227,7 +246,12 @@ def endpoint(dispatcher: Any) -> wire.Endpoint:
     import ray
 
     try:
-        host, port, secret = ray.get(dispatcher.endpoint.remote(), timeout=60)
+        answer = dispatcher.endpoint.remote()
+        for _ in range(30):
+            if ray.wait([answer], timeout=2)[0]:
+                break
+            _see_that_ray_is_there()
+        host, port, secret = ray.get(answer, timeout=1)
     except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as exc:
         raise DispatcherUnreachable(f"the application's dispatcher does not answer: {exc}") from exc
     return wire.Endpoint(host, port, secret)

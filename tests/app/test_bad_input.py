@@ -1,0 +1,247 @@
+"""What is wrong from outside: no cluster, no such resource, no such module, strangers at the door."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import socket
+import struct
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from celery.exceptions import WorkerLostError
+
+from raycelery import Celery, values, wire
+from raycelery.errors import AppLoadError, ArgumentError, DispatcherUnreachable
+from tests import sample, scripts
+from tests.scripts import Run
+from tests.support import RaySession, free_port
+
+SECONDS = 60
+
+app = Celery("bad_input", ray_infeasible_seconds=2)
+
+
+@app.task
+def echo(value: Any) -> Any:
+    return value
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return partial(scripts.run, tmp_path)
+
+
+# -- no cluster -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "no-such-host.invalid:6379"])
+def test_an_address_where_nothing_answers(run: Run, address: str) -> None:
+    run(f"""
+        import time
+        from raycelery import Celery
+        from raycelery.errors import DispatcherUnreachable
+        from kombu.exceptions import OperationalError
+
+        app = Celery("nowhere", ray_address={address.format(port=free_port())!r})
+
+        @app.task
+        def add(x, y):
+            return x + y
+
+        began = time.monotonic()
+        try:
+            add.delay(1, 2)
+        except DispatcherUnreachable as exc:
+            assert isinstance(exc, OperationalError), "as for a broker that is down"
+            assert "ray_address" in str(exc) and "ray start --head" in str(exc), exc
+        else:
+            raise AssertionError
+        assert time.monotonic() - began < 60
+        print("ok")
+    """)
+
+
+def test_a_dispatcher_and_a_ray_that_go_away_for_good(run: Run) -> None:
+    run("""
+        import os, threading, time
+        import psutil, ray
+        from raycelery import Celery
+        from raycelery.errors import DispatcherUnreachable
+
+        app = Celery("mortal", ray_init={"num_cpus": 2})
+
+        @app.task
+        def nap(seconds):
+            time.sleep(seconds)
+            return seconds
+
+        assert nap.delay(0).get(timeout=90) == 0
+        errors = []
+
+        def wait():
+            try:
+                nap.delay(600).get(timeout=90)
+            except DispatcherUnreachable as exc:
+                errors.append(exc)
+
+        waiting = [threading.Thread(target=wait) for _ in range(2)]
+        for thread in waiting:
+            thread.start()
+        while app.client.call("stats")["running"] < 2:
+            time.sleep(0.01)
+        ray.kill(ray.get_actor("raycelery:mortal", namespace="raycelery"), no_restart=True)
+        for thread in waiting:
+            thread.join(90)
+        assert len(errors) == 2, errors
+        assert "dispatcher" in str(errors[0])
+        assert nap.delay(0.01).get(timeout=90) == 0.01, "the next call starts another"
+
+        pending = nap.delay(600)
+        for child in psutil.Process().children(recursive=True):
+            child.kill()  # as when the cluster's only node dies
+        for call in (lambda: pending.get(timeout=90), lambda: nap.delay(1).get(timeout=90), lambda: pending.state):
+            try:
+                call()
+            except DispatcherUnreachable:
+                pass
+            else:
+                raise AssertionError("nothing is left that could answer")
+        print("ok", flush=True)
+        os._exit(0)
+    """)
+
+
+# -- no such resource, no such module ----------------------------------------------------------------------------------
+
+
+def test_a_request_that_no_node_can_hold(ray_session: RaySession) -> None:
+    too_much = echo.apply_async((1,), num_cpus=64, resources={"licence": 2})
+    other = echo.delay(2)
+    assert other.get(timeout=SECONDS) == 2, "others do not wait for it"
+    with pytest.raises(WorkerLostError, match=r"no node has .*CPU.*64.*licence.*2.*ask for less, or add a node"):
+        too_much.get(timeout=SECONDS)
+    again = echo.apply_async((1,), num_cpus=64, resources={"licence": 2})
+    with pytest.raises(WorkerLostError, match="no node has"):
+        again.get(timeout=SECONDS)
+    deadline = time.monotonic() + SECONDS
+    while app.client.call("stats")["executors"].get("starting") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not app.client.call("stats")["executors"].get("starting"), "no request is left pending with Ray"
+
+
+def _project(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(folder))
+    return importlib.import_module(name)
+
+
+TASKS = "from raycelery import Celery\napp = Celery(__name__)\n@app.task\ndef add(x, y): return x + y\n"
+
+
+def test_a_module_that_executors_cannot_import(
+    ray_session: RaySession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = _project(tmp_path / "gone", "gone_tasks", TASKS, monkeypatch)
+    shutil.rmtree(tmp_path / "gone")
+    result = module.add.delay(1, 2)
+    with pytest.raises(AppLoadError, match=r"gone_tasks:app .*working_dir in ray_runtime_env"):
+        result.get(timeout=SECONDS)
+    assert "gone_tasks" in result.traceback
+    chorded = module.add.chunks([(1, 2), (3, 4)], 1).group() | module.add.s(1)
+    with pytest.raises(Exception, match="gone_tasks"):
+        chorded.apply_async().get(timeout=SECONDS)
+
+
+def test_a_module_that_fails_in_executors_only(
+    ray_session: RaySession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"import os\nif os.getpid() != {os.getpid()}: raise RuntimeError('no licence on ' + 'this host')\n{TASKS}"
+    module = _project(tmp_path / "picky", "picky_tasks", text, monkeypatch)
+    with pytest.raises(AppLoadError, match="RuntimeError: no licence on this host"):
+        module.add.delay(1, 2).get(timeout=SECONDS)
+
+
+def test_an_attribute_that_is_no_application(
+    ray_session: RaySession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = TASKS + "print_app = print\n"
+    module = _project(tmp_path / "named", "named_tasks", text, monkeypatch)
+    module.app.conf.ray_app = "named_tasks:print_app"
+    with pytest.raises(AppLoadError, match=r"ray_app='named_tasks:print_app' leads to .*no Celery application"):
+        module.add.delay(1, 2).get(timeout=SECONDS)
+
+
+# -- strangers ---------------------------------------------------------------------------------------------------------
+
+
+def _endpoint() -> wire.Endpoint:
+    sample.identity.delay(0).get(timeout=SECONDS)
+    found = sample.app.client._endpoint
+    assert found is not None
+    return found
+
+
+def _closed(sock: socket.socket) -> bool:
+    sock.settimeout(SECONDS)
+    try:
+        while sock.recv(4096):
+            pass
+    except ConnectionResetError:
+        pass
+    return True
+
+
+def test_who_does_not_know_the_secret_is_refused(ray_session: RaySession) -> None:
+    endpoint = _endpoint()
+    wrong = wire.Endpoint(endpoint.host, endpoint.port, os.urandom(32))
+    with pytest.raises(DispatcherUnreachable, match=r"closed the connection|not this application"):
+        wire.connect(wrong)
+    for garbage in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 10, os.urandom(64), b"\0" * 100_000):
+        with socket.create_connection((endpoint.host, endpoint.port)) as sock:
+            sock.sendall(garbage)
+            assert _closed(sock)
+    with socket.create_connection((endpoint.host, endpoint.port)) as silent:
+        assert sample.add.delay(1, 2).get(timeout=SECONDS) == 3, "one that says nothing holds nobody up"
+        assert _closed(silent), "and is shown out"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        struct.pack("!I", 20) + b"no pickle at all....",
+        struct.pack("!I", 0xFFFFFFFF) + b"x" * 100,
+        wire.pack("no such kind", 1, 2),
+        wire.pack("call", 1, "no_such_question", ()),
+        wire.pack("call", 1, "_describe", (1,)),
+    ],
+    ids=["garbage", "oversize", "kind", "question", "private"],
+)
+def test_nonsense_of_who_knows_the_secret_ends_its_connection_at_most(ray_session: RaySession, sent: bytes) -> None:
+    sock = wire.connect(_endpoint())
+    sock.sendall(sent)
+    assert sample.add.delay(1, 2).get(timeout=SECONDS) == 3
+    sock.shutdown(socket.SHUT_WR)
+    assert _closed(sock)
+    assert sample.add.delay(3, 4).get(timeout=SECONDS) == 7
+
+
+def test_a_message_that_is_too_large_is_refused_at_the_call(
+    ray_session: RaySession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(values, "MOST_BYTES", 1_000_000)
+    with pytest.raises(ArgumentError, match=r"argument of 'tests\.app\.test_bad_input\.echo' takes \d+ bytes"):
+        echo.delay([np.ones(10_000) for _ in range(20)])
+    with pytest.raises(ArgumentError, match="takes"):
+        echo.delay([f"{number:09}" for number in range(200_000)])
+    assert len(echo.delay([np.ones(1_000) for _ in range(20)]).get(timeout=SECONDS)) == 20
+    with pytest.raises(ValueError, match="larger than"):
+        wire.Unpacker().feed(struct.pack("!I", wire.FRAME_BYTES + 1))
+    assert sys.getsizeof(wire.pack("x")) < 100
