@@ -381,22 +381,23 @@ class Brain(Revocation):
         limit = self.limit(name)
         limit.maximum = maximum
         if limit.parked:
-            self.roomy[name] = limit
+            self.roomy[limit] = None
 
     def set_rate(self, task: str, per_second: float | None) -> None:
         """Set the cluster-wide rate limit of a task, in runs per second; None lifts it."""
         rate = self.rates.get(task)
         if rate is None:
             if per_second:
-                self.rates[task] = Rate(per_second)
+                self.rates[task] = Rate(task, per_second)
             return
         if rate.alarm is not None:
             rate.alarm = None
             self.alarms.cancelled()
         if not per_second:
             del self.rates[task]
+            self.roomy.pop(rate, None)
             self.unpark_all(rate)
             return
         rate.per_second = per_second
         if rate.parked:
-            self.watch_rate(task, rate)
+            self.watch_rate(rate)

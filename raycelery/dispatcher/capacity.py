@@ -51,8 +51,11 @@ class Capacity(Executing):
 
     def wanted(self, lane: LaneState) -> int:
         """Return how many more executors the lane's waiting messages could use now."""
-        if not lane.waiting or self.next_stream(lane) is None:
+        if not lane.waiting:
             return 0
+        if self.next_stream(lane) is None:
+            # Others had executors ready when a limit had room for it: it needs one to have its turn.
+            return int(lane.missed and not (lane.starting or lane.quick or lane.idle))
         # What was requested ahead of the nodes counts only until there is a node.
         starting = len(lane.starting) - (len(lane.ahead) if lane.infeasible_since is None else 0)
         most = self.policy.max_executors + starting
@@ -93,7 +96,7 @@ class Capacity(Executing):
                 continue
             if key in self.starved and key not in retries:
                 # Nothing has changed but its messages.
-                if not lane.waiting or self.next_stream(lane) is None:
+                if not lane.waiting or (self.next_stream(lane) is None and not lane.missed):
                     self._fed(lane)
             elif self.wanted(lane) > 0:
                 if lane.hungry_since is None:

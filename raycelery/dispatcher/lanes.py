@@ -18,7 +18,7 @@ class LaneState:
 
     __slots__ = (
         "ahead", "asked", "claims", "clerk", "executors", "failures", "hungry_since", "idle", "infeasible_since",
-        "key", "lane", "leaving", "looked", "not_before", "quick", "ready", "request", "resting", "retrying",
+        "key", "lane", "leaving", "looked", "missed", "not_before", "quick", "ready", "request", "resting", "retrying",
         "rotation", "shape", "share", "sought", "starting", "top_up", "tries", "verdicts", "waiting", "weight",
     )  # fmt: skip
 
@@ -57,6 +57,8 @@ class LaneState:
         self.infeasible_since: float | None = None
         #: Since when it wants executors that cannot be started, as a tick.
         self.hungry_since: int | None = None
+        #: It could have run something and had no executor for it.
+        self.missed = False
         #: Gains of nodes up to which nothing was found for it.
         self.looked = -1
         #: Whether an alarm is set for another try, and when others were last asked to make room.

@@ -30,12 +30,21 @@ class Parkable(Protocol):
 
 
 class Gate:
-    """Where things are parked."""
+    """Where things are parked.
 
-    __slots__ = ("parked",)
+    Arguments:
+        name: "app", "queue:<name>", "task:<name>"; for a rate the task's.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("name", "parked")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.parked: deque[Parkable] = deque()
+
+    def room_at(self, now: float) -> int:
+        """Return how many more may run."""
+        raise NotImplementedError
 
     def park(self, parkable: Parkable) -> None:
         """Keep it from being served."""
@@ -50,11 +59,10 @@ class Gate:
 class Limit(Gate):
     """Most messages that may run at once under one name: "app", "queue:<name>" or "task:<name>"."""
 
-    __slots__ = ("maximum", "name", "used")
+    __slots__ = ("maximum", "used")
 
     def __init__(self, name: str, maximum: int | None = None) -> None:
-        super().__init__()
-        self.name = name
+        super().__init__(name)
         self.maximum = maximum
         self.used = 0
 
@@ -62,6 +70,9 @@ class Limit(Gate):
     def room(self) -> int:
         """How many more may run."""
         return ENDLESS if self.maximum is None else self.maximum - self.used
+
+    def room_at(self, now: float) -> int:
+        return self.room
 
     def first(self) -> Parkable:
         """Remove and return what is to be served next: of one queue's parts in several lanes, the most urgent."""
@@ -77,8 +88,8 @@ class Rate(Gate):
 
     __slots__ = ("alarm", "last", "per_second")
 
-    def __init__(self, per_second: float) -> None:
-        super().__init__()
+    def __init__(self, task: str, per_second: float) -> None:
+        super().__init__(task)
         self.per_second = per_second
         self.last = float("-inf")
         #: When it is looked at again, if something is parked.
@@ -88,3 +99,6 @@ class Rate(Gate):
     def next(self) -> float:
         """When the next run may begin."""
         return self.last + 1.0 / self.per_second
+
+    def room_at(self, now: float) -> int:
+        return int(self.next <= now)

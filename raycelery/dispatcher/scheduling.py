@@ -51,7 +51,9 @@ class Scheduling(Capacity):
             elif lane.top_up and self._may_share(stream):
                 number = next(iter(lane.top_up))
             else:
+                lane.missed = True
                 return
+            lane.missed = False
             executor = self.executors[number]
             batch = self._batch(lane, stream)
             self.give(executor, batch)

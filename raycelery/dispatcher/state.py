@@ -54,7 +54,7 @@ class State:
         #: that have room for what is parked there.
         self.dirty: dict[str, None] = {}
         self.hungry: dict[str, None] = {}
-        self.roomy: dict[str, Limit] = {}
+        self.roomy: dict[Gate, None] = {}
         self._app_limit = self.limit("app")
         self._numbers = itertools.count(1)
 
@@ -184,7 +184,7 @@ class State:
         for limit in limits:
             limit.used -= 1
             if limit.parked:
-                self.roomy[limit.name] = limit
+                self.roomy[limit] = None
 
     def next_stream(self, lane: LaneState) -> Stream | None:
         """Return the stream to be served next, parking what has no room."""
@@ -203,7 +203,7 @@ class State:
                 task.park(stream)
             elif self.rates and (rate := self.rates.get(stream.task)) is not None and rate.next > self.now:
                 rate.park(stream)
-                self.watch_rate(stream.task, rate)
+                self.watch_rate(rate)
             else:
                 return stream
         return None
@@ -218,21 +218,17 @@ class State:
         lane.rotation.turn()
         return message
 
-    def watch_rate(self, task: str, rate: Rate) -> None:
+    def watch_rate(self, rate: Rate) -> None:
         """Have a rate looked at when it has a token."""
         if rate.alarm is None:
             rate.alarm = rate.next
-            self.alarms.add(rate.next, "rate", task, rate.alarm)
+            self.alarms.add(rate.alarm, "rate", rate.name, rate.alarm)
 
     def on_rate(self, task: str, token: float) -> None:
-        """See whether a rate has a token again; an alarm."""
+        """Let what is parked at a rate be served: it has a token again; an alarm."""
         rate = self.rates[task]
         rate.alarm = None
-        if rate.next > self.now:
-            if rate.parked:
-                self.watch_rate(task, rate)
-        else:
-            self.unpark_all(rate)
+        self.roomy[rate] = None
 
     def unpark_all(self, gate: Gate) -> None:
         """Let all that is parked be served again, in order."""
@@ -244,13 +240,15 @@ class State:
         self.dirty[parkable.lane] = None
 
     def use_room(self) -> None:
-        """Let as much be served again as limits have room for.
+        """Let as much be served again as limits and rates have room for.
 
-        It is called until limits are full or have nothing parked: what was woken may not be able to use the room, for
+        It is called until they are full or have nothing parked: what was woken may not be able to use the room, for
         want of an executor, and then others must have it.
         """
-        for name, limit in list(self.roomy.items()):
-            for _ in range(min(limit.room, len(limit.parked))):
-                self._unpark(limit.first())
-            if not limit.parked or limit.room <= 0:
-                del self.roomy[name]
+        for gate in list(self.roomy):
+            for _ in range(min(gate.room_at(self.now), len(gate.parked))):
+                self._unpark(gate.first())
+            if not gate.parked or gate.room_at(self.now) <= 0:
+                del self.roomy[gate]
+                if gate.parked and isinstance(gate, Rate):
+                    self.watch_rate(gate)

@@ -280,8 +280,9 @@ class Cluster:
         if isinstance(decision, Start):
             assert worker is None, "numbers are not used again"
             worker = self.workers[decision.executor] = Worker(decision)
-            if (self.starts and decision.node is not None) or (decision.lane.key.startswith("clerk:") and self.starts):
-                self.ready_later(worker)
+            if self.placed(worker) and self.starts:
+                worker.ready = True
+                self.brain.executor_ready(worker.id, worker.node or "", self.now)
         elif worker is None:
             # It has ended meanwhile.
             assert not isinstance(decision, Assign)
