@@ -23,8 +23,8 @@ from raycelery.dispatcher.nodes import UNIT, Node
 
 #: Seconds of short work per executor: a smaller backlog does not start another one.
 _START_SECONDS = 0.5
-#: Others are asked to make room for a lane no more often than this, in seconds.
-_SEEK_SECONDS = 0.1
+#: It is looked at no more often than this whether others must make room, in seconds.
+_SEEK_SECONDS = 0.05
 #: Seconds to wait after executors did not start twice, and at most: it is doubled each time.
 _BACKOFF_SECONDS, _BACKOFF_MOST = 0.125, 30.0
 #: Executors of one lane that are looked at as candidates, and lanes that are.
@@ -41,13 +41,16 @@ class Capacity(Executing):
         super().__init__(policy)
         #: Lanes that want executors for which there is no room.
         self.starved: dict[str, None] = {}
-        #: Those of them whose time for another try has come.
-        self._retries: dict[str, None] = {}
+        #: Whether all of them are to be tried again; whether an alarm is set for that.
+        self._retry = False
+        self._retrying = False
         self._ticks = itertools.count()
         #: Gains of nodes, and places of executors taken, when all starved lanes were last looked at.
         self._seen = (0, 0)
+        #: Whether others may have to make room; when that was last looked at; whether an alarm is set for it.
+        self.seeking = False
         self._sought = float("-inf")
-        self._seeking = False
+        self._seek_armed = False
 
     def wanted(self, lane: LaneState) -> int:
         """Return how many more executors the lane's waiting messages could use now."""
@@ -86,15 +89,13 @@ class Capacity(Executing):
         """Start executors for the lanes that want more, the one with the smallest share first."""
         contenders: list[tuple[int, int, str]] = []
         hungry, self.hungry = self.hungry, {}
-        retries, self._retries = self._retries, {}
-        if self.room_changed():
-            retries = dict(self.starved)
-        self._seen = (self.nodes.gains, self.slots)
-        for key in hungry | retries:
+        again = dict(self.starved) if self.room_changed() else {}
+        self._seen, self._retry = (self.nodes.gains, self.slots), False
+        for key in hungry | again:
             lane = self.lanes.get(key)
             if lane is None:
                 continue
-            if key in self.starved and key not in retries:
+            if key in self.starved and key not in again:
                 # Nothing has changed but its messages.
                 if not lane.waiting or (self.next_stream(lane) is None and not lane.missed):
                     self._fed(lane)
@@ -106,7 +107,7 @@ class Capacity(Executing):
                 self._fed(lane)
         heapq.heapify(contenders)
         while contenders:
-            _, since, key = heapq.heappop(contenders)
+            key = heapq.heappop(contenders)[2]
             lane = self.lanes[key]
             if not self._start_one(lane):
                 self._starve(lane)
@@ -115,7 +116,9 @@ class Capacity(Executing):
             while sum(lane.claims.values()) > want:
                 self.drop_claim(lane, next(iter(lane.claims)))
             if want:
-                heapq.heappush(contenders, (lane.share, since, key))
+                # It has had its turn.
+                lane.hungry_since = next(self._ticks)
+                heapq.heappush(contenders, (lane.share, lane.hungry_since, key))
             else:
                 self._fed(lane)
 
@@ -138,7 +141,7 @@ class Capacity(Executing):
 
     def room_changed(self) -> bool:
         """Return whether lanes that starved may find room now."""
-        return self.nodes.gains != self._seen[0] or self.slots < self._seen[1]
+        return self._retry or self.nodes.gains != self._seen[0] or self.slots < self._seen[1]
 
     def _fed(self, lane: LaneState) -> None:
         lane.hungry_since = None
@@ -151,24 +154,24 @@ class Capacity(Executing):
             self.forget_lane(lane)
 
     def _starve(self, lane: LaneState) -> None:
-        self.starved[lane.key] = None
-        if not lane.retrying:
-            lane.retrying = True
-            # It is looked at again soon whatever happens.
-            self.alarms.add(max(self.now + self.policy.slice_seconds / 4, lane.not_before), "retry", lane.key)
-        if self.now >= lane.sought + _SEEK_SECONDS:
-            self._seek_room(lane)
+        if lane.key not in self.starved:
+            self.starved[lane.key] = None
+            self.seeking = True
+        if not self._retrying:
+            # Whatever happens, all that starve are looked at again soon.
+            self._retrying = True
+            self.alarms.add(self.now + self.policy.slice_seconds / 4, "retry", None)
 
-    def on_retry(self, key: str, token: None) -> None:
+    def on_retry(self, subject: None, token: None) -> None:
         """Try again what could not be started, from the beginning; an alarm."""
-        lane = self.lanes.get(key)
-        if lane is not None:
-            lane.retrying = False
-            lane.looked = -1
-            if key in self.starved:
-                self._retries[key] = self.hungry[key] = None
-            elif lane.clerk:
-                self.dirty.update(self.verdict_lanes.get(lane.lane.app, {}))
+        self._retrying = False
+        for key in self.starved:
+            self.lanes[key].looked = -1
+        self._retry = self.seeking = bool(self.starved)
+
+    def on_clerk(self, app: str, token: None) -> None:
+        """Have bookkeeping looked at for which no executor has started so far; an alarm."""
+        self.dirty.update(self.verdict_lanes.get(app, {}))
 
     def _full(self) -> bool:
         return self.slots >= self.policy.max_executors
@@ -232,33 +235,43 @@ class Capacity(Executing):
     # -- room that others must give up --------------------------------------------------------------------------
 
     def seek(self) -> None:
-        """Have executors that are still idle end for lanes that starve."""
-        self.idled = False
-        if not self.starved or not self.idle:
+        """Have others make room for lanes that starve, those with the smallest share first."""
+        self.seeking = False
+        if not self.starved:
             return
         if self.now < self._sought + _SEEK_SECONDS:
-            if not self._seeking:
-                self._seeking = True
-                self.alarms.add(self._sought + _SEEK_SECONDS, "seek", None)
+            self._seek_again()
             return
         self._sought = self.now
+        looked = 0
         for lane in sorted((self.lanes[key] for key in self.starved), key=lambda lane: (lane.share, lane.hungry_since)):
-            if self.now >= lane.sought + _SEEK_SECONDS:
-                self._seek_room(lane)
+            busy = self.now >= lane.sought + self.policy.slice_seconds / 4
+            if busy and looked >= 2 * _LOOKS:
+                self._seek_again()
+                return
+            if busy or self.idle:
+                looked += busy
+                self._seek_room(lane, busy)
+
+    def _seek_again(self) -> None:
+        if not self._seek_armed:
+            self._seek_armed = True
+            self.alarms.add(self._sought + _SEEK_SECONDS, "seek", None)
 
     def on_seek(self, subject: None, token: None) -> None:
-        """Look for idle executors again; an alarm."""
-        self._seeking = False
-        self.idled = True
+        """Look again whether others may have to make room; an alarm."""
+        self._seek_armed = False
+        self.seeking = True
 
-    def _seek_room(self, lane: LaneState) -> None:
-        """Have executors of others end for a lane that cannot start any."""
+    def _seek_room(self, lane: LaneState, busy: bool) -> None:
+        """Have idle executors of others end for a lane that cannot start any, and busy ones too."""
         if not len(self.nodes) or self._held_back(lane):
             return
         want = self.wanted(lane)
         if want <= 0:
             return
-        lane.sought = self.now
+        if busy:
+            lane.sought = self.now
         if not self.nodes.could_fit(lane.shape):
             self._infeasible(lane)
             return
@@ -279,7 +292,7 @@ class Capacity(Executing):
                 claimed += 1
         # It grows at most twofold at a time, so that what it takes proves useful.
         many = min(want, max(1, lane.ready)) - claimed - len(lane.starting)
-        if many > 0:
+        if busy and many > 0:
             self._seek_busy(lane, claimed, min(many, _LOOKS))
 
     def _seek_busy(self, lane: LaneState, claimed: int, many: int) -> None:
@@ -334,10 +347,13 @@ class Capacity(Executing):
             return helps
 
         members = [self.executors[number] for number in node.executors]
+        idle: list[ExecutorState] = []
         for executor in members:
             if executor.leaving:
                 gain(executor)
-        idle: list[ExecutorState] = []
+                if executor.id in self.idle:
+                    # It was to make room after its message, and has none any more.
+                    idle.append(executor)
         busy: list[ExecutorState] = []
         losses: Counter[LaneState] = Counter()
         for executor in sorted((e for e in members if e.id in self.idle), key=lambda e: e.idle_since):
@@ -417,4 +433,4 @@ class Capacity(Executing):
         if lane.failures > 1:
             lane.not_before = self.now + min(_BACKOFF_MOST, _BACKOFF_SECONDS * 2.0 ** min(lane.failures, 20))
             if lane.clerk:
-                self.alarms.add(lane.not_before, "retry", lane.key)
+                self.alarms.add(lane.not_before, "clerk", lane.lane.app)

@@ -11,8 +11,8 @@ from raycelery.dispatcher.state import State
 class Executing(State):
     """Keeps executors where the rest of the brain finds them."""
 
-    #: An executor has become idle since this was last cleared.
-    idled = False
+    #: An executor has become idle, or a lane starves, since this was last cleared.
+    seeking = False
 
     # -- start and end ------------------------------------------------------------------------------------------
 
@@ -231,7 +231,7 @@ class Executing(State):
             self._help(executor, True)
         if lane.waiting:
             self.dirty[lane.key] = None
-        self.idled = True
+        self.seeking = True
 
     def _help(self, executor: ExecutorState, free: bool) -> None:
         app, number = executor.lane.lane.app, executor.id
@@ -247,6 +247,8 @@ class Executing(State):
     def _must_end(self, executor: ExecutorState) -> bool:
         if executor.yielding is None:
             return False
+        if not executor.lane.waiting and not executor.outstanding:
+            return True
         # Another application waits for Ray to give it the room, and does not know of slices.
         slice_seconds = self.policy.slice_seconds if executor.yielding else 0.0
         return self.now >= executor.ready_at + slice_seconds

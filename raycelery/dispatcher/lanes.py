@@ -18,7 +18,7 @@ class LaneState:
 
     __slots__ = (
         "ahead", "asked", "claims", "clerk", "executors", "failures", "hungry_since", "idle", "infeasible_since",
-        "key", "lane", "leaving", "looked", "missed", "not_before", "quick", "ready", "request", "resting", "retrying",
+        "key", "lane", "leaving", "looked", "missed", "not_before", "quick", "ready", "request", "resting",
         "rotation", "shape", "share", "sought", "starting", "top_up", "tries", "verdicts", "waiting", "weight",
     )  # fmt: skip
 
@@ -61,8 +61,7 @@ class LaneState:
         self.missed = False
         #: Gains of nodes up to which nothing was found for it.
         self.looked = -1
-        #: Whether an alarm is set for another try, and when others were last asked to make room.
-        self.retrying = False
+        #: When busy executors of others were last looked at for it.
         self.sought = _NEVER
         #: Nodes that are kept clear for it, and for how many executors; the executors asked to end for it.
         self.claims: dict[str, int] = {}

@@ -34,7 +34,7 @@ class Scheduling(Capacity):
             elif not self.roomy:
                 if self.hungry or self.room_changed():
                     self.feed()
-                elif self.idled:
+                elif self.seeking:
                     self.seek()
                 else:
                     return

@@ -144,8 +144,7 @@ def _settled(brain: Brain) -> None:
             assert brain.next_stream(lane) is None, "an executor is idle though something could run"
         if lane.waiting and lane.key not in brain.starved and brain.next_stream(lane) is not None:
             assert lane.starting or lane.quick, "nobody will ever run it"
-        if lane.key in brain.starved:
-            assert lane.retrying
+    assert not brain.starved or brain._retrying
     assert len(brain.alarms) <= 2 * _alarms(brain) + 600
 
 

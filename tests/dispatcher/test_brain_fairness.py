@@ -1,0 +1,283 @@
+"""Who gets executors: order within a queue, turns between queues, shares between lanes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from raycelery.dispatcher.model import Lane, Message, Stop
+from tests.dispatcher.brain_cluster import Cluster, ids
+
+
+def test_a_queue_is_served_by_priority_then_age_whatever_the_tasks() -> None:
+    cluster = Cluster(1)
+    cluster.submit("busy")
+    cluster.turn()
+    messages = [cluster.submit(f"task{n % 3}", priority=n * 7 % 4) for n in range(12)]
+    cluster.begun.clear()
+    cluster.run_all()
+    assert cluster.begun == ids(sorted(messages, key=lambda message: (message.priority, message.seq)))
+
+
+def test_queues_of_a_lane_take_turns() -> None:
+    cluster = Cluster(1)
+    many = cluster.submit_many(30, queue="many")
+    few = cluster.submit_many(3, queue="few")
+    cluster.turn()
+    for _ in range(6):
+        cluster.finish(next(m for m in [*many, *few] if cluster.is_running(m)))
+    assert len(set(cluster.begun[:7]) & set(ids(few))) == 3
+
+
+def test_a_tasks_position_in_a_queue_costs_nothing_to_the_others() -> None:
+    cluster = Cluster(2)
+    for number in range(300):
+        cluster.submit(f"task{number}")
+    cluster.run_all()
+    assert cluster.begun[:3] == ["m1", "m2", "m3"]
+
+
+def shares(cluster: Cluster) -> Counter[str]:
+    """Return the CPUs that run messages, by lane."""
+    found: Counter[str] = Counter()
+    for worker in cluster.workers.values():
+        if worker.running is not None:
+            found[worker.lane.key] += int(worker.lane.request.get("CPU", 0))
+    return found
+
+
+def keep_busy(cluster: Cluster, lanes: list[Lane], seconds: float, step: float = 0.5) -> Counter[str]:
+    """Have a backlog in all lanes for a time; returns the CPU seconds each lane got."""
+    got: Counter[str] = Counter()
+    for _ in range(int(seconds / step)):
+        for lane in lanes:
+            while sum(m.lane == lane.key and m.place == "stream" for m in cluster.live.values()) < 20:
+                cluster.submit(lane=lane)
+        running = [m for m in cluster.live.values() if cluster.is_running(m)]
+        cluster.pass_time(step)
+        for lane_key, cpus in shares(cluster).items():
+            got[lane_key] += cpus  # type: ignore[assignment]
+        for message in running:
+            if cluster.is_running(message):
+                cluster.finish(message, step)
+    return got
+
+
+def test_two_busy_lanes_come_to_share_the_cpus_evenly() -> None:
+    cluster = Cluster(8, 8)
+    first, second = cluster.lane(1), cluster.lane(2)
+    keep_busy(cluster, [first], 5)
+    assert shares(cluster) == {first.key: 16}
+    keep_busy(cluster, [first, second], 30)
+    assert shares(cluster) == {first.key: 8, second.key: 8}
+
+
+def test_a_balance_is_kept_without_more_starts_and_stops() -> None:
+    cluster = Cluster(3)
+    first, second = cluster.lane(1), cluster.lane(1, env="other")
+    keep_busy(cluster, [first, second], 20)
+    settled = dict(cluster.workers)
+    keep_busy(cluster, [first, second], 20)
+    assert cluster.workers == settled, "the odd CPU does not change hands"
+
+
+def test_lanes_take_turns_where_there_is_one_cpu() -> None:
+    cluster = Cluster(1)
+    lanes = [cluster.lane(1, env=env) for env in "abc"]
+    got = keep_busy(cluster, lanes, 60)
+    assert min(got[lane.key] for lane in lanes) > 0.2 * sum(got.values())
+
+
+def test_a_whole_node_is_cleared_for_one_that_needs_it() -> None:
+    cluster = Cluster(16, 16)
+    narrow, whole = cluster.lane(1), cluster.lane(16)
+    keep_busy(cluster, [narrow], 3)
+    large = cluster.submit(lane=whole)
+    keep_busy(cluster, [narrow], 8)
+    assert cluster.how(large) == "done"
+
+
+def test_a_whole_node_is_cleared_though_it_leaves_nothing_to_the_others() -> None:
+    cluster = Cluster(4)
+    narrow = [cluster.lane(1, env=env) for env in "ab"]
+    keep_busy(cluster, narrow, 3)
+    large = cluster.submit(lane=cluster.lane(4))
+    keep_busy(cluster, narrow, 12)
+    assert cluster.how(large) == "done"
+
+
+def test_many_lanes_find_the_lane_with_too_much_on_a_large_cluster() -> None:
+    cluster = Cluster(*[2] * 40)
+    hog = cluster.lane(1)
+    small = [cluster.lane(2, env=str(number)) for number in range(20)]
+    for lane in small:
+        cluster.submit(lane=lane)
+    cluster.turn()
+    keep_busy(cluster, [hog], 4)
+    late = cluster.submit(lane=cluster.lane(2, env="late"))
+    keep_busy(cluster, [hog], 4)
+    assert cluster.how(late) == "done", "though the first nodes all belong to lanes with little"
+
+
+def test_a_busy_lane_keeps_its_executors_for_a_slice() -> None:
+    cluster = Cluster(1, slice_seconds=5.0)
+    first, second = cluster.lane(1), cluster.lane(1, env="other")
+    messages = cluster.submit_many(50, lane=first)
+    cluster.turn()
+    late = cluster.submit(lane=second)
+    for second_passed in range(5):
+        assert not cluster.is_running(late), second_passed
+        cluster.pass_time(1.0)
+        cluster.finish(messages[second_passed])
+    cluster.turn()
+    assert cluster.is_running(late)
+
+
+def test_an_idle_lane_gives_way_at_once() -> None:
+    cluster = Cluster(4)
+    for message in cluster.submit_many(4):
+        cluster.turn()
+        cluster.finish(message)
+    cluster.submit_many(4)
+    cluster.run_all()
+    late = cluster.submit_many(2, lane=cluster.lane(2))
+    cluster.turn()
+    assert all(cluster.is_running(message) for message in late)
+
+
+def test_all_idle_executors_that_are_in_the_way_end_together() -> None:
+    cluster = Cluster(*[1] * 30, stops=False)
+    cluster.submit_many(30)
+    cluster.run_all()
+    cluster.submit_many(25, lane=cluster.lane(1, env="other"))
+    cluster.turn()
+    assert sum(worker.stopping for worker in cluster.workers.values()) == 25
+
+
+def test_no_more_idle_executors_end_than_are_in_the_way() -> None:
+    cluster = Cluster(8)
+    cluster.submit_many(8)
+    cluster.run_all()
+    cluster.submit(lane=cluster.lane(2))
+    decisions = cluster.turn()
+    assert sum(isinstance(decision, Stop) for decision in decisions) == 2
+
+
+def test_a_message_that_takes_long_cannot_be_made_to_end_but_its_node_is_not_kept_from_others_who_fit() -> None:
+    cluster = Cluster(2, 2)
+    long = cluster.submit_many(2, "long")
+    cluster.turn()
+    waiting = cluster.submit(lane=cluster.lane(2))
+    cluster.pass_time(10)
+    assert cluster.is_running(waiting), "both long ones went to one node"
+    assert all(cluster.is_running(message) for message in long)
+
+
+def test_executors_of_a_lane_are_packed_on_few_nodes() -> None:
+    cluster = Cluster(4, 4, 4)
+    cluster.submit_many(4)
+    cluster.turn()
+    assert len({worker.node for worker in cluster.workers.values()}) == 1
+
+
+@pytest.mark.parametrize("how", ["purge", "revoke", "done"])
+def test_a_node_is_not_kept_clear_for_what_is_not_waited_for_any_more(how: str) -> None:
+    cluster = Cluster(2)
+    running = cluster.submit_many(2)
+    cluster.turn()
+    large = cluster.submit(queue="large", lane=cluster.lane(2))
+    cluster.pass_time(1.0)
+    cluster.finish(running[0])
+    small = cluster.submit(lane=cluster.lane(1, env="other"))
+    cluster.turn()
+    assert not cluster.is_running(small), "the node is kept clear"
+    if how == "purge":
+        for message in cluster.brain.purge("large"):
+            cluster.end(message, "purged")
+    elif how == "revoke":
+        cluster.brain.revoke([large.id], cluster.now)
+    else:
+        cluster.finish(running[1])
+        cluster.finish(large)
+    cluster.pass_time(0.1)
+    assert cluster.is_running(small)
+
+
+def test_gpus_change_hands_too() -> None:
+    cluster = Cluster({"CPU": 8, "GPU": 1})
+    first, second = cluster.lane(1, GPU=1), cluster.lane(0, GPU=1)
+    cluster.submit_many(10, lane=first)
+    cluster.turn()
+    late = cluster.submit(lane=second)
+    for _ in range(6):
+        running = next(m for m in cluster.live.values() if cluster.is_running(m))
+        cluster.pass_time(1.0)
+        if cluster.is_running(running):
+            cluster.finish(running)
+    assert cluster.how(late) == "done"
+
+
+def test_executors_that_need_no_cpu_are_bounded_by_the_number_of_cpus() -> None:
+    cluster = Cluster(4)
+    cluster.submit_many(50, lane=cluster.lane(0))
+    cluster.turn()
+    assert len(cluster.workers) == 4
+
+
+def test_there_are_no_more_executors_than_allowed_and_lanes_share_them() -> None:
+    cluster = Cluster(64, max_executors=4)
+    first, second = cluster.lane(1), cluster.lane(2)
+    keep_busy(cluster, [first], 3)
+    assert len(cluster.workers) == 4
+    got = keep_busy(cluster, [first, second], 20)
+    assert len(cluster.workers) == 4
+    assert got[second.key] > 10
+
+
+def test_an_idle_executor_ends_for_another_lane_where_there_are_as_many_as_allowed() -> None:
+    cluster = Cluster(64, max_executors=2)
+    cluster.submit_many(2)
+    cluster.run_all()
+    late = cluster.submit(lane=cluster.lane(2))
+    cluster.turn()
+    assert cluster.is_running(late)
+
+
+def test_parents_that_wait_do_not_count_among_the_most_executors() -> None:
+    cluster = Cluster(8, max_executors=1)
+    parent: Message | None = None
+    for _ in range(5):
+        child = cluster.submit()
+        if parent is not None:
+            cluster.block(parent)
+        cluster.turn()
+        assert cluster.is_running(child)
+        parent = child
+
+
+def test_another_application_gets_idle_executors_and_busy_ones_down_to_an_even_share() -> None:
+    cluster = Cluster(8)
+    cluster.submit_many(6)
+    cluster.turn()
+    idle = cluster.submit_many(2)
+    cluster.turn()
+    for message in idle:
+        cluster.finish(message)
+    cluster.brain.set_limit("app", 6)
+    cluster.submit_many(20)
+    cluster.brain.make_room({"CPU": 8.0}, 0.0, cluster.now)
+    decisions = cluster.turn()
+    assert sum(isinstance(decision, Stop) for decision in decisions) == 2
+    leaving = sum(executor.leaving for executor in cluster.brain.executors.values())
+    assert leaving == 5, "the first wants one at least, and it may have as many as this one keeps"
+
+
+def test_lanes_that_come_and_go_leave_nothing_behind() -> None:
+    cluster = Cluster(4)
+    for number in range(200):
+        cluster.submit(lane=cluster.lane(1, memory=0.0, env=str(number)))
+        cluster.run_all()
+    cluster.pass_time(200)
+    assert not cluster.brain.lanes
+    assert not cluster.brain.streams
