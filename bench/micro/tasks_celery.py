@@ -13,6 +13,7 @@ app = Celery("micro", broker=_redis, backend=_redis, set_as_current=False)
 # Frames need pickle; the other figures are taken with Celery's own default, JSON.
 app.conf.accept_content = ["json", "pickle"]
 
-noop = app.task(functions.noop)
-total = app.task(functions.total)
-checksum = app.task(functions.checksum, serializer="pickle")
+# Unshared: the tasks of raycelery's application in this process have the same names.
+noop = app.task(functions.noop, shared=False)
+total = app.task(functions.total, shared=False)
+checksum = app.task(functions.checksum, shared=False, serializer="pickle")

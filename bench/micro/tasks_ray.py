@@ -14,10 +14,11 @@ if slot := os.environ.get("RAYCELERY_MICRO_SLOT"):
     app.conf.ray_num_cpus = 0
     app.conf.ray_queues = {"celery": {"resources": {slot: 1}}}
 
-noop = app.task(functions.noop)
-total = app.task(functions.total)
-checksum = app.task(functions.checksum)
+# Unshared: the tasks of stock Celery's application in the benchmark's process have the same names.
+noop = app.task(functions.noop, shared=False)
+total = app.task(functions.total, shared=False)
+checksum = app.task(functions.checksum, shared=False)
 
 #: An application of its own, so with a dispatcher of its own, whose queue hardly moves: its memory is measured.
 waiting = Celery("micro-waiting", set_as_current=False)
-stuck = waiting.task(functions.noop, name="stuck", rate_limit="1/h")
+stuck = waiting.task(functions.noop, name="stuck", shared=False, rate_limit="1/h")
