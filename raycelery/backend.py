@@ -7,6 +7,7 @@ gathered as they come and handed to the body without polling.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -22,7 +23,7 @@ from celery.utils.log import get_logger
 
 from raycelery import values
 from raycelery.app.settings import Unchosen
-from raycelery.client import Waiting
+from raycelery.waiting import Waiting
 
 logger = get_logger(__name__)
 
@@ -71,8 +72,12 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         return payload.encode() if isinstance(payload, str) else payload
 
     def decode(self, payload: Any) -> Any:
-        """Undo :meth:`encode`."""
-        if self._pickles and payload is not None:
+        """Undo :meth:`encode`; what the dispatcher itself writes is JSON, which neither of these begins like."""
+        if self.serializer in ("pickle", "msgpack") and payload and payload[:1] == b"{":
+            return json.loads(payload)
+        # An executor that could not load the application writes pickles: it does not know the application's settings.
+        pickled = self._pickles or (self.serializer == "json" and payload and payload[:1] == b"\x80")
+        if pickled and payload is not None:
             return values.loads(payload, self.app.session.depot)
         return super().decode(payload)
 

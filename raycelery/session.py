@@ -11,7 +11,8 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,10 @@ def _start_ray(app: Celery) -> bool:
         if address:
             _knock(str(address))
         with _real_streams():
-            ray.init(**arguments)
+            if address:
+                ray.init(**arguments)
+            else:
+                _in_lasting_thread(lambda: ray.init(**arguments))
     except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
         if not address:
             raise
@@ -153,6 +157,29 @@ def _start_ray(app: Celery) -> bool:
             "'ray start --head', correct the address, or unset it to run Ray inside this process"
         ) from exc
     return not address
+
+
+def _in_lasting_thread(start: Callable[[], Any]) -> None:
+    """Call ``start`` in a thread that lasts as long as the process.
+
+    Ray has Linux end its processes with the thread that began them, which in a web server may be that of one request.
+    """
+    if threading.current_thread() is threading.main_thread():
+        start()
+        return
+    started: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            start()
+        except BaseException as exc:  # raised where it is waited for
+            started.set_exception(exc)
+            return
+        started.set_result(None)
+        threading.Event().wait()
+
+    threading.Thread(target=run, name="raycelery-ray", daemon=True).start()
+    started.result()
 
 
 def _see_that_ray_is_there() -> None:

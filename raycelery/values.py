@@ -54,6 +54,9 @@ class Depot(Protocol):
     def use(self, key: str) -> None:
         """Note that a message being made refers to ``key``."""
 
+    def unuse(self, key: str) -> None:
+        """Take back one :meth:`use` or :meth:`keep`."""
+
     def done(self, keys: Iterable[str]) -> None:
         """Note that what refers to ``keys`` was handed over; to be called once for each key kept or used."""
 
@@ -179,7 +182,7 @@ class Shared:
         self.key = key
         self.depot = depot
         # It is in use for as long as this stand-in lives.
-        weakref.finalize(self, depot.done, (key,)).atexit = False
+        weakref.finalize(self, depot.unuse, key).atexit = False
 
     def __repr__(self) -> str:
         return f"<raycelery.put {self.key}>"
@@ -371,20 +374,25 @@ class RayDepot:
         self._fetched: OrderedDict[str, list[Any]] = OrderedDict()
         # Stand-ins may be collected at any time, in the middle of any method here.
         self._lock = threading.RLock()
+        client.holds = self.kept
 
     def keep(self, flat: Flat) -> str | None:
         """Store a value unless it is there; the key is in use until :meth:`done` is called with it."""
         if os.getpid() != self._pid:
             return None
+        import ray
+
         key = flat.key()
         with self._lock:
             if self._client.epoch != self._epoch:
                 self._epoch = self._client.epoch
-                self._kept.clear()
+                for old in list(self._kept):
+                    if not self._ask("keep", old, [], self._client.id):
+                        del self._kept[old]
             if key not in self._kept:
                 # Another process may have stored the same bytes: ask before they are sent.
-                if not self._ask("keep", key, None, self._client.id):
-                    self._ask("keep", key, flat.parts(), self._client.id)
+                if not self._ask("keep", key, [], self._client.id):
+                    self._ask("keep", key, [ray.put(flat.parts())], self._client.id)
                 self._kept[key] = flat.nbytes
             self._kept.move_to_end(key)
             self._busy[key] += 1
@@ -395,13 +403,23 @@ class RayDepot:
         with self._lock:
             self._busy[key] += 1
 
+    def kept(self) -> list[str]:
+        """Return the keys that this process keeps alive."""
+        with self._lock:
+            return list(self._kept)
+
+    def unuse(self, key: str) -> None:
+        """Note that a stand-in is gone; what it stood for goes when the next message is done."""
+        with self._lock:
+            self._busy[key] -= 1
+            if self._busy[key] <= 0:
+                del self._busy[key]
+
     def done(self, keys: Iterable[str]) -> None:
         """Note that a message or result that refers to ``keys`` is buffered, or was not made after all."""
         with self._lock:
             for key in keys:
-                self._busy[key] -= 1
-                if self._busy[key] <= 0:
-                    del self._busy[key]
+                self.unuse(key)
             if len(self._kept) <= 1 or os.getpid() != self._pid:
                 return
             surplus = []

@@ -22,7 +22,9 @@ from celery.app.amqp import AMQP
 from celery.utils.time import maybe_iso8601, maybe_make_aware, rate
 from celery.worker.strategy import proto1_to_proto2
 from kombu.compression import compress
+from kombu.connection import Connection
 from kombu.serialization import dumps as kombu_dumps
+from kombu.utils.objects import cached_property
 
 from raycelery import session, values
 from raycelery.app import environment, spec
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+
+
+#: Tasks, with what their calls ask for, whose lanes are remembered.
+_MOST_KNOWN = 10_000
 
 
 class _Transport:
@@ -87,7 +93,8 @@ class RayProducer:
         self.app = app
         self.connection = RayConnection()
         self.channel = self.connection
-        self._tasks: dict[tuple[str, str], _Task] = {}
+        #: By task, queue, and what a call asks for.
+        self._tasks: dict[tuple[str, str, Any], _Task] = {}
         self._codes: dict[int, tuple[Any, str, bytes]] = {}
         self._spec: spec.AppSpec | None = None
         self._adopted = False
@@ -149,10 +156,8 @@ class RayProducer:
             check_options(overrides, f"a call of {name!r}")
             if overrides.get("max_concurrency") is not None:
                 raise OptionError(f"a call of {name!r}: max_concurrency is set on a task or queue, not by a call")
-            info = self._describe(name, queue, overrides)
-        else:
-            found = self._tasks.get((name, queue))
-            info = found if found is not None else self._describe(name, queue, None)
+        known = self._tasks.get((name, queue, _fixed(overrides)))
+        info = known if known is not None else self._describe(name, queue, overrides)
 
         session = self.app.session
         client, depot = session.client, session.depot
@@ -229,7 +234,7 @@ class RayProducer:
         app_spec = self.described()
         return ("app", app_spec.key), ("app", app_spec.key, pickle.dumps(app_spec))
 
-    def _describe(self, name: str, queue: str, overrides: Mapping[str, Any] | None) -> _Task:
+    def _describe(self, name: str, queue: str, overrides: Mapping[str, Any]) -> _Task:
         app = self.app
         app_spec = self.described()
         task = app._tasks.get(name)
@@ -252,8 +257,11 @@ class RayProducer:
             if spec.needs_value(task, app_spec.value is not None):
                 info.code = (self._code(task)[0], spec.by_import_first(task))
                 definitions += self._codes_by_value(app_spec)
-        if overrides is None:
-            self._tasks[name, queue] = info
+        fixed = _fixed(overrides)
+        if fixed is not None:
+            if len(self._tasks) >= _MOST_KNOWN:
+                self._tasks.clear()
+            self._tasks[name, queue, fixed] = info
         return info
 
     def _codes_by_value(self, app_spec: spec.AppSpec) -> list[tuple[Any, tuple[Any, ...]]]:
@@ -279,11 +287,11 @@ class RayProducer:
             self._codes[id(task)] = known
         return known[1], known[2]
 
-    def _options(self, task: Any, queue: str, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _options(self, task: Any, queue: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
         conf = self.app.conf
         options: dict[str, Any] = {"num_cpus": conf.ray_num_cpus, "runtime_env": conf.ray_runtime_env}
         own = options_of(task) if task is not None else {}
-        for layer in (conf.ray_queues.get(queue) or {}, own, overrides or {}):
+        for layer in (conf.ray_queues.get(queue) or {}, own, overrides):
             env = environment.merged(options["runtime_env"], layer.get("runtime_env"))
             options.update({key: value for key, value in layer.items() if value is not None}, runtime_env=env)
         if options["runtime_env"]:
@@ -309,6 +317,15 @@ class RayProducer:
         self._tasks.clear()
         if not self._adopted and self._receivers is not None and spec.receivers(self.app) != self._receivers:
             self._spec = None
+
+
+def _fixed(overrides: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Return what identifies a call's options, or None where it is not known before they are worked out."""
+    if not overrides:
+        return ()
+    if "runtime_env" in overrides:
+        return None  # what is in its folders may have changed
+    return tuple((key, tuple(v.items()) if isinstance(v, Mapping) else v) for key, v in sorted(overrides.items()))
 
 
 def _lane(options: Mapping[str, Any], app_key: str) -> Lane:
@@ -372,6 +389,12 @@ class RayAMQP(AMQP):  # type: ignore[misc]
         if not self.app.direct:
             return AMQP.producer_pool.fget(self)
         return _Pool(self.app.producer)
+
+    @cached_property
+    def _event_dispatcher(self) -> Any:
+        # Celery's asks for a connection, and that for the client library of the broker that is not needed any more.
+        connection = Connection("memory://") if self.app.direct else None
+        return self.app.events.Dispatcher(connection=connection, enabled=False)
 
     def as_task_v2(
         self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *more: Any, **options: Any

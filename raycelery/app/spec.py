@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Environment variables that frameworks find their settings by.
 _ENVIRONMENT = ("DJANGO_", "CELERY_", "FLASK_")
+#: Where the standard library is, zipped or not.
+_LIBRARY = os.path.dirname(os.path.dirname(os.__file__))
 #: Packages that hold applications, but never a user's.
 _NOT_SEARCHED = frozenset({"celery", "kombu", "raycelery", "ray"})
 #: Signals whose receivers in ``__main__`` are carried to the executors.
@@ -64,6 +66,8 @@ class AppSpec:
     receivers: bytes | None
     imports: tuple[str, ...]
     path: tuple[str, ...]
+    #: How many entries of ``path`` stand before the standard library: the project's own.
+    leading: int
     cwd: str
     environ: tuple[tuple[str, str], ...]
 
@@ -131,6 +135,7 @@ def spec_of(app: celery.Celery, home: str | None, dispatcher: str) -> AppSpec:
         receivers=_pickled_receivers(app, value is not None),
         imports=tuple(sorted(name for name in imports if not _in_main(name))),
         path=tuple(os.path.abspath(entry) for entry in sys.path),
+        leading=next((i for i, entry in enumerate(sys.path) if entry.startswith(_LIBRARY)), len(sys.path)),
         cwd=os.getcwd(),
         environ=tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(_ENVIRONMENT))),
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import pickle
 import re
 import secrets
 import time
@@ -21,21 +20,20 @@ from typing import Any
 import ray
 
 from raycelery import wire
-from raycelery.dispatcher import executors, neighbours
+from raycelery.dispatcher import executors
 from raycelery.dispatcher.answers import Answers
 from raycelery.dispatcher.brain import Brain
 from raycelery.dispatcher.connection import Connection
 from raycelery.dispatcher.depot import Depot
-from raycelery.dispatcher.journal import REWRITE_BYTES, Journal
+from raycelery.dispatcher.journal import Journal
 from raycelery.dispatcher.metrics import Metrics
 from raycelery.dispatcher.model import Assign, Kill, Lane, Message, Policy, Recall, Start, Stop
-from raycelery.dispatcher.recovery import MUTATIONS, chord_message, clerk_lane, message_of, recover, rewrite
+from raycelery.dispatcher.recovery import MUTATIONS, chord_message, clerk_lane, given_up, message_of, recover
 from raycelery.dispatcher.store import Store
+from raycelery.dispatcher.watch import Watch
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between looks at the cluster's nodes.
-NODES_SECONDS = 1.0
 #: Unfinished-but-small results that are pushed to a process that only hinted at them, in bytes.
 HINTED_BYTES = 16_384
 
@@ -91,7 +89,7 @@ class Dispatcher:
         self.waiters: dict[str, dict[Connection, bool]] = defaultdict(dict)
         self.connections: set[Connection] = set()
         self.drainers: list[tuple[Connection, int]] = []
-        self.depot = Depot()
+        self.depot = Depot(name)
         self.keys: dict[int, tuple[str, ...]] = {}
         self.held: list[tuple[Connection, int]] = []
         #: Limits and rates as they were defined, and the number of each client's last frame.
@@ -115,26 +113,16 @@ class Dispatcher:
         async with self._starting:
             if self._server is None:
                 self._loop = asyncio.get_running_loop()
+                await self.depot.recover(self._loop)
                 host = ray.util.get_node_ip_address()
                 self._server = await self._loop.create_server(lambda: Connection(self), host, 0)
                 self._address = (host, self._server.sockets[0].getsockname()[1])
-                self._look_at_nodes()
-                self._loop.create_task(self._watch_nodes())
+                self._loop.create_task(Watch(self).forever())
         return (*self._address, self.secret)
 
-    async def keep(self, key: str, value: list[Any] | None, holder: str) -> bool:
-        """Keep a large value for ``holder``, so that it outlives the process that sent it.
-
-        Returns:
-            False if only the key was given and the value is not here.
-        """
-        if value is not None and not self.depot.refs(key):
-            # What arrives as shared memory must be wrapped again to be stored as such.
-            parts = [value[0], *(pickle.PickleBuffer(buffer) for buffer in value[1:])]
-            self.depot.hold(key, holder, await asyncio.to_thread(ray.put, parts))
-        elif self.depot.refs(key):
-            self.depot.hold(key, holder, self.depot.refs(key)[0])
-        return bool(self.depot.refs(key))
+    async def keep(self, key: str, refs: list[Any], holder: str) -> bool:
+        """Keep a large value for ``holder``; see :meth:`Depot.keep`."""
+        return await self.depot.keep(key, refs, holder)
 
     async def make_room(self, amounts: dict[str, float], share: float) -> None:
         """Give executors up for another application of the cluster, which has ``share`` CPUs and lacks ``amounts``."""
@@ -321,7 +309,10 @@ class Dispatcher:
                     handle.kill()
         for message in self.brain.dropped:
             logger.error("message %s of %s was given up: %s", message.id, message.task, message.reason)
-            self.journal.append("", wire.pack("batch", 0, [], [], [], [("done", message.seq, 0.0)]))
+            ops = [] if message.verdict == "chord" else [given_up(message)]
+            for op in ops:
+                self.store_op(op, now)
+            self.journal.append("", wire.pack("batch", 0, [], [], ops, [("done", message.seq, 0.0)]))
             self.release(message.seq)
         self.brain.dropped.clear()
         self.released()
@@ -347,6 +338,7 @@ class Dispatcher:
         if self.store.released:
             self.depot.unrefer(self.store.released)
             self.store.released.clear()
+        self.depot.sweep()
 
     def _assign(self, decision: Assign) -> None:
         conn = self.connected.get(decision.executor)
@@ -384,76 +376,29 @@ class Dispatcher:
         try:
             reason = await handle.ended
         except ray.exceptions.RayError as exc:
-            self._executor_ended(executor, executors.reason_of(exc))
+            self._executor_ended(executor, executors.reason_of(exc), executors.crashed(exc))
         except asyncio.CancelledError:
             raise
         else:
-            if reason:
-                self._executor_ended(executor, reason)
-            else:
-                self._executor_ended(executor, None)
+            self._executor_ended(executor, reason or None)
 
     def _executor_failed(self, executor: int, reason: str) -> None:
         self.brain.executor_failed(executor, reason, time.time())
         self.turn_soon()
 
-    def _executor_ended(self, executor: int, reason: str | None) -> None:
+    def _executor_ended(self, executor: int, reason: str | None, crashed: bool = False) -> None:
         handle = self.handles.pop(executor, None)
         if handle is None:
             return
         conn = self.connected.pop(executor, None)
         now = time.time()
         if conn is None:
-            self.brain.executor_failed(executor, reason or "it ended before it was ready", now)
+            self.brain.executor_failed(executor, reason or "it ended before it was ready", now, crashed)
         elif reason is None:
             self.brain.executor_stopped(executor, now)
         else:
             self.brain.executor_lost(executor, reason, now)
         self.turn_soon()
-
-    # -- nodes --------------------------------------------------------------------------------------------------
-
-    def _look_at_nodes(self) -> None:
-        now = time.time()
-        alive = {}
-        for node in ray.nodes():
-            if node["Alive"]:
-                alive[node["NodeID"]] = {
-                    k: v
-                    for k, v in node["Resources"].items()
-                    if not k.startswith("node:") and k != "object_store_memory"
-                }
-        known = getattr(self, "_nodes", {})
-        for node_id, resources in alive.items():
-            if known.get(node_id) != resources:
-                self.brain.node_changed(node_id, resources, now)
-        for node_id in known.keys() - alive.keys():
-            self.brain.node_removed(node_id, now)
-        self._nodes = alive
-
-    async def _watch_nodes(self) -> None:
-        while True:
-            await asyncio.sleep(NODES_SECONDS)
-            self._look_at_nodes()
-            self._look_at_neighbours()
-            self.store.expire(time.time())
-            needed = self.store.bytes + 2000 * self.brain.pending
-            if self.journal.size > max(REWRITE_BYTES, 4 * needed):
-                rewrite(self)
-            self.metrics.sample(self.brain)
-            self.turn_soon()
-
-    def _look_at_neighbours(self) -> None:
-        now = time.time()
-        missing = [h for number, h in self.handles.items() if number not in self.connected and h.late <= now]
-        amounts = neighbours.lacking(handle.request for handle in missing)
-        if amounts:
-            for handle in missing:
-                handle.late = now + neighbours.AGAIN_SECONDS
-            share = sum(
-                self.handles[number].request.get("CPU", 0) for number in self.connected if number in self.handles
-            )
-            neighbours.ask(self.name, amounts, share)
 
     # -- questions ----------------------------------------------------------------------------------------------
 
@@ -484,11 +429,7 @@ class Dispatcher:
             self.turn_soon()
 
     async def _inline(self, conn: Connection, number: int, key: str) -> None:
-        refs = self.depot.refs(key)
-        if refs:
-            try:
-                conn.reply(number, True, [pickle.PickleBuffer(part) for part in await refs[0]])
-            except (ValueError, ray.exceptions.RayError) as exc:
-                conn.reply(number, False, KeyError(f"the large value {key} cannot be sent: {exc}"))
-        else:
-            conn.reply(number, False, KeyError(f"the large value {key} is gone"))
+        try:
+            conn.reply(number, True, await self.depot.parts(key))
+        except KeyError as exc:
+            conn.reply(number, False, exc)

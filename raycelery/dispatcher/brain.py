@@ -19,6 +19,8 @@ from raycelery.dispatcher.revocation import Revocation
 
 #: Tries to start an executor after which a lane is given up.
 _TRIES = 2
+#: The same where their processes were killed or crashed, which may have had a cause that passes.
+_CRASHES = 6
 
 
 class Brain(Revocation):
@@ -185,9 +187,13 @@ class Brain(Revocation):
         self.file(state)
         self.dirty[lane.key] = None
 
-    def executor_failed(self, executor: int, reason: str, now: float) -> None:
-        """Note that an executor ended before it was ready."""
-        self._ended(executor, reason, now)
+    def executor_failed(self, executor: int, reason: str, now: float, crashed: bool = False) -> None:
+        """Note that an executor ended before it was ready.
+
+        Arguments:
+            crashed: its process was killed or crashed; else it could not be started as it was asked for.
+        """
+        self._ended(executor, reason, now, crashed)
 
     def executor_stopped(self, executor: int, now: float) -> None:
         """Note that an executor has ended in order; what it had not begun goes elsewhere."""
@@ -195,9 +201,9 @@ class Brain(Revocation):
 
     def executor_lost(self, executor: int, reason: str, now: float) -> None:
         """Note that an executor died: the message it was running is settled by Celery, the others go elsewhere."""
-        self._ended(executor, reason, now)
+        self._ended(executor, reason, now, crashed=True)
 
-    def _ended(self, executor: int, reason: str | None, now: float) -> None:
+    def _ended(self, executor: int, reason: str | None, now: float, crashed: bool = False) -> None:
         self.now = now
         state = self.remove(executor)
         if state is None:
@@ -205,7 +211,7 @@ class Brain(Revocation):
         self.log.append((now, "ended", executor, reason))
         if not state.ready:
             if state.killed is None:
-                self._did_not_start(state, reason or "it ended before it was ready")
+                self._did_not_start(state, reason or "it ended before it was ready", _CRASHES if crashed else _TRIES)
         elif reason is not None:
             self._settle_running(state, reason)
         self._return(state, list(state.outstanding))
@@ -230,13 +236,13 @@ class Brain(Revocation):
             # Else it was dead already when it was given this, which can run elsewhere.
         self.enqueue(running)
 
-    def _did_not_start(self, state: ExecutorState, reason: str) -> None:
+    def _did_not_start(self, state: ExecutorState, reason: str, tries: int) -> None:
         lane = state.lane
         if state.attempt == lane.tries:
             lane.tries += 1
             lane.failures += 1
             self.back_off(lane)
-        if lane.failures < _TRIES or lane.ready or lane.starting:
+        if lane.failures < tries or lane.ready or lane.starting:
             return
         if lane.clerk and any(other.ready for other in self.lanes.values() if other.lane.app == lane.lane.app):
             return

@@ -78,6 +78,9 @@ class Connection(asyncio.Protocol):
             elif kind == "hello":
                 self.info = frame[1]
                 self.source = self.info.get("holder", "")
+                for key in self.info.get("holds", ()):
+                    for ref in self.dispatcher.depot.refs(key):
+                        self.dispatcher.depot.hold(key, self.source, ref)
                 if self.info.get("role") == "executor":
                     self.executor = self.info["executor"]
                     self.dispatcher.connected[self.info["executor"]] = self

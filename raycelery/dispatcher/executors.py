@@ -86,6 +86,14 @@ def _threads(request: Mapping[str, float]) -> int:
     return max(1, int(request.get("CPU", 1)))
 
 
+def crashed(exc: Exception) -> bool:
+    """Return whether an executor's process was killed or crashed, rather than refused by Ray."""
+    if isinstance(exc, (ray.exceptions.RuntimeEnvSetupError, ray.exceptions.ActorUnschedulableError)):
+        return False
+    kinds = (ray.exceptions.ActorDiedError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
+    return isinstance(exc, kinds)
+
+
 def reason_of(exc: Exception) -> str:
     """Say in one sentence why an executor died or did not start."""
     text = str(exc).strip()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from celery import states
 
 from raycelery import wire
 from raycelery.dispatcher.journal import Ledger, restore
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Questions that change something, and so are kept in the journal.
 MUTATIONS = frozenset({"forget", "set", "delete", "revoke", "revoke_stamps", "purge", "rate", "limit"})
+#: Seconds that the failure of a message that was given up is kept.
+GIVEN_UP_SECONDS = 86_400.0
 RESTARTED = "the dispatcher was restarted while it ran"
 
 
@@ -38,6 +43,13 @@ def chord_message(completion: tuple[Any, ...], parts: list[bytes]) -> Message:
     app, group, callback, parent_id, root_id = completion
     payload = (group, callback, parent_id, root_id, parts)
     return Message(f"chord:{group}", "celery.chord", "", f"clerk:{app}", payload, verdict="chord")
+
+
+def given_up(message: Message) -> tuple[Any, ...]:
+    """Return the store operation that tells callers of a message for which no executor could record the end."""
+    error = {"exc_type": "WorkerLostError", "exc_message": [message.reason], "exc_module": "billiard.exceptions"}
+    meta = {"status": states.FAILURE, "result": error, "traceback": None, "children": [], "task_id": message.id}
+    return ("meta", message.id, states.FAILURE, json.dumps(meta).encode(), (), GIVEN_UP_SECONDS, True)
 
 
 def clerk_lane(app: str) -> Lane:

@@ -9,6 +9,7 @@ import resource
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from raycelery import session, values, wire
@@ -20,6 +21,23 @@ logger = logging.getLogger(__name__)
 
 #: Reports may stay in the kernel this many seconds before it is made to send them.
 REPORT_SECONDS = 0.002
+
+
+@dataclass(frozen=True, eq=False)
+class _Worker:
+    """Stands where handlers of ``worker_init`` expect Celery's worker, as Django's do.
+
+    Arguments:
+        app: the application.
+        hostname: the executor's name.
+        concurrency: how many messages run at once.
+        pool_cls: the pool that this process is most like: it runs one message after the other, and lasts.
+    """
+
+    app: Any
+    hostname: str
+    concurrency: int = 1
+    pool_cls: str = "prefork"
 
 
 class Loop:
@@ -84,8 +102,9 @@ class Loop:
         _set_up_logging(app)
         setup_worker_optimizations(app, runner.hostname())
         _set_task_join_will_block(True)
-        celery.signals.worker_init.send(sender=self)
-        celery.signals.worker_process_init.send(sender=self)
+        worker = _Worker(app, runner.hostname())
+        celery.signals.worker_init.send(sender=worker)
+        celery.signals.worker_process_init.send(sender=worker)
         self.runner = runner.Runner(app, self._client)
         self._client.on_block = self._on_block
 

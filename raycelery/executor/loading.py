@@ -30,13 +30,7 @@ def load(spec: AppSpec) -> celery.Celery:
     """
     namespaces.share()
     os.environ.update(spec.environ)
-    if os.path.isdir(spec.cwd) and not _has_working_dir():
-        with contextlib.suppress(OSError):
-            os.chdir(spec.cwd)
-    for entry in spec.path:
-        if entry not in sys.path and os.path.exists(entry):
-            sys.path.append(entry)
-    importlib.invalidate_caches()
+    _see_modules(spec)
     try:
         app = _by_value(spec.value) if spec.value is not None else _by_import(spec)
         values.use(app=app)
@@ -55,11 +49,22 @@ def load(spec: AppSpec) -> celery.Celery:
     return app
 
 
-def _has_working_dir() -> bool:
-    """Return whether the runtime environment has put this process into a folder of its own."""
+def _see_modules(spec: AppSpec) -> None:
+    """Let this process find the modules that the caller finds, in the caller's order."""
     import ray
 
-    return bool(ray.get_runtime_context().runtime_env.get("working_dir"))
+    environment = ray.get_runtime_context().runtime_env
+    if os.path.isdir(spec.cwd) and not environment.get("working_dir"):
+        with contextlib.suppress(OSError):
+            os.chdir(spec.cwd)
+    there = [entry for entry in spec.path if os.path.exists(entry)]
+    variables = environment.get("env_vars") or {}
+    if not (environment.get("working_dir") or environment.get("py_modules") or "PYTHONPATH" in variables):
+        # Ray has put the folder of whoever started the dispatcher in front; that may have been another project.
+        own = [entry for entry in spec.path[: spec.leading] if entry in there]
+        sys.path[:] = [*own, *(entry for entry in sys.path if entry not in own)]
+    sys.path.extend(entry for entry in there if entry not in sys.path)
+    importlib.invalidate_caches()
 
 
 def _by_import(spec: AppSpec) -> celery.Celery:

@@ -169,6 +169,17 @@ def test_a_module_that_fails_in_executors_only(
         module.add.delay(1, 2).get(timeout=SECONDS)
 
 
+def test_an_application_with_json_results_that_executors_cannot_load(
+    ray_session: RaySession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The executor, which has no settings, cannot know what the results of the application are written in.
+    text = f"import os\nif os.getpid() != {os.getpid()}: raise RuntimeError('no licence')\n{TASKS}"
+    module = _project(tmp_path / "plain", "plain_tasks", text, monkeypatch)
+    module.app.conf.result_serializer = "json"
+    with pytest.raises(AppLoadError, match="RuntimeError: no licence"):
+        module.add.delay(1, 2).get(timeout=SECONDS)
+
+
 def test_an_attribute_that_is_no_application(
     ray_session: RaySession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

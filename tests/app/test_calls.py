@@ -141,6 +141,7 @@ def test_ignore_result(tmp_path: Path) -> None:
 
 
 def test_shared_and_class_based_tasks() -> None:
+    sample.app.set_current()  # other tests of this process make applications too, and the last made is the current one
     assert sample.shared.delay(21).get(timeout=SECONDS) == 42
     _pid, count = sample.counter.delay(2).get(timeout=SECONDS)
     assert count >= 2

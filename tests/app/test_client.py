@@ -11,7 +11,8 @@ import pytest
 
 from raycelery import wire
 from raycelery.app.producer import new_id
-from raycelery.client import Client, Waiting
+from raycelery.client import Client
+from raycelery.waiting import Waiting
 
 
 class Connected(Client):

@@ -174,8 +174,8 @@ def test_ctrl_c_while_waiting_for_a_result_is_the_scripts_to_handle(tmp_path: Pa
     script = """
     result = touch.delay(1, 100)
     app.client.call("pending")
-    print("submitted")
     try:
+        print("submitted")
         result.get()
     except KeyboardInterrupt:
         result.revoke(terminate=True)

@@ -180,6 +180,7 @@ DJANGO = {
     "orders/tasks.py": """
         import ray
         from celery import shared_task
+        from django.db import connection
         from orders.models import Order
 
         @shared_task
@@ -188,6 +189,12 @@ DJANGO = {
             order.seen += 1
             order.save()
             return order.zone
+
+        @shared_task
+        def connected():
+            before = connection.connection is not None
+            Order.objects.count()
+            return before
 
         @shared_task
         def describe(order):
@@ -209,7 +216,7 @@ def test_a_django_project(run: Run, tmp_path: Path) -> None:
         django.setup()
         from django.db import connection, transaction
         from orders.models import Order
-        from orders.tasks import cpus, describe, see
+        from orders.tasks import connected, cpus, describe, see
         from proj.celery import app, debug_task
 
         with connection.schema_editor() as editor:
@@ -219,6 +226,8 @@ def test_a_django_project(run: Run, tmp_path: Path) -> None:
         assert see.delay(order.pk).get(timeout=90) == "EWR"
         assert describe.delay(order).get(timeout=90) == f"{order.pk} EWR", "a model instance is an argument like any"
         assert cpus.apply_async(queue="reports").get(timeout=90) == 2
+
+        assert not any(connected.delay().get(timeout=90) for _ in range(5)), "a task's connection is closed after it"
 
         sent = []
         from celery.signals import before_task_publish

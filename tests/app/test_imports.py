@@ -155,3 +155,32 @@ def test_a_blind_replacement_of_the_name(run: Run) -> None:
 def test_one_import_changed(run: Run) -> None:
     both = "from raycelery import Celery\n    from celery import Task"
     run(USE, project=PROJECT.replace("from celery import Celery, Task", both))
+
+
+def test_no_brokers_library_is_needed(ray_session: RaySession, tmp_path: Path) -> None:
+    scripts.run(
+        tmp_path,
+        """
+        from celery import chord
+        from project import double, total
+        assert double.delay(2).get(timeout=90) == 4
+        assert (double.s(1) | double.s()).delay().get(timeout=90) == 4
+        assert chord([double.s(1), double.s(2)])(total.s()).get(timeout=90) == 6
+        print("ok")
+        """,
+        ray_session.address,
+        project="""
+        from raycelery import Celery
+        app = Celery("project", broker="redis://localhost:6379/0", backend="redis://localhost:6379/1")
+        app.conf.task_send_sent_event = True
+
+        @app.task
+        def double(x):
+            return 2 * x
+
+        @app.task
+        def total(values):
+            return sum(values)
+        """,
+        redis="raise ImportError('redis is not installed')",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 import threading
 import time
@@ -20,6 +21,7 @@ from celery import Task, chain, chord
 import raycelery
 from raycelery import Celery
 from raycelery.errors import ArgumentError
+from tests.support import RaySession
 
 SECONDS = 60
 MEGABYTE = 1_000_000
@@ -141,6 +143,7 @@ def test_what_was_put_stays_until_its_stand_in_is_gone() -> None:
     assert describe.delay(shared).get(timeout=SECONDS)["sum"] == 50_000.0
     del shared
     gc.collect()
+    identity.delay(np.full(30_000, 99.0)).get(timeout=SECONDS)
     assert _eventually(lambda: _stored() <= before + 16)
 
 
@@ -255,6 +258,22 @@ def test_what_a_process_kept_is_released_when_it_ends(ray_session: Any) -> None:
     # The executors' own output comes between the lines.
     assert sum(line.startswith("sum ") for line in done.stdout.splitlines()) == 8, done.stderr
     assert _eventually(lambda: _stored() <= before)
+
+
+def test_values_outlive_a_dispatcher_that_is_killed(ray_session: RaySession) -> None:
+    shared = raycelery_put(np.full(100_000, 5.0))
+    later = describe.apply_async((np.full(200_000, 4.0),), countdown=3.0)
+    unread = make.delay(2)
+    while unread.state != "SUCCESS":
+        time.sleep(0.01)
+    client = app.client
+    os.kill(client.call("stats")["pid"], signal.SIGKILL)
+    while client.connected:
+        time.sleep(0.01)
+    assert later.get(timeout=SECONDS)["sum"] == 800_000.0
+    assert unread.get(timeout=SECONDS).sum() == 750_000.0
+    assert describe.delay(shared).get(timeout=SECONDS)["sum"] == 500_000.0
+    assert total.delay(_frame(1.0, 2)).get(timeout=SECONDS) == 250_000.0
 
 
 def test_a_forked_child_passes_and_receives_large_values(tmp_path: Path) -> None:

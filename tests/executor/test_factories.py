@@ -105,3 +105,23 @@ def test_module_globals_of_closures_are_the_modules_own(run: Run) -> None:
             return app
         """,
     )
+
+
+def test_two_projects_whose_modules_have_the_same_names(ray_session: RaySession, tmp_path: Path) -> None:
+    script = """
+    from project import where
+    assert where.delay().get(timeout=90) == {name!r}
+    print("ok")
+    """
+    project = """
+    from raycelery import Celery
+    app = Celery("namesakes")
+    @app.task
+    def where():
+        import helper
+        return helper.name
+    """
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        scripts.run(folder, script.format(name=name), ray_session.address, project=project, helper=f"name = {name!r}")

@@ -65,9 +65,11 @@ def test_executors_are_replaced_after_so_many_tasks(
     assert sorted(number for number, _ in values) == list(range(100)), "nothing is lost"
     ran = Counter(pid for _, pid in values)
     assert max(ran.values()) <= 10
-    lines = notes.read_text().split("\n")
-    assert {f"init {pid}" for pid in ran} <= set(lines)
-    assert {f"shutdown {pid}" for pid, count in ran.items() if count == 10} <= set(lines)
+    expected = {f"init {pid}" for pid in ran} | {f"shutdown {pid}" for pid, count in ran.items() if count == 10}
+    deadline = time.monotonic() + SECONDS
+    while not expected <= set(notes.read_text().split("\n")):
+        assert time.monotonic() < deadline, expected - set(notes.read_text().split("\n"))
+        time.sleep(0.05)
 
 
 def test_a_reused_worker_process_keeps_no_connections(ray_session: RaySession) -> None:

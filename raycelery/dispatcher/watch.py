@@ -1,0 +1,76 @@
+"""What the dispatcher looks at regularly: the cluster's nodes, other applications' needs, what has expired."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import ray
+
+from raycelery.dispatcher import neighbours
+from raycelery.dispatcher.journal import REWRITE_BYTES
+from raycelery.dispatcher.recovery import rewrite
+
+if TYPE_CHECKING:
+    from raycelery.dispatcher.actor import Dispatcher
+
+#: Seconds between looks.
+SECONDS = 1.0
+
+
+class Watch:
+    """Tells a dispatcher's brain of nodes that come, change and go, and keeps its books small.
+
+    Arguments:
+        dispatcher: whose.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._nodes: dict[str, Mapping[str, float]] = {}
+        self._look_at_nodes()
+
+    async def forever(self) -> None:
+        """Look, wait, and look again."""
+        dispatcher = self._dispatcher
+        while True:
+            await asyncio.sleep(SECONDS)
+            self._look_at_nodes()
+            self._look_at_neighbours()
+            dispatcher.store.expire(time.time())
+            needed = dispatcher.store.bytes + 2000 * dispatcher.brain.pending
+            if dispatcher.journal.size > max(REWRITE_BYTES, 4 * needed):
+                rewrite(dispatcher)
+            dispatcher.metrics.sample(dispatcher.brain)
+            dispatcher.turn_soon()
+
+    def _look_at_nodes(self) -> None:
+        now = time.time()
+        alive: dict[str, Mapping[str, float]] = {
+            node["NodeID"]: {
+                name: amount
+                for name, amount in node["Resources"].items()
+                if not name.startswith("node:") and name != "object_store_memory"
+            }
+            for node in ray.nodes()
+            if node["Alive"]
+        }
+        for node_id, resources in alive.items():
+            if self._nodes.get(node_id) != resources:
+                self._dispatcher.brain.node_changed(node_id, resources, now)
+        for node_id in self._nodes.keys() - alive.keys():
+            self._dispatcher.brain.node_removed(node_id, now)
+        self._nodes = alive
+
+    def _look_at_neighbours(self) -> None:
+        now = time.time()
+        handles, connected = self._dispatcher.handles, self._dispatcher.connected
+        missing = [handle for number, handle in handles.items() if number not in connected and handle.late <= now]
+        amounts = neighbours.lacking(handle.request for handle in missing)
+        if amounts:
+            for handle in missing:
+                handle.late = now + neighbours.AGAIN_SECONDS
+            share = sum(handle.request.get("CPU", 0) for number, handle in handles.items() if number in connected)
+            neighbours.ask(self._dispatcher.name, amounts, share)
