@@ -3,86 +3,48 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
-import re
-import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
-from tests import support
+from tests.legacy_examples import projects
+from tests.legacy_examples.projects import Project
 
-SOURCE = support.ROOT / "legacy_examples" / "zone_forecast"
+NAME = "zone_forecast"
 ZONES = 3
 Row = dict[str, str]
 
 
-def copy_project(folder: Path, swap: bool = False) -> Path:
-    """Copy the project, as a user who tries raycelery would."""
-    shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns("__pycache__", "*.csv", "*.log"))
-    if swap:
-        swapped = 0
-        for path in folder.glob("*.py"):
-            text, count = re.subn(r"^from celery import", "from raycelery import", path.read_text(), flags=re.M)
-            path.write_text(text)
-            swapped += count
-        assert swapped == 1
-    return folder
-
-
-def run(project: Path, *arguments: str, seconds: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in the project's folder, as the company does."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=project,
-        env={**os.environ, "PYTHONPATH": str(support.ROOT), **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-    )
-
-
-def python(project: Path, code: str, **environment: str) -> object:
-    """What a piece of code in the project's folder prints as JSON."""
-    done = run(project, "-c", textwrap.dedent(code), **environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def train(project: Path, zones: int, broker: str, backend: str) -> tuple[list[Row], str]:
+def train(project: Project, zones: int) -> tuple[list[Row], str]:
     """What ``train_all.py`` writes and says."""
-    output = project / f"forecasts-{zones}.csv"
-    arguments = ("train_all.py", "--zones", str(zones), "--output", str(output), "--timeout", "200")
-    done = run(project, *arguments, CELERY_BROKER_URL=broker, CELERY_RESULT_BACKEND=backend)
-    assert done.returncode == 0, done.stderr
+    output = project.folder / f"forecasts-{zones}.csv"
+    said = project.says("train_all.py", "--zones", str(zones), "--output", str(output), "--timeout", "200")
     with output.open(newline="") as file:
-        return list(csv.DictReader(file)), done.stdout
+        return list(csv.DictReader(file)), said
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_project(tmp_path_factory.mktemp("legacy") / "zone_forecast")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return projects.copy(NAME, tmp_path_factory.mktemp("legacy"))
 
 
 @pytest.fixture(scope="module")
-def stock(project: Path, redis_url: str) -> tuple[list[Row], str, list[Row]]:
+def stock(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Row], str, list[Row]]:
     """Three zones and then the first of them again, on stock Celery with a worker of two."""
-    with support.stock_worker("celery_app", redis_url, project, concurrency=2):
-        rows, said = train(project, ZONES, redis_url, redis_url)
-        again, _ = train(project, 1, redis_url, redis_url)
+    with projects.on_celery(NAME, tmp_path_factory.mktemp("stock"), redis_url, "celery_app") as running:
+        rows, said = train(running, ZONES)
+        again, _ = train(running, 1)
     return rows, said, again
 
 
 @pytest.mark.timeout(400)
-def test_stock_celery_trains_the_zones(project: Path, stock: tuple[list[Row], str, list[Row]]) -> None:
+def test_stock_celery_trains_the_zones(project: Project, stock: tuple[list[Row], str, list[Row]]) -> None:
     rows, said, _ = stock
-    jobs = python(project, f"import data, json; print(json.dumps(data.partitions({ZONES})))")
+    jobs = project.python(f"import data, json; print(json.dumps(data.partitions({ZONES})))")
     assert isinstance(jobs, list)
     assert [[row["origin"], row["dest"], row["daypart"]] for row in rows[::7]] == jobs
     assert len(rows) == 7 * len(jobs)
@@ -111,15 +73,13 @@ def test_models_beat_the_baseline_on_the_busiest_zones(stock: tuple[list[Row], s
 
 @pytest.mark.timeout(500)
 def test_raycelery_trains_them_equally_without_redis(stock: tuple[list[Row], str, list[Row]], tmp_path: Path) -> None:
-    nothing_there = f"redis://127.0.0.1:{support.free_port()}/0"
-    rows, said = train(copy_project(tmp_path / "zone_forecast", swap=True), ZONES, nothing_there, nothing_there)
+    rows, said = train(projects.on_raycelery(NAME, tmp_path), ZONES)
     assert rows == stock[0]
     assert "0 failed" in said
 
 
-def test_over_a_thousand_partitions_are_worth_a_model(project: Path) -> None:
-    found = python(
-        project,
+def test_over_a_thousand_partitions_are_worth_a_model(project: Project) -> None:
+    found = project.python(
         """
         import data, json
         jobs = data.partitions()
@@ -136,9 +96,8 @@ def test_over_a_thousand_partitions_are_worth_a_model(project: Path) -> None:
     assert len({tuple(job[:2]) for job in found["few"]}) == 2
 
 
-def test_a_result_is_json_and_tells_what_it_cost(project: Path) -> None:
-    result = python(
-        project,
+def test_a_result_is_json_and_tells_what_it_cost(project: Project) -> None:
+    result = project.python(
         """
         import json, tasks
         print(json.dumps(tasks.train_zone("LGA", "ORD", "08:00-09:30")))
@@ -155,10 +114,9 @@ def test_a_result_is_json_and_tells_what_it_cost(project: Path) -> None:
     assert result["finished"] - result["started"] == pytest.approx(result["wall_seconds"])
 
 
-def test_a_forecast_depends_on_nothing_it_could_not_know(project: Path) -> None:
+def test_a_forecast_depends_on_nothing_it_could_not_know(project: Project) -> None:
     """With all that came after a day taken away, the forecast of the week after it stays the same."""
-    same = python(
-        project,
+    same = project.python(
         """
         import json
         import pandas as pd
@@ -187,12 +145,12 @@ def test_a_forecast_depends_on_nothing_it_could_not_know(project: Path) -> None:
     assert sum(same[0]) > 0
 
 
-def test_processes_that_fill_the_cache_at_once_agree(project: Path, tmp_path: Path) -> None:
+def test_processes_that_fill_the_cache_at_once_agree(project: Project, tmp_path: Path) -> None:
     code = "import data; print(int(data.tables().departures.to_numpy().sum()))"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code],
-            cwd=project,
+            cwd=project.folder,
             env={**os.environ, "ZONE_FORECAST_CACHE": str(tmp_path / "cache")},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -204,9 +162,8 @@ def test_processes_that_fill_the_cache_at_once_agree(project: Path, tmp_path: Pa
     assert sorted(path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()) == ["departures", "weather"]
 
 
-def test_errors_name_the_remedy(project: Path) -> None:
-    messages = python(
-        project,
+def test_errors_name_the_remedy(project: Project) -> None:
+    messages = project.python(
         """
         import json
         import data, forecast

@@ -1,0 +1,7 @@
+"""The application `forecasts`."""
+
+from django.apps import AppConfig
+
+
+class ForecastsConfig(AppConfig):
+    name = "forecasts"

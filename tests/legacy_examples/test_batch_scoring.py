@@ -1,0 +1,53 @@
+"""Class-based prediction tasks, `chunks` and a merging `chord` give the same on stock Celery and on raycelery."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from tests.legacy_examples import projects
+from tests.legacy_examples.projects import Project
+
+NAME = "batch_scoring"
+pytestmark = pytest.mark.timeout(400)
+Done = subprocess.CompletedProcess[str]
+
+
+def use(project: Project) -> Done:
+    done = project.run("score.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def stock(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    with projects.on_celery(NAME, tmp_path_factory.mktemp("stock"), redis_url, "celery_app") as project:
+        return use(project)
+
+
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    return use(projects.on_raycelery(NAME, tmp_path_factory.mktemp("ray")))
+
+
+def test_stock_celery_scores_all_patients(stock: Done) -> None:
+    assert "569 patients in 23 batches: " in stock.stdout
+    # 212 of the patients have a malignant tumour.
+    counts = [int(number) for number in re.findall(r"(\d+) (?:malignant found|missed)", stock.stdout)]
+    assert sum(counts) == 212
+    assert counts[0] > 195
+    looked_at = [line.partition("... ")[2].split() for line in stock.stdout.splitlines() if "..." in line]
+    assert [len(chunk) for chunk in looked_at] == [10] * 4
+
+
+def test_raycelery_scores_them_equally_without_redis(stock: Done, ray: Done) -> None:
+    assert ray.stdout == stock.stdout
+
+
+@pytest.mark.parametrize("system", ["stock", "ray"])
+def test_a_process_loads_the_model_once(system: str, request: pytest.FixtureRequest) -> None:
+    said = re.search(r"loaded (\d+) times in (\d+) processes", request.getfixturevalue(system).stderr)
+    assert said is not None
+    assert said[1] == said[2]
