@@ -1,0 +1,197 @@
+"""Canvas that is built and applied in one expression, out of signatures of known tasks.
+
+group(T.s(x) for x in xs)()             Results(submit(T_remote, x) for x in xs)
+chain(A.s(1), B.s(2))()                 submit(B_remote, submit(A_remote, 1).ref, 2)
+(A.s(1) | B.s())()                      submit(B_remote, submit(A_remote, 1).ref)
+chord([T.s(x) for x in xs], B.s())()    submit(B_remote, gather(submit(T_remote, x) for x in xs))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import libcst as cst
+
+from migration_tool.project.view import View
+
+_APPLY = ("delay", "apply_async")
+
+
+@dataclass
+class Signature:
+    """``T.s(...)``, or ``T.si(...)`` if it is immutable."""
+
+    task: tuple[str, str]
+    expression: cst.BaseExpression
+    node: cst.Call
+    immutable: bool
+
+
+@dataclass
+class Group:
+    """Signatures that run beside each other: written out, or one for each element of a comprehension."""
+
+    signatures: list[Signature]
+    comprehension: cst.CompFor | None = None
+
+
+@dataclass
+class Canvas:
+    """One expression.
+
+    Arguments:
+        node: the call that applies it.
+        steps: what comes one after another; a group can only be first, and then takes one signature after it.
+    """
+
+    node: cst.Call
+    steps: list[Signature | Group]
+
+    @property
+    def signatures(self) -> list[Signature]:
+        """All its signatures."""
+        found: list[Signature] = []
+        for step in self.steps:
+            found += [step] if isinstance(step, Signature) else step.signatures
+        return found
+
+    @property
+    def helpers(self) -> set[str]:
+        """The functions of the helper module that it is written with."""
+        names = {"submit"}
+        if isinstance(self.steps[0], Group):
+            names.add("gather" if len(self.steps) > 1 else "Results")
+        return names
+
+    def render(self, view: View, remote: Callable[[Signature], str]) -> str:
+        """The expression in plain Ray.
+
+        Arguments:
+            remote: how a signature's remote function is called where it stands.
+        """
+
+        def submitted(signature: Signature, *first: str) -> str:
+            text = arguments(view, signature.node)
+            return f"submit({', '.join([remote(signature), *first, *([text] if text else [])])})"
+
+        head, *rest = self.steps
+        if isinstance(head, Group):
+            if head.comprehension is not None:
+                inner = f"{submitted(head.signatures[0])} {view.source(head.comprehension).lstrip()}"
+            else:
+                inner = "[" + ", ".join(submitted(one) for one in head.signatures) + "]"
+            text = f"gather({inner})" if rest else f"Results({inner})"
+        else:
+            text = submitted(head) + (".ref" if rest else "")
+        for number, step in enumerate(rest, 1):
+            assert isinstance(step, Signature)
+            text = submitted(step, text) + (".ref" if number < len(rest) else "")
+        return text
+
+
+def has_comments(view: View, node: cst.CSTNode) -> bool:
+    """Whether comments stand inside a node."""
+    return any(isinstance(one, cst.Comment) for one in view.nodes_in(node))
+
+
+def arguments(view: View, call: cst.Call) -> str:
+    """A call's arguments as written, without the comma after the last."""
+    if not call.args:
+        return ""
+    if has_comments(view, call):
+        opening = view.raw.index(b"(", view.whole(call.func)[1])
+        return view.raw[opening + 1 : view.span(call)[1] - 1].decode("utf-8", "surrogatepass")
+    start, _ = view.span(call.args[0])
+    _, end = view.whole(call.args[-1].value)
+    return view.raw[start:end].decode("utf-8", "surrogatepass")
+
+
+def applications(view: View) -> list[Canvas]:
+    """All such expressions of a file; each call is in one of them at most."""
+    found = []
+    for node in view.nodes:
+        if isinstance(node, cst.Call):
+            canvas = _application(view, node)
+            if canvas is not None and not has_comments(view, node):
+                found.append(canvas)
+    return found
+
+
+def _application(view: View, node: cst.Call) -> Canvas | None:
+    function = node.func
+    if isinstance(function, cst.Attribute) and function.attr.value in _APPLY and not node.args:
+        return _canvas(view, node, function.value, [])
+    if isinstance(function, cst.Call | cst.BinaryOperation):
+        return _canvas(view, node, function, [argument.value for argument in node.args if not argument.star])
+    return None
+
+
+def _canvas(view: View, node: cst.Call, built: cst.BaseExpression, given: list[cst.BaseExpression]) -> Canvas | None:
+    """What ``built(*given)`` is."""
+    if isinstance(built, cst.BinaryOperation):
+        steps = _piped(view, built)
+        return Canvas(node, list(steps)) if steps and not given and _passes_on(steps) else None
+    if not isinstance(built, cst.Call) or any(one.star or one.keyword for one in built.args):
+        return None
+    name = view.dotted(built.func)
+    values = [argument.value for argument in built.args]
+    if name == "celery.chord":
+        if len(values) + len(given) != 2:
+            return None
+        header, body = _group(view, values[:1]), _signature(view, [*values, *given][1])
+        if header is None or body is None or body.immutable:
+            return None
+        return Canvas(node, [header, body])
+    if given:
+        return None
+    if name == "celery.group":
+        group = _group(view, values)
+        return Canvas(node, [group]) if group is not None else None
+    if name == "celery.chain":
+        signatures = [_signature(view, one) for one in values]
+        chained = [one for one in signatures if one is not None]
+        if len(chained) == len(signatures) > 1 and _passes_on(chained):
+            return Canvas(node, list(chained))
+    return None
+
+
+def _passes_on(signatures: list[Signature]) -> bool:
+    """Whether each takes what the one before gives; plain Ray orders tasks by what they pass, by nothing else."""
+    return not any(one.immutable for one in signatures[1:])
+
+
+def _piped(view: View, node: cst.BaseExpression) -> list[Signature]:
+    if isinstance(node, cst.BinaryOperation):
+        if not isinstance(node.operator, cst.BitOr):
+            return []
+        left, right = _piped(view, node.left), _piped(view, node.right)
+        return [*left, *right] if left and right else []
+    signature = _signature(view, node)
+    return [signature] if signature is not None else []
+
+
+def _group(view: View, values: list[cst.BaseExpression]) -> Group | None:
+    if len(values) == 1 and isinstance(values[0], cst.GeneratorExp | cst.ListComp):
+        signature = _signature(view, values[0].elt)
+        return Group([signature], values[0].for_in) if signature is not None else None
+    if len(values) == 1 and isinstance(values[0], cst.List | cst.Tuple):
+        if any(isinstance(element, cst.StarredElement) for element in values[0].elements):
+            return None
+        values = [element.value for element in values[0].elements]
+    signatures = [_signature(view, one) for one in values]
+    known = [one for one in signatures if one is not None]
+    return Group(known) if known and len(known) == len(signatures) else None
+
+
+def _signature(view: View, node: cst.BaseExpression) -> Signature | None:
+    if (
+        not isinstance(node, cst.Call)
+        or not isinstance(node.func, cst.Attribute)
+        or node.func.attr.value not in ("s", "si")
+    ):
+        return None
+    value = view.value(node.func.value)
+    if value is None or value.kind != "task" or not value.module:
+        return None
+    return Signature((value.module, value.name), node.func.value, node, node.func.attr.value == "si")

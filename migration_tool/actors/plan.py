@@ -1,0 +1,144 @@
+"""Which tasks become remote functions, and why the others do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from migration_tool.actors.classes import Launch
+from migration_tool.actors.functions import Definition
+from migration_tool.actors.uses import Facts, Key
+from migration_tool.project.project import Project
+from migration_tool.shim.annotate import names
+
+HELPER = "ray_tasks"
+
+
+@dataclass
+class Plan:
+    """What is done to the project; plain data.
+
+    Arguments:
+        project: what names mean.
+        definitions: of all tasks.
+        kept: why a task stays on raycelery, by its key.
+        launches: tasks that are a call of an actor.
+        helpers: the helper module's key for each root of imports.
+        redelivers: the applications start a message again whose worker died.
+        relevant: modules that are looked at.
+        closed: nothing outside these files submits tasks.
+        touched: modules that define or use a task that is converted.
+    """
+
+    project: Project
+    definitions: dict[Key, Definition] = field(default_factory=dict)
+    kept: dict[Key, str] = field(default_factory=dict)
+    launches: dict[Key, Launch] = field(default_factory=dict)
+    helpers: dict[str, str] = field(default_factory=dict)
+    redelivers: bool = False
+    relevant: frozenset[str] = frozenset()
+    touched: frozenset[str] = frozenset()
+    closed: bool = False
+
+    def converts(self, key: Key) -> bool:
+        """Whether a task becomes a remote function."""
+        return key in self.definitions and key not in self.kept
+
+    @property
+    def converted(self) -> list[Key]:
+        """All tasks that do."""
+        return [key for key in self.definitions if key not in self.kept]
+
+    @property
+    def actor_classes(self) -> set[Key]:
+        """The classes that become actors."""
+        return {launch.owner for key, launch in self.launches.items() if self.converts(key)}
+
+    def helper_for(self, module: str) -> str:
+        """The dotted name that a module's neighbours import the helper by."""
+        root = root_of(self.project, module)
+        key = self.helpers[root]
+        return key[len(root) + 1 :] if root else key
+
+
+def root_of(project: Project, module: str) -> str:
+    """The folder that imports of a module start from: the nearest that is no package."""
+    parts = module.split(".")
+    for end in range(len(parts) - 1, -1, -1):
+        root = ".".join(parts[:end])
+        if root in project.roots:
+            return root
+    return ""
+
+
+def names_of(project: Project, keys: list[Key]) -> dict[str, Key]:
+    """Tasks by every name that Celery may know them by."""
+    found: dict[str, Key] = {}
+    for key in keys:
+        task = project.task(*key)
+        if task is not None:
+            for name in names(task, project):
+                found.setdefault(name, key)
+    return found
+
+
+def decide(plan: Plan, facts: dict[str, Facts]) -> None:
+    """Fill in ``kept``, and where helpers go.
+
+    Arguments:
+        facts: of each module, by its key.
+    """
+    blockers: dict[str, str] = {}
+    for module, one in facts.items():
+        for blocker in one.blockers:
+            blockers.setdefault(root_of(plan.project, module), blocker)
+    for key in plan.definitions:
+        root = root_of(plan.project, key[0])
+        if root in blockers:
+            plan.kept[key] = blockers[root]
+    _keep(plan, list(facts.values()))
+    _place_helpers(plan)
+
+
+def _keep(plan: Plan, facts: list[Facts]) -> None:
+    looked_up = {key for one in facts for key in one.looked_up}
+    lookups = [place for one in facts for place in one.lookups]
+    for key, definition in plan.definitions.items():
+        if definition.problem is not None:
+            plan.kept.setdefault(key, definition.problem)
+        elif lookups and (key in looked_up or definition.tells_state):
+            plan.kept.setdefault(key, f"results are read by id ({lookups[0]})")
+    for one in facts:
+        for key, problem in one.problems:
+            if key in plan.definitions:
+                plan.kept.setdefault(key, problem)
+    published = {key for one in facts for key in one.publishes}
+    for key in plan.definitions:
+        if key not in published and not plan.closed:
+            plan.kept.setdefault(key, "nothing in the project submits it, so somebody outside may do it by its name")
+    changed = True
+    while changed:
+        changed = False
+        for one in facts:
+            for group in one.linked:
+                stays = [key for key in group if not plan.converts(key)]
+                for key in group if stays else ():
+                    if plan.converts(key):
+                        plan.kept[key] = f"it shares a canvas with {stays[0][1]}, which stays"
+                        changed = True
+
+
+def _place_helpers(plan: Plan) -> None:
+    tops: dict[str, set[str]] = {}
+    for module, _ in plan.converted:
+        root = root_of(plan.project, module)
+        rest = module[len(root) + 1 :] if root else module
+        tops.setdefault(root, set()).add(rest.partition(".")[0] if "." in rest else "")
+    for root, found in tops.items():
+        top = found.pop() if len(found) == 1 else ""
+        plan.helpers[root] = ".".join(part for part in (root, top, HELPER) if part)
+
+
+def helper_path(key: str) -> PurePosixPath:
+    """The helper's file below the project's top."""
+    return PurePosixPath(*key.split(".")).with_suffix(".py")

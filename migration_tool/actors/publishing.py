@@ -1,0 +1,82 @@
+"""The side that submits: what was sent to a queue is started on Ray, at most so many at once, results in order.
+
+    result = add.delay(1, 2)                        result = submit(add_remote, 1, 2)
+    add.apply_async((1, 2), {"z": 3})               submit(add_remote, 1, 2, **{"z": 3})
+    add.delay(1, 2).get(timeout=9)                  ray.get(add_remote.remote(1, 2), timeout=9)
+    group(add.s(x, x) for x in xs)()                Results(submit(add_remote, x, x) for x in xs)
+
+What ``submit`` returns has the methods of Celery's results, so what is done with them stays as it is.
+"""
+
+from __future__ import annotations
+
+import libcst as cst
+
+from migration_tool.actors.canvas import Signature, arguments
+from migration_tool.actors.uses import Use
+from migration_tool.project.view import Edit, View
+
+
+def remote(view: View, node: cst.BaseExpression) -> str:
+    """What a task's remote function is called where the task is written so."""
+    return f"{view.source(node)}_remote"
+
+
+def edits(view: View, uses: list[Use]) -> tuple[list[Edit], set[str]]:
+    """The changes of a file's uses, and the names that they need."""
+    found: list[Edit] = []
+    needed: set[str] = set()
+    done: set[int] = set()
+    for use in uses:
+        if use.form == "call" and use.call is not None:
+            given = _arguments(view, use.call)
+            name = remote(view, use.node)
+            if use.wait is not None:
+                limit = [view.source(argument.value) for argument in use.wait.args]
+                inner = f"{name}.remote({given})"
+                text = f"ray.get({inner}, timeout={limit[0]})" if limit else f"ray.get({inner})"
+                found.append(Edit(*view.span(use.wait), text))
+                needed.add("ray")
+            else:
+                found.append(Edit(*view.span(use.call), f"submit({', '.join([name, *([given] if given else [])])})"))
+                needed.add("submit")
+        elif use.canvas is not None and id(use.canvas) not in done:
+            done.add(id(use.canvas))
+
+            def of(signature: Signature) -> str:
+                return remote(view, signature.expression)
+
+            found.append(Edit(*view.span(use.canvas.node), use.canvas.render(view, of)))
+            needed |= use.canvas.helpers
+    return found, needed
+
+
+def _arguments(view: View, call: cst.Call) -> str:
+    """The arguments that reach the task."""
+    assert isinstance(call.func, cst.Attribute)
+    if call.func.attr.value == "delay":
+        return arguments(view, call)
+    parts = []
+    for number, argument in enumerate(call.args):
+        name = argument.keyword.value if argument.keyword is not None else ("args", "kwargs")[number]
+        value = argument.value
+        if isinstance(value, cst.Name) and value.value == "None":
+            continue
+        if name == "kwargs":
+            if not (isinstance(value, cst.Dict) and not value.elements):
+                parts.append(f"**{_grouped(view, value)}")
+        elif isinstance(value, cst.Tuple | cst.List):
+            if value.elements:
+                start, _ = view.span(value.elements[0])
+                last = value.elements[-1]
+                _, end = view.whole(last.value)
+                parts.append(view.raw[start:end].decode("utf-8", "surrogatepass"))
+        else:
+            parts.append(f"*{_grouped(view, value)}")
+    return ", ".join(parts)
+
+
+def _grouped(view: View, node: cst.BaseExpression) -> str:
+    text = view.source(node)
+    simple = isinstance(node, cst.Name | cst.Attribute | cst.Call | cst.Dict | cst.Subscript)
+    return text if simple or text.startswith("(") else f"({text})"

@@ -1,0 +1,58 @@
+"""``raycelery-migrate check``: every use of Celery, and what becomes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from migration_tool.check import code, commands, settings
+from migration_tool.engine import guarded
+from migration_tool.model import Finding, Outcome, Verdict
+from migration_tool.project.project import Project
+from migration_tool.rewriting import view_of
+from migration_tool.shim import dependencies
+from migration_tool.workspace import CELERY, Source
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``check`` goes by.
+
+    Arguments:
+        project: what names mean.
+        relevant: keys of the modules that may use Celery.
+        configurations: modules that hold settings, with the prefix of their names ("" for none).
+    """
+
+    project: Project
+    relevant: frozenset[str]
+    configurations: dict[str, str]
+
+
+def examine(source: Source, options: Options) -> Outcome:
+    """Find one file's uses of Celery."""
+
+    def work(outcome: Outcome) -> None:
+        assert source.text is not None
+        if source.python is not None:
+            namespace = options.configurations.get(source.key)
+            if source.key in options.relevant or namespace is not None:
+                view = view_of(source, options.project)
+                outcome.findings += code.uses(view, source)
+                outcome.findings += settings.uses(view, source, namespace)
+                outcome.findings.sort()
+            return
+        if not CELERY.search(source.text.content):
+            return
+        if source.kind in commands.KINDS:
+            outcome.findings += commands.find(source, source.text.content)
+        after, left = dependencies.swap(source)
+        outcome.findings += left
+        if after != source.text.content:
+            pairs = zip(source.text.content.split("\n"), after.split("\n"), strict=False)
+            line = next((number for number, (old, new) in enumerate(pairs, 1) if old != new), 1)
+            outcome.findings.append(
+                Finding(str(source.path), line, 1, "dependency", "celery", Verdict.WORKS, "swapped by shim")
+            )
+        outcome.findings.sort()
+
+    return guarded(source, work)

@@ -1,0 +1,102 @@
+"""Celery's command lines in Procfiles, Dockerfiles, compose files, units and scripts, and what becomes of each."""
+
+from __future__ import annotations
+
+import re
+
+from migration_tool.check.catalogue import Entry, changes, manual
+from migration_tool.model import Finding
+from migration_tool.workspace import Source
+
+#: ``celery -A proj worker -c 4``, ``["celery", "-A", "proj", "worker"]``, ``manage.py celery worker``
+_COMMAND = re.compile(
+    r"(?<![\w./-])(?P<program>(?:[\w./$\{\}~-]*/)?celery|(?:python[\d.]*\s+)?\S*manage\.py\s+celery)(?=[\s\"',]|$)"
+    r"(?P<options>(?:[\s\"',\[\]\\]+(?!worker\b|beat\b|flower\b|multi\b|events\b|inspect\b|control\b|call\b|purge\b|shell\b|status\b"
+    r"|graph\b|result\b|migrate\b|amqp\b|upgrade\b|report\b|logtool\b|list\b)[^\s\"',;&|\\]{1,200}){0,16})"
+    r"[\s\"',\[\]\\]+(?P<command>worker|beat|flower|multi|events|inspect|control|call|purge|shell|status|graph|result|migrate|amqp"
+    r"|upgrade|report|logtool|list)\b(?P<tail>(?:\\\r?\n|[^\n;&|])*)"
+)
+_OLD = re.compile(
+    r"(?<![\w./-])(?P<command>celeryd|celerybeat|celeryev|celeryctl|celeryd-multi|celerycam|watchmedo\b.*\bcelery)(?![\w./-])"
+)
+_FLOWER = re.compile(r"(?<![\w./-])flower\s+(?=-A|--broker|--port)")
+_CONCURRENCY = re.compile(r"(?:-c[\s=\"',]*|--concurrency[\s=\"',]*)(\d+)")
+_POOL = re.compile(r"(?:-P[\s=\"',]*|--pool[\s=\"',]*)(\w+)")
+_WORKER_FLAGS = {
+    "-B": "beat runs in this worker, and direct mode has no beat yet",
+    "--beat": "beat runs in this worker, and direct mode has no beat yet",
+}
+_BRIDGE = 'or set ray_mode = "bridge" and keep it'
+
+#: Kinds of files that commands stand in.
+KINDS = frozenset({"procfile", "dockerfile", "compose", "systemd", "shell"})
+COMMANDS: dict[str, Entry] = {
+    "worker": manual("in direct mode no worker runs", f"end it once its producers use raycelery, {_BRIDGE}"),
+    "multi": manual("in direct mode no worker runs", f"take the processes away, {_BRIDGE}"),
+    "beat": manual("direct mode has no beat yet", f"start the tasks from cron, Airflow or a Ray job; {_BRIDGE}"),
+    "flower": manual("Flower needs events, which direct mode does not have yet", f"use Ray's dashboard, {_BRIDGE}"),
+    "events": manual("there are no events in direct mode yet", f"use Ray's dashboard, {_BRIDGE}"),
+    "inspect": changes("one answer for the whole application, not one per worker"),
+    "status": changes("one answer for the whole application, not one per worker"),
+    "control": changes("it reaches the dispatcher; commands about pools and consumers do not exist"),
+    "purge": changes("it drops what waits in the dispatcher"),
+    "amqp": manual("there is no broker in direct mode", "leave it out"),
+    "migrate": manual("there is no broker in direct mode", "leave it out"),
+}  # fmt: skip
+_ELSE = changes("it works in the application that it is given")
+
+
+def find(source: Source, text: str, offset_line: int = 0) -> list[Finding]:
+    """Celery's commands in a text.
+
+    Arguments:
+        source: the file, for places.
+        text: all of it, or a string of it.
+        offset_line: lines before the text in its file.
+    """
+    found = []
+    comments = _comment_lines(text) if source.kind != "python" else set()
+    for match in _COMMAND.finditer(text):
+        line, column = _place(text, match.start("program"))
+        if line in comments:
+            continue
+        command = match["command"]
+        verdict, message, instead = COMMANDS.get(command, _ELSE)
+        if command == "worker":
+            message += _worker(match["options"] + match["tail"])
+        found.append(
+            Finding(
+                str(source.path), line + offset_line, column, "worker", f"celery {command}", verdict, message, instead
+            )
+        )
+    for match in [*_OLD.finditer(text), *_FLOWER.finditer(text)]:
+        line, column = _place(text, match.start())
+        if line in comments:
+            continue
+        name = "flower" if match.re is _FLOWER else match["command"].partition(" ")[0]
+        command = {"celerybeat": "beat", "celeryev": "events", "flower": "flower"}.get(name, "worker")
+        found.append(Finding(str(source.path), line + offset_line, column, "worker", name, *COMMANDS[command]))
+    return found
+
+
+def _worker(arguments: str) -> str:
+    """What a worker's options become."""
+    said = ""
+    concurrency = _CONCURRENCY.search(arguments)
+    if concurrency:
+        said += f"; -c {concurrency[1]} becomes worker_concurrency, or nothing: tasks state what they need"
+    pool = _POOL.search(arguments)
+    if pool and pool[1] in ("gevent", "eventlet", "threads"):
+        said += f"; pool {pool[1]}: each message has a process, give its tasks a small num_cpus"
+    for flag, why in _WORKER_FLAGS.items():
+        if re.search(rf"(?<![\w-]){flag}(?![\w-])", arguments):
+            said += f"; {why}"
+    return said
+
+
+def _place(text: str, offset: int) -> tuple[int, int]:
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+
+
+def _comment_lines(text: str) -> set[int]:
+    return {number for number, line in enumerate(text.split("\n"), 1) if line.lstrip().startswith(("#", "//", ";"))}

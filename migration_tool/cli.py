@@ -1,0 +1,239 @@
+"""The command line of ``raycelery-migrate``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from migration_tool import commands
+from migration_tool.config import Config, read_config
+from migration_tool.errors import MigrationError, UnreadableFile
+from migration_tool.files.replace import create, replace
+from migration_tool.model import Outcome, Verdict
+from migration_tool.report import formats, terminal
+from migration_tool.report.summary import summarise
+from migration_tool.workspace import Workspace, load
+
+DONE, LEFT, FAILED = 0, 1, 2
+_EPILOG = (
+    "Exit status: 0 nothing to do or all done; 1 changes pending or work left to do by hand; 2 wrong use, or a file"
+    " that could not be read or parsed (the others are done all the same)."
+)
+
+
+def _common(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True)),
+        click.option(
+            "--exclude", multiple=True, metavar="PATTERN", help="leave files out; as in .gitignore; repeatable"
+        ),
+        click.option("--jobs", type=click.IntRange(1), help="processes (default: one per CPU)"),
+    ):
+        function = option(function)
+    return function
+
+
+def _changing(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--write", is_flag=True, help="change the files (default: show a diff)"),
+        click.option("--check", "only_check", is_flag=True, help="print only the files that would change"),
+    ):
+        function = option(function)
+    return function
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
+@click.version_option(package_name="raycelery")
+def main() -> None:
+    """Take a Celery code base to Ray: look, swap the imports, go further. The code is never imported."""
+
+
+@main.command(epilog=_EPILOG)
+@_common
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "html", "github"]), default="table", show_default=True
+)
+@click.option("--all", "everything", is_flag=True, help="list what works as it is too")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="write the report there")
+def check(
+    paths: tuple[Path, ...],
+    exclude: tuple[str, ...],
+    jobs: int | None,
+    form: str,
+    everything: bool,
+    output: Path | None,
+) -> None:
+    """Report every use of Celery: works, works and changes, or must be changed by hand."""
+    with _Session(paths, exclude, jobs) as session:
+        outcomes = commands.check(session.workspace, session.jobs, session.progress("checking"))
+    session.say_errors(outcomes)
+    if form == "table":
+        console = Console(
+            file=output.open("w", encoding="utf-8") if output else None, soft_wrap=not sys.stdout.isatty()
+        )
+        terminal.show_check(console, outcomes, everything)
+    else:
+        text = {"json": formats.as_json, "html": formats.as_html, "github": formats.as_github}[form](outcomes)
+        if output is None:
+            click.echo(text)
+        else:
+            output.write_text(text + "\n", encoding="utf-8")
+    summary = summarise(outcomes)
+    sys.exit(FAILED if summary.skipped else LEFT if summary.manual else DONE)
+
+
+@main.command(epilog=_EPILOG)
+@_common
+@_changing
+@click.option("--annotate", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="JSON",
+              help="add each task's request from a 'raycelery rightsize' result")  # fmt: skip
+def shim(
+    paths: tuple[Path, ...],
+    exclude: tuple[str, ...],
+    jobs: int | None,
+    write: bool,
+    only_check: bool,
+    annotate: Path | None,
+) -> None:
+    """Swap Celery's imports and dependency for raycelery's."""
+    with _Session(paths, exclude, jobs) as session:
+        requests = annotate or session.config.annotate
+        outcomes = commands.shim(session.workspace, requests, session.jobs, session.progress("shim"))
+    session.finish(outcomes, write, only_check)
+
+
+@main.command(epilog=_EPILOG)
+@_common
+@_changing
+@click.option("--limit", type=click.IntRange(1), help="most submissions in flight in what is written (default: 1000)")
+@click.option("--closed", is_flag=True, help="nothing outside these files submits tasks: convert all")
+def actors(
+    paths: tuple[Path, ...],
+    exclude: tuple[str, ...],
+    jobs: int | None,
+    write: bool,
+    only_check: bool,
+    limit: int | None,
+    closed: bool,
+) -> None:
+    """Rewrite tasks, their callers and the classes they use to plain Ray, where that can be done."""
+    with _Session(paths, exclude, jobs) as session:
+        bound = limit or session.config.limit
+        outcomes = commands.actors(session.workspace, bound, closed, session.jobs, session.progress("actors"))
+    session.finish(outcomes, write, only_check)
+
+
+class _Session:
+    """The files of one invocation, its configuration and its progress bar.
+
+    Arguments:
+        paths: as given; ``-`` for standard input.
+        exclude, jobs: as given.
+    """
+
+    def __init__(self, paths: tuple[Path, ...], exclude: tuple[str, ...], jobs: int | None) -> None:
+        self.stdin = [str(path) for path in paths] == ["-"]
+        self.paths, self.exclude, self.given_jobs = paths, exclude, jobs
+        self.config = Config()
+        self.jobs = 1
+        self.workspace: Workspace
+        self.errors = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            console=self.errors, transient=True, disable=self.stdin or not sys.stderr.isatty(),
+        )  # fmt: skip
+
+    def __enter__(self) -> _Session:
+        try:
+            self.config = read_config([] if self.stdin else self.paths)
+            self.jobs = self.given_jobs or self.config.jobs or os.cpu_count() or 1
+            self._bar.start()
+            if self.stdin:
+                self.workspace = commands.from_stdin(sys.stdin.buffer.read())
+            elif Path("-") in self.paths:
+                raise MigrationError("- stands alone: give it no other path")
+            else:
+                exclude = (*self.config.exclude, *self.exclude)
+                self.workspace = load(self.paths, exclude, self.progress("reading"))
+        except MigrationError as error:
+            self._fail(error)
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._bar.stop()
+        if isinstance(error, MigrationError):
+            self._fail(error)
+
+    def _fail(self, error: MigrationError) -> None:
+        self._bar.stop()
+        click.echo(f"raycelery-migrate: {error}", err=True)
+        sys.exit(FAILED)
+
+    def progress(self, what: str) -> Callable[[int, int], None]:
+        """A function that moves the bar."""
+        bar = self._bar.add_task(what, total=None)
+
+        def move(done: int, of: int) -> None:
+            self._bar.update(bar, completed=done, total=of)
+
+        return move
+
+    def say_errors(self, outcomes: Sequence[Outcome]) -> None:
+        """Name the files that were skipped, on standard error."""
+        for outcome in outcomes:
+            if outcome.error is not None:
+                click.echo(f"skipped: {outcome.error}", err=True)
+
+    def finish(self, outcomes: Sequence[Outcome], write: bool, only_check: bool) -> None:
+        """Show or make the changes, say what is left, and exit."""
+        if write and only_check:
+            self._fail(MigrationError("--write and --check exclude each other: --check changes nothing"))
+        self.say_errors(outcomes)
+        changed = [one for one in outcomes if one.after is not None]
+        failed = any(one.error is not None for one in outcomes)
+        if self.stdin:
+            outcome = outcomes[0]
+            content = outcome.after if outcome.after is not None else outcome.before
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+            sys.exit(FAILED if failed else DONE)
+        written = 0
+        for one in changed:
+            if only_check:
+                click.echo(f"would {'create' if one.creates else 'change'} {one.path}")
+            elif write:
+                failed |= not self._write(one)
+                written += 1
+            else:
+                terminal.show_diff(Console(), one)
+        left = [finding for one in outcomes for finding in one.findings]
+        for finding in left:
+            if finding.verdict is not Verdict.WORKS:
+                mark = "by hand" if finding.verdict is Verdict.MANUAL else "note"
+                click.echo(f"{finding.place}: {mark}: {finding.kind} {finding.name}: {formats.text(finding)}", err=True)
+        manual = any(finding.verdict is Verdict.MANUAL for finding in left)
+        verb = "changed" if write else "would change"
+        click.echo(f"{len(outcomes)} files, {written if write else len(changed)} {verb}", err=True)
+        pending = bool(changed) and not write
+        sys.exit(FAILED if failed else LEFT if pending or manual else DONE)
+
+    def _write(self, one: Outcome) -> bool:
+        assert one.after is not None
+        try:
+            if one.creates:
+                create(one.path, one.after.decode())
+                return True
+            backup = replace(one.path, one.before, one.after)
+        except UnreadableFile as error:
+            click.echo(f"skipped: {error}", err=True)
+            return False
+        if backup is not None:
+            click.echo(f"{one.path}: the original is kept as {backup}", err=True)
+        return True

@@ -1,0 +1,73 @@
+"""Runs a function over many files, on several processes where that pays."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+from migration_tool.errors import UnreadableFile
+from migration_tool.model import Outcome
+from migration_tool.workspace import Source
+
+#: A function of a file and of what all files share.
+Work = Callable[[Source, Any], Any]
+Result = TypeVar("Result")
+#: Fewer bytes than this are done sooner in this process than other processes start.
+_WORTH = 400_000
+_shared: tuple[Work, Any] | None = None
+
+
+def _start(work: Work, shared: Any) -> None:
+    global _shared
+    _shared = (work, shared)
+    # Syntax trees are many objects without cycles until the file is done with.
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 50)
+
+
+def _one(source: Source) -> Any:
+    assert _shared is not None
+    work, shared = _shared
+    return work(source, shared)
+
+
+def each(
+    work: Work, sources: Sequence[Source], shared: Any, jobs: int, progress: Callable[[int, int], None] | None = None
+) -> Iterable[Any]:
+    """Run ``work(source, shared)`` for each file; results in the order of the files.
+
+    Arguments:
+        work: a module's function.
+        jobs: processes at most.
+        progress: told how many files are done, of how many.
+    """
+    results: list[Any] = []
+    size = sum(len(source.raw) for source in sources)
+    if jobs > 1 and len(sources) > 1 and size > _WORTH:
+        chunk = max(1, min(16, len(sources) // (jobs * 8)))
+        with ProcessPoolExecutor(min(jobs, len(sources)), initializer=_start, initargs=(work, shared)) as pool:
+            for result in pool.map(_one, sources, chunksize=chunk):
+                results.append(result)
+                if progress is not None:
+                    progress(len(results), len(sources))
+        return results
+    for source in sources:
+        results.append(work(source, shared))
+        if progress is not None:
+            progress(len(results), len(sources))
+    return results
+
+
+def guarded(source: Source, work: Callable[[Outcome], None]) -> Outcome:
+    """An outcome that ``work`` has filled in, or one with the error that stopped it."""
+    outcome = Outcome(source.path, source.raw)
+    if source.error is not None:
+        outcome.error = source.error
+        return outcome
+    try:
+        work(outcome)
+    except UnreadableFile as error:
+        outcome.after, outcome.diff, outcome.error = None, [], str(error)
+    return outcome

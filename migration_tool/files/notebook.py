@@ -1,0 +1,119 @@
+"""A notebook's code cells as one Python text, and changes of that text back into the notebook, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from migration_tool.errors import UnreadableFile
+
+#: A line that IPython reads, not Python; the hash takes the place of its first character.
+_MAGIC = re.compile(r"^(?P<indent>[ \t]*)(?P<first>[%!?])(?P<rest>.*)$", re.M)
+_ASSIGNED = re.compile(r"^[ \t]*[\w.,\[\] ]+=[ \t]*[%!]", re.M)
+_SEPARATOR = "\n"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A code cell: its number in the notebook from 1, and where it is in the joined text (in characters)."""
+
+    number: int
+    index: int
+    start: int
+    end: int
+    source: str
+
+
+class Notebook:
+    """A notebook's code.
+
+    Arguments:
+        content: the file's text.
+        path: for error messages.
+
+    Raises:
+        UnreadableFile: it is no notebook of format 4.
+    """
+
+    def __init__(self, content: str, path: str) -> None:
+        try:
+            self.document: dict[str, Any] = json.loads(content)
+            cells = self.document["cells"]
+            assert isinstance(cells, list)
+        except (ValueError, KeyError, TypeError, AssertionError) as error:
+            raise UnreadableFile(f"{path}: it is not a notebook of format 4: {error}") from error
+        self.content, self.path = content, path
+        self.cells: list[Cell] = []
+        parts: list[str] = []
+        at = 0
+        for index, cell in enumerate(cells):
+            if cell.get("cell_type") != "code":
+                continue
+            source = cell.get("source", "")
+            source = "".join(source) if isinstance(source, list) else source
+            text = masked(source)
+            self.cells.append(Cell(len(self.cells) + 1, index, at, at + len(text), source))
+            parts.append(text + _SEPARATOR)
+            at += len(text) + len(_SEPARATOR)
+        self.python = "".join(parts)
+
+    def place(self, line: int) -> tuple[int, int]:
+        """The number of the cell and the line in it of a line of the joined text."""
+        first = 1
+        for cell in self.cells:
+            lines = cell.source.count("\n") + 1
+            if line < first + lines:
+                return cell.number, line - first + 1
+            first += lines
+        return len(self.cells), line
+
+    def replaced(self, changes: dict[int, str]) -> str:
+        """The file's text with other sources in some cells.
+
+        Arguments:
+            changes: new sources by position in the notebook.
+
+        Raises:
+            UnreadableFile: its JSON is laid out so that a cell cannot be replaced without touching others.
+        """
+        layout = self._layout()
+        for index, source in changes.items():
+            cell = self.document["cells"][index]
+            cell["source"] = source.splitlines(keepends=True) if isinstance(cell["source"], list) else source
+        text: str = layout(self.document)
+        return text
+
+    def _layout(self) -> Any:
+        """How the file was written, found by writing it again."""
+        stripped = self.content.rstrip("\r\n ")
+        tail = self.content[len(stripped) :]
+        for indent in (1, 2, 4, None, 0, 3, "\t"):
+            for ascii_only in (False, True):
+                for separators in (None, (",", ":")) if indent is None else (None,):
+
+                    def write(
+                        document: Any, indent: Any = indent, ascii_only: bool = ascii_only, separators: Any = separators
+                    ) -> str:
+                        text = json.dumps(document, indent=indent, ensure_ascii=ascii_only, separators=separators)
+                        return (text if "\r\n" not in self.content else text.replace("\n", "\r\n")) + tail
+
+                    if write(self.document) == self.content:
+                        return write
+        raise UnreadableFile(f"{self.path}: its JSON is not laid out as notebooks are; save it once in Jupyter")
+
+
+def masked(source: str) -> str:
+    """A cell's source with magics made comments, of the same length in bytes and characters."""
+    if source.lstrip().startswith("%%"):
+        return re.sub(r"^.", "#", source, flags=re.M)
+    if _ASSIGNED.search(source):
+        source = re.sub(r"^([ \t]*)([\w])(.*=[ \t]*[%!].*)$", r"\1#\3", source, flags=re.M)
+    lines = []
+    for line in source.split("\n"):
+        magic = _MAGIC.match(line)
+        if magic is None and line.endswith("?") and not line.lstrip().startswith("#"):
+            magic = re.match(r"^(?P<indent>[ \t]*)(?P<first>.)(?P<rest>.*)$", line)
+        lines.append(f"{magic['indent']}#{magic['rest']}" if magic is not None else line)
+    return "\n".join(lines)

@@ -1,0 +1,102 @@
+"""Replacing a file: wholly or not at all, and never without a way back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from migration_tool.errors import UnreadableFile
+
+
+@cache
+def _tracked(folder: Path) -> frozenset[str]:
+    """Names of the files in a folder that git has a version of."""
+    try:
+        done = subprocess.run(
+            ["git", "ls-files", "-z"],
+            cwd=folder,
+            capture_output=True,
+            timeout=60,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return frozenset()
+    if done.returncode:
+        return frozenset()
+    return frozenset(os.fsdecode(name) for name in done.stdout.split(b"\0"))
+
+
+def has_version(path: Path) -> bool:
+    """Whether version control knows the file, so that a change of it can be taken back."""
+    resolved = path.resolve()
+    if resolved.name in _tracked(resolved.parent):
+        return True
+    return any((folder / mark).exists() for folder in resolved.parents for mark in (".hg", ".svn", ".jj"))
+
+
+def _backup_path(path: Path) -> Path:
+    candidate = path.with_name(path.name + ".orig")
+    number = 1
+    while candidate.exists():
+        candidate = path.with_name(f"{path.name}.orig{number}")
+        number += 1
+    return candidate
+
+
+def replace(path: Path, before: bytes, after: bytes) -> Path | None:
+    """Write a file's new content atomically, with its old permissions.
+
+    Arguments:
+        path: the file.
+        before: what it held when it was read.
+        after: what it is to hold.
+
+    Returns:
+        where the old content was saved; None if version control has it.
+
+    Raises:
+        UnreadableFile: it cannot be written, or has changed since it was read.
+    """
+    target = path.resolve()
+    try:
+        if target.read_bytes() != before:
+            raise UnreadableFile(f"{path}: it changed while it was being migrated; run the command again")
+        if not os.access(target, os.W_OK):
+            raise UnreadableFile(f"{path}: it is read-only; make it writable first")
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".new")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(after)
+                file.flush()
+                os.fsync(file.fileno())
+            shutil.copystat(target, name)
+            os.utime(name)
+            backup = None
+            if not has_version(target):
+                backup = _backup_path(target)
+                shutil.copy2(target, backup)
+            os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UnreadableFile(f"{path}: {error.strerror or error}") from error
+    return backup
+
+
+def create(path: Path, content: str) -> None:
+    """Write a file that is not there yet.
+
+    Raises:
+        UnreadableFile: it is there, or cannot be written.
+    """
+    try:
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(content)
+    except OSError as error:
+        raise UnreadableFile(f"{path}: {error.strerror or error}") from error

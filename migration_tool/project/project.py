@@ -1,0 +1,431 @@
+"""All Python files of a project and what their names stand for, across files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from migration_tool.project import tables
+from migration_tool.project.expressions import Expression
+from migration_tool.project.index import Class, Decorator, Function, Module
+from migration_tool.project.values import Value, canonical
+
+_DEPTH = 40
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that is made from a function by a decorator.
+
+    Arguments:
+        module: key of its module.
+        function: of the task.
+        decorator: that makes it.
+        app: what the decorator belongs to: an app, or None for ``shared_task``.
+        position: of the decorator among the function's, from the top.
+    """
+
+    module: str
+    function: Function
+    decorator: Decorator
+    position: int
+    app: Value | None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.module, self.function.qualname
+
+    @property
+    def bind(self) -> bool:
+        """Whether its first parameter is the task itself."""
+        return self.decorator.keywords.get("bind") == "True"
+
+
+@dataclass
+class Project:
+    """The modules by key: the dotted path of the file below the project's top, without ``.py``.
+
+    Arguments:
+        modules: what each file defines.
+        roots: dotted paths of folders that imports may start from (those that are no packages); "" is the top.
+    """
+
+    modules: dict[str, Module] = field(default_factory=dict)
+    roots: set[str] = field(default_factory=lambda: {""})
+    _busy: set[object] = field(default_factory=set, repr=False)
+    _known: dict[object, Value | None] = field(default_factory=dict, repr=False)
+    _found: dict[tuple[str, str], str | None] = field(default_factory=dict, repr=False)
+    _packages: set[str] = field(default_factory=set, repr=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        fresh: dict[str, object] = {"_busy": set(), "_known": {}, "_found": {}, "_packages": set()}
+        return {"modules": self.modules, "roots": self.roots, **fresh}
+
+    # ---- modules
+
+    def find(self, dotted: str, near: str) -> str | None:
+        """The project's module of that name as the module ``near`` would import it."""
+        mark = (dotted, near)
+        if mark not in self._found:
+            self._found[mark] = self._find(dotted, near)
+        return self._found[mark]
+
+    def _find(self, dotted: str, near: str) -> str | None:
+        if not dotted:
+            return None
+        folder = near.rpartition(".")[0]
+        above = [root for root in self.roots if not root or folder == root or folder.startswith(f"{root}.")]
+        for root in sorted(above, key=len, reverse=True):
+            key = f"{root}.{dotted}" if root else dotted
+            if key in self.modules and key != near:
+                return key
+        elsewhere = self.candidates(dotted, near)
+        return elsewhere[0] if len(elsewhere) == 1 else None
+
+    def candidates(self, dotted: str, near: str) -> list[str]:
+        """Modules of that name below any folder that imports may start from."""
+        keys = [f"{root}.{dotted}" if root else dotted for root in self.roots]
+        return [key for key in keys if key in self.modules and key != near]
+
+    def imported(self, module: str, name: str | None, near: str, depth: int) -> Value | None:
+        """What an import statement gives."""
+        if name is None:
+            key = self.find(module, near)
+            if key is not None and not self._is_celery(module, key, near):
+                return Value("module", key, key)
+            if key is None and module in self._folders():
+                return Value("package", module, near)
+            return Value("external", canonical(module))
+        key = self.find(module, near)
+        if key is not None and not self._is_celery(module, key, near):
+            found = self.member(key, name, depth + 1)
+            if found is not None:
+                return found
+        below = self.find(f"{module}.{name}", near)
+        if below is not None and module.partition(".")[0] not in ("celery", "raycelery"):
+            return Value("module", below, below)
+        if key is not None and not self._is_celery(module, key, near):
+            return None
+        return Value("external", canonical(f"{module}.{name}"))
+
+    def _folders(self) -> set[str]:
+        """Dotted paths of all folders that hold modules."""
+        if not self._packages:
+            for key in self.modules:
+                parts = key.split(".")
+                self._packages.update(".".join(parts[:end]) for end in range(1, len(parts)))
+        return self._packages
+
+    def _is_celery(self, dotted: str, key: str, near: str) -> bool:
+        """Whether ``import celery`` means Celery although the project has a ``celery.py`` that could be meant.
+
+        Such a file is what Celery's own guide tells Django projects to write. It shadows Celery only for modules
+        beside it, and only if it does not itself use Celery.
+        """
+        if dotted.partition(".")[0] not in ("celery", "raycelery"):
+            return False
+        module = self.modules[key]
+        return key.rpartition(".")[0] != near.rpartition(".")[0] or bool(
+            {one.partition(".")[0] for one in module.imports} & {"celery", "raycelery"}
+        )
+
+    def shadows_celery(self, near: str) -> bool:
+        """Whether ``import celery`` in a module gives a file of the project that is not Celery."""
+        key = self.find("celery", near)
+        return key is not None and not self._is_celery("celery", key, near)
+
+    def member(self, key: str, name: str, depth: int = 0) -> Value | None:
+        """What a module's global of that name is."""
+        found = self.evaluate(("name", name), key, depth)
+        if found is not None:
+            return found
+        below = f"{key}.{name}"
+        return Value("module", below, below) if below in self.modules else None
+
+    # ---- expressions
+
+    def evaluate(self, expression: Expression, key: str, depth: int = 0) -> Value | None:
+        """What an expression in a module stands for; None if that cannot be told."""
+        if expression is None or depth > _DEPTH:
+            return None
+        mark = (key, expression)
+        if mark in self._known:
+            return self._known[mark]
+        if mark in self._busy:
+            return None
+        self._busy.add(mark)
+        try:
+            value = self._evaluate(expression, key, depth + 1)
+        finally:
+            self._busy.discard(mark)
+        if value is not None or not self._busy:
+            self._known[mark] = value
+        return value
+
+    def _evaluate(self, expression: Expression, key: str, depth: int) -> Value | None:
+        match expression:
+            case ("name", name):
+                module = self.modules.get(key)
+                if module is None:
+                    return None
+                if name in module.bindings:
+                    return self.evaluate(module.bindings[name], key, depth)
+                for star in module.stars:
+                    source = self.find(star, key)
+                    if source is not None and not self._is_celery(star, source, key):
+                        found = self.member(source, name, depth)
+                        if found is not None:
+                            return found
+                    elif star.partition(".")[0] in ("celery", "raycelery"):
+                        return Value("external", canonical(f"{star}.{name}"))
+                return None
+            case ("import", module_name, name):
+                return self.imported(module_name, name, key, depth)
+            case ("attr", inner, name):
+                return self.attribute(self.evaluate(inner, key, depth), name, depth)
+            case ("call", inner, arguments):
+                return self.call(self.evaluate(inner, key, depth), arguments, key, depth)
+            case ("function", qualname):
+                task = self.task(key, qualname, depth)
+                return Value("task" if task is not None else "function", qualname, key)
+            case ("class", qualname):
+                return Value("class", qualname, key)
+            case ("any", choices):
+                return self._best([self.evaluate(one, key, depth) for one in choices])
+            case ("param", annotation):
+                return self._annotated(self.evaluate(annotation, key, depth))
+            case ("self", qualname):
+                return Value("instance", qualname, key, Value("class", qualname, key))
+            case ("many", inner):
+                return self._many(self.evaluate(inner, key, depth))
+            case ("item", inner):
+                return self._item(self.evaluate(inner, key, depth))
+            case ("key", inner, text):
+                found = self.evaluate(inner, key, depth)
+                if found is not None and found.name == "extensions" and text == "celery":
+                    return Value("app", "extensions", key)
+                if text == "celery" and inner is not None and inner[:1] == ("attr",) and inner[2] == "extensions":
+                    return Value("app", "extensions", key)
+                if found is not None and found.kind == "app" and text:
+                    return None
+                return self._tasks_entry(inner, text, key, depth)
+            case ("pipe", left, right):
+                for side in (left, right):
+                    found = self.evaluate(side, key, depth)
+                    if found is not None and found.kind in ("signature", "app"):
+                        return found
+        return None
+
+    def _tasks_entry(self, inner: Expression, text: str, key: str, depth: int) -> Value | None:
+        if inner is not None and inner[:1] == ("attr",) and inner[2] == "tasks":
+            owner = self.evaluate(inner[1], key, depth)
+            if owner is not None and owner.kind == "app":
+                return Value("task by name", text, key)
+        return None
+
+    @staticmethod
+    def _best(found: list[Value | None]) -> Value | None:
+        known = [one for one in found if one is not None]
+        for one in known:
+            if one.is_celery:
+                return one
+        return known[0] if known else None
+
+    @staticmethod
+    def _many(found: Value | None) -> Value | None:
+        if found is not None and found.kind in ("result", "signature", "task"):
+            return Value("many", "", found.module, found)
+        return None
+
+    @staticmethod
+    def _item(found: Value | None) -> Value | None:
+        if found is None:
+            return None
+        if found.kind == "many":
+            return found.of
+        if found.kind == "results":
+            return Value("result", "", found.module)
+        return None
+
+    def _annotated(self, found: Value | None) -> Value | None:
+        """An instance of what an annotation names."""
+        match found:
+            case Value("external", "celery.Celery"):
+                return Value("app", "parameter")
+            case Value("external", "celery.Task"):
+                return Value("task", "parameter")
+            case Value("external", "celery.result.AsyncResult" | "celery.result.EagerResult"):
+                return Value("result")
+            case Value("external", "celery.result.GroupResult" | "celery.result.ResultSet"):
+                return Value("results")
+            case Value("class"):
+                return self._instance(found)
+        return None
+
+    def _instance(self, of: Value) -> Value:
+        bases = self.bases(of)
+        if "celery.Celery" in bases:
+            return Value("app", of.name, of.module)
+        if "celery.Task" in bases:
+            return Value("task instance", of.name, of.module, of)
+        return Value("instance", of.name, of.module, of)
+
+    def bases(self, of: Value, depth: int = 0) -> list[str]:
+        """Dotted names of all classes outside the project that a class of it comes from."""
+        module = self.modules.get(of.module)
+        found = module.classes.get(of.name) if module is not None else None
+        if found is None or depth > _DEPTH:
+            return []
+        names = []
+        for base in found.bases:
+            value = self.evaluate(base, of.module, depth)
+            if value is None:
+                names.append("?")
+            elif value.kind == "class":
+                names += self.bases(value, depth + 1)
+            elif value.kind == "external":
+                names.append(value.name)
+            elif value.kind == "app.attribute" and value.name == "Task":
+                names.append("celery.Task")
+            else:
+                names.append("?")
+        return names
+
+    def attribute(self, of: Value | None, name: str, depth: int = 0) -> Value | None:
+        """What ``of.name`` is."""
+        match of:
+            case None:
+                return None
+            case Value("module"):
+                return self.member(of.module, name, depth)
+            case Value("package"):
+                return self.imported(f"{of.name}.{name}", None, of.module, depth)
+            case Value("external"):
+                full = canonical(f"{of.name}.{name}")
+                return Value("app", full) if full in tables.APPS else Value("external", full)
+            case Value("app" | "task" | "signature" | "result" | "results" | "task instance" as kind):
+                if kind == "task" and name == "app":
+                    return Value("app", "task.app")
+                return Value(f"{kind}.attribute", name, of.module, of)
+            case Value("instance" | "class"):
+                return self._of_class(of if of.kind == "class" else of.of, name, depth)
+            case Value("app.attribute" | "task.attribute"):
+                return Value(of.kind, f"{of.name}.{name}", of.module, of.of)
+        return None
+
+    def _of_class(self, of: Value | None, name: str, depth: int) -> Value | None:
+        module = self.modules.get(of.module) if of is not None else None
+        found: Class | None = module.classes.get(of.name) if module is not None and of is not None else None
+        if of is None or found is None or depth > _DEPTH:
+            return None
+        if name in found.attributes:
+            return self.evaluate(found.attributes[name], of.module, depth)
+        if name in found.methods:
+            qualname = f"{of.name}.{name}"
+            return Value("task" if self.task(of.module, qualname, depth) else "function", qualname, of.module)
+        for base in found.bases:
+            value = self._of_class(self.evaluate(base, of.module, depth), name, depth + 1)
+            if value is not None:
+                return value
+        return None
+
+    def call(
+        self, of: Value | None, arguments: tuple[tuple[str | None, Expression], ...], key: str, depth: int
+    ) -> Value | None:
+        """What calling ``of`` gives."""
+        match of:
+            case None:
+                return None
+            case Value("external", name) if name in tables.EXTERNAL_APPS:
+                return Value("app", name, key)
+            case Value("external", name) if name in tables.EXTERNAL_DECORATORS:
+                return Value("decorator", name, key)
+            case Value("external", name) if name in tables.CANVAS:
+                return Value("signature", name.removeprefix("celery."), key)
+            case Value("external", "celery.result.AsyncResult"):
+                return Value("result", "by id", key)
+            case Value("external", "celery.result.GroupResult" | "celery.result.ResultSet"):
+                return Value("results", "", key)
+            case Value("class"):
+                return self._instance(of)
+            case Value("function"):
+                module = self.modules.get(of.module)
+                function = module.functions.get(of.name) if module is not None else None
+                return self.evaluate(function.returns, of.module, depth) if function is not None else None
+            case Value("decorator"):
+                return Value("task", "made", key)
+            case Value("signature"):
+                return Value("results" if of.name in ("group", "chunks") else "result", of.name, key)
+            case Value("app.attribute", name):
+                return self._app_call(of, name, key)
+            case Value("task.attribute", name, _, task):
+                if name in tables.SUBMIT:
+                    return Value("result", "", key, task)
+                if name in tables.SIGNATURES:
+                    return Value("signature", "task", key, task)
+                return Value("result", "by id", key) if name == "AsyncResult" else None
+            case Value("signature.attribute", name, _, signature):
+                if name in tables.SUBMIT:
+                    grouped = signature is not None and signature.name in ("group", "chunks")
+                    return Value("results" if grouped else "result", "", key)
+                return signature if name in tables.CHAINED else None
+        return None
+
+    def _app_call(self, of: Value, name: str, key: str) -> Value | None:
+        if name in tables.TASK_DECORATORS:
+            return Value("decorator", name, key, of.of)
+        if name in ("send_task", "AsyncResult"):
+            return Value("result", "by id" if name == "AsyncResult" else "by name", key)
+        if name in ("GroupResult", "ResultSet"):
+            return Value("results", "", key)
+        if name == "signature":
+            return Value("signature", "by name", key)
+        return Value("task", "made", key) if name == "register_task" else None
+
+    # ---- tasks
+
+    def task(self, key: str, qualname: str, depth: int = 0) -> Task | None:
+        """The task that a function is, if a decorator makes it one."""
+        module = self.modules.get(key)
+        function = module.functions.get(qualname) if module is not None else None
+        if function is None:
+            return None
+        for position, decorator in enumerate(function.decorators):
+            target = self.evaluate(decorator.target, key, depth + 1)
+            if target is None:
+                continue
+            if target.kind == "app.attribute" and target.name in tables.TASK_DECORATORS:
+                return Task(key, function, decorator, position, target.of)
+            if target.kind == "external" and target.name in tables.EXTERNAL_DECORATORS:
+                return Task(key, function, decorator, position, None)
+            if target.kind in ("decorator",) or (target.kind == "function" and self._makes_tasks(target, depth)):
+                return Task(key, function, decorator, position, target.of)
+        return None
+
+    def _makes_tasks(self, of: Value, depth: int) -> bool:
+        """Whether a function of the project, used as a decorator, gives what ``app.task`` or ``shared_task`` gives."""
+        made = self.call(of, (), of.module, depth + 1)
+        return made is not None and (made.kind == "decorator" or (made.kind == "task" and made.name == "made"))
+
+    def tasks(self) -> list[Task]:
+        """All tasks of the project, by module and line."""
+        found = []
+        for key, module in self.modules.items():
+            for qualname in module.functions:
+                task = self.task(key, qualname)
+                if task is not None:
+                    found.append(task)
+        return sorted(found, key=lambda task: (task.module, task.function.line))
+
+
+def key_of(relative: PurePosixPath) -> str:
+    """The key of a file below the project's top."""
+    parts = list(relative.with_suffix("").parts)
+    if parts and parts[-1] == "__init__":
+        parts = parts[:-1]
+    return ".".join(parts) or "__init__"
+
+
+def package_of(relative: PurePosixPath) -> str:
+    """The dotted path of the folder that a file is in, from which its relative imports are counted."""
+    return ".".join(relative.parent.parts)

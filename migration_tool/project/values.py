@@ -1,0 +1,61 @@
+"""What an expression can stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Celery's own names for the same thing, by their shortest.
+_SHORT = {
+    "celery.app.base.Celery": "celery.Celery",
+    "celery.app.Celery": "celery.Celery",
+    "celery.App": "celery.Celery",
+    "celery.app.task.Task": "celery.Task",
+    "celery.app.Task": "celery.Task",
+    "celery.task.base.Task": "celery.Task",
+    "celery.task.Task": "celery.Task",
+    "celery.app.shared_task": "celery.shared_task",
+    "celery.app.builtins.shared_task": "celery.shared_task",
+    "celery._state.current_app": "celery.current_app",
+    "celery.decorators.task": "celery.task.task",
+    "celery.utils.log.get_logger": "celery.utils.log.get_task_logger",
+    "celery.decorators.periodic_task": "celery.task.periodic_task",
+}  # fmt: skip
+CANVAS = ("chain", "group", "chord", "chunks", "xmap", "xstarmap", "signature", "maybe_signature", "Signature")
+
+
+def canonical(dotted: str) -> str:
+    """One name for what Celery and raycelery have under several."""
+    top, dot, rest = dotted.partition(".")
+    if top == "raycelery":
+        dotted = "celery" + dot + rest
+    if dotted.startswith(("celery.canvas.", "celery.app.canvas.")):
+        last = dotted.rpartition(".")[2]
+        dotted = f"celery.{'signature' if last == 'subtask' else last}"
+    elif dotted == "celery.subtask":
+        dotted = "celery.signature"
+    return _SHORT.get(dotted, dotted)
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a name or expression is.
+
+    Arguments:
+        kind: "external", "module", "function", "class", "instance", "app", "app.attribute", "task", "task.attribute",
+            "bound task" (``self`` of a bound task), "signature", "result", "results", "decorator".
+        name: the dotted name outside the project, the qualified name in the module, or the attribute.
+        module: key of the project's module that it is defined in; empty for none.
+        of: for an attribute or instance, what it belongs to.
+    """
+
+    kind: str
+    name: str = ""
+    module: str = ""
+    of: Value | None = None
+
+    @property
+    def is_celery(self) -> bool:
+        """Whether it is a thing of Celery's, or made with it."""
+        if self.kind == "external":
+            return self.name == "celery" or self.name.startswith("celery.")
+        return self.kind not in ("module", "function", "class", "instance")

@@ -1,0 +1,56 @@
+"""The estimate that a check ends with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from migration_tool.model import Finding, Outcome, Verdict
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How much there is.
+
+    Arguments:
+        files: looked at; with_celery: of them, with a use of Celery.
+        tasks: task functions and classes.
+        works, changes, manual: uses of each kind.
+        skipped: files that could not be read.
+    """
+
+    files: int
+    with_celery: int
+    tasks: int
+    works: int
+    changes: int
+    manual: int
+    skipped: int
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.files} files, {self.with_celery} with Celery, {self.tasks} tasks:"
+            f" {self.works} uses work as they are,"
+            f" {self.changes} work and change, {self.manual} must be changed by hand"
+            + (f"; {self.skipped} files could not be read" if self.skipped else "")
+        )
+
+
+def summarise(outcomes: Sequence[Outcome]) -> Summary:
+    """Count."""
+    findings: list[Finding] = [finding for outcome in outcomes for finding in outcome.findings]
+    verdicts = Counter(finding.verdict for finding in findings)
+    tasks = {(one.path, one.name) for one in findings if one.kind in ("task", "task class")}
+    return Summary(
+        len(outcomes),
+        sum(bool(outcome.findings) for outcome in outcomes),
+        len(tasks),
+        verdicts[Verdict.WORKS],
+        verdicts[Verdict.CHANGES],
+        verdicts[Verdict.MANUAL],
+        sum(outcome.error is not None for outcome in outcomes),
+    )

@@ -1,0 +1,72 @@
+"""A check's findings as tables on a terminal, and changes as a coloured diff."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from migration_tool.model import Outcome, Verdict
+from migration_tool.report.formats import text
+from migration_tool.report.summary import summarise
+
+_COLOURS = {Verdict.WORKS: "green", Verdict.CHANGES: "yellow", Verdict.MANUAL: "red"}
+
+
+def show_check(console: Console, outcomes: Sequence[Outcome], everything: bool) -> None:
+    """One table per file: what changes or is to be done by hand, and a count of what works as it is.
+
+    Arguments:
+        everything: list what works as it is too.
+    """
+    for outcome in outcomes:
+        if outcome.error is not None or not outcome.findings:
+            continue
+        shown = [one for one in outcome.findings if everything or one.verdict is not Verdict.WORKS]
+        silent = Counter(one.kind for one in outcome.findings if not everything and one.verdict is Verdict.WORKS)
+        console.print(f"[bold]{escape(str(outcome.path))}[/]", highlight=False)
+        if shown:
+            table = Table(box=None, show_header=False, padding=(0, 1), pad_edge=True)
+            table.add_column(justify="right", style="dim", no_wrap=True)
+            table.add_column(no_wrap=True)
+            table.add_column(overflow="fold")
+            table.add_column(overflow="fold")
+            for one in shown:
+                place = f"{one.cell}:{one.line}" if one.cell is not None else str(one.line)
+                colour = _COLOURS[one.verdict]
+                table.add_row(
+                    place, f"[{colour}]{one.verdict.value}[/]", f"{one.kind} {escape(one.name)}", escape(text(one))
+                )
+            console.print(table)
+        if silent:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in silent.most_common())
+            console.print(f"  [dim]works as it is: {escape(kinds)}[/]", highlight=False)
+    console.print(f"\n{escape(str(summarise(outcomes)))}", highlight=False)
+
+
+def diff_lines(outcome: Outcome) -> list[str]:
+    """The unified diff of an outcome, without line ends."""
+    lines: list[str] = []
+    for name, before, after in outcome.diff:
+        old = "/dev/null" if outcome.creates else f"a/{name.lstrip('/')}"
+        pairs = difflib.unified_diff(
+            before.splitlines(keepends=True), after.splitlines(keepends=True), old, f"b/{name.lstrip('/')}"
+        )
+        for line in pairs:
+            lines.append(line.rstrip("\n"))
+            if not line.endswith("\n"):
+                lines.append("\\ No newline at end of file")
+    return lines
+
+
+def show_diff(console: Console, outcome: Outcome) -> None:
+    """Print an outcome's diff, in colour where the console has any."""
+    styles = (("+++", "bold"), ("---", "bold"), ("@@", "cyan"), ("+", "green"), ("-", "red"))
+    for line in diff_lines(outcome):
+        style = next((style for mark, style in styles if line.startswith(mark)), None)
+        shown = line.removesuffix("\r")
+        console.print(shown, style=style, markup=False, highlight=False, soft_wrap=True, emoji=False)

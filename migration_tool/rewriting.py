@@ -1,0 +1,127 @@
+"""From changes of a file's Python text to its new bytes."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+
+import libcst as cst
+
+from migration_tool.errors import UnreadableFile
+from migration_tool.model import Finding, Outcome, Verdict
+from migration_tool.project.project import Project
+from migration_tool.project.view import Edit, View, apply
+from migration_tool.workspace import Source
+
+
+def view_of(source: Source, project: Project) -> View:
+    """Parse a file with LibCST.
+
+    Raises:
+        UnreadableFile: LibCST cannot parse what Python can.
+    """
+    assert source.python is not None
+    try:
+        return View(source.python, source.key, source.package, project)
+    except (cst.ParserSyntaxError, RecursionError, cst.CSTValidationError) as error:
+        line = getattr(error, "raw_line", None)
+        place = f":{line}" if line else ""
+        raise UnreadableFile(f"{source.path}{place}: LibCST cannot parse it") from error
+
+
+def finding(
+    view: View,
+    source: Source,
+    node: cst.CSTNode,
+    kind: str,
+    name: str,
+    verdict: Verdict,
+    message: str = "",
+    instead: str = "",
+) -> Finding:
+    """A finding at a node."""
+    start, _ = view.span(node)
+    return finding_at(view, source, start, kind, name, verdict, message, instead)
+
+
+def finding_at(
+    view: View, source: Source, start: int, kind: str, name: str, verdict: Verdict, message: str = "", instead: str = ""
+) -> Finding:
+    """A finding at a byte."""
+    line, cell = view.line(start), None
+    if source.notebook is not None:
+        cell, line = source.notebook.place(line)
+    return Finding(str(source.path), line, view.column(start), kind, name, verdict, message, instead, cell)
+
+
+def parses(text: str) -> str | None:
+    """Why a text is not Python; None if it is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            ast.parse(text)
+        except (SyntaxError, ValueError, RecursionError) as error:
+            return f"line {getattr(error, 'lineno', '?')}: {getattr(error, 'msg', error)}"
+    return None
+
+
+def rewrite(source: Source, edits: list[Edit], outcome: Outcome) -> None:
+    """Put the changed text of a Python file or notebook into its outcome.
+
+    Raises:
+        UnreadableFile: the result would not parse or cannot be encoded; the file stays as it is.
+    """
+    assert source.python is not None
+    assert source.text is not None
+    if not edits:
+        return
+    try:
+        after = apply(source.python, edits)
+    except ValueError as error:
+        raise UnreadableFile(f"{source.path}: it is left as it was: {error}; please report this") from error
+    if after == source.python:
+        return
+    wrong = parses(after)
+    if wrong is not None:
+        raise UnreadableFile(
+            f"{source.path}: it is left as it was: the result would not parse ({wrong}); please report this"
+        )
+    if source.notebook is None:
+        set_text(source, after, outcome)
+        return
+    notebook = source.notebook
+    changes = {}
+    raw = source.python.encode("utf-8", "surrogatepass")
+    for cell in notebook.cells:
+        start = len(source.python[: cell.start].encode("utf-8", "surrogatepass"))
+        end = len(source.python[: cell.end].encode("utf-8", "surrogatepass"))
+        inside = [edit for edit in set(edits) if start <= edit.start and edit.end <= end]
+        if not inside:
+            continue
+        # Magics are masked in the text that was analysed, not in the cell.
+        masked_before = raw[start:end].decode("utf-8", "surrogatepass")
+        moved = []
+        for edit in inside:
+            begin = len(raw[start : edit.start].decode("utf-8", "surrogatepass"))
+            length = len(raw[edit.start : edit.end].decode("utf-8", "surrogatepass"))
+            offset = len(cell.source[:begin].encode())
+            moved.append(Edit(offset, offset + len(cell.source[begin : begin + length].encode()), edit.text))
+        assert len(masked_before) == len(cell.source)
+        changes[cell.index] = apply(cell.source, moved)
+        outcome.diff.append((f"{source.path} (cell {cell.number})", cell.source, changes[cell.index]))
+    text = notebook.replaced(changes)
+    outcome.after = source.text.encode(text)
+
+
+def set_text(source: Source, after: str, outcome: Outcome) -> None:
+    """Put a file's new text into its outcome.
+
+    Raises:
+        UnreadableFile: its encoding lacks a character.
+    """
+    assert source.text is not None
+    try:
+        outcome.after = source.text.encode(after)
+    except UnicodeEncodeError as error:
+        raise UnreadableFile(f"{source.path}: its encoding {source.text.encoding} cannot hold the change") from error
+    outcome.diff.append((str(source.path), source.text.content, after))

@@ -1,0 +1,80 @@
+"""Strings that name Celery's modules, where it is sure that they are imported by that name.
+
+    @app.task(base="celery.Task")                   base="raycelery.Task"
+    mock.patch("celery.group")                      mock.patch("raycelery.group")
+    pytest_plugins = ("celery.contrib.pytest",)     ("raycelery.contrib.pytest",)
+    importlib.import_module("celery.app")           importlib.import_module("raycelery.app")
+
+Names of loggers, queues and settings stay: they are Celery's whoever runs the tasks.
+"""
+
+from __future__ import annotations
+
+import libcst as cst
+
+from migration_tool.project.view import Edit, View
+from migration_tool.shim.imports import gone, is_celery
+
+#: Functions whose first argument is a dotted name that they import.
+_IMPORTERS = frozenset(
+    {"importlib.import_module", "unittest.mock.patch", "mock.patch", "mock.mock.patch", "unittest.mock.patch.dict",
+     "unittest.mock.patch.multiple", "mock.patch.multiple", "mock.patch.dict", "pytest.importorskip",
+     "django.utils.module_loading.import_string", "pydoc.locate"}
+)  # fmt: skip
+#: pytest's fixtures, which are parameters: what is called on them.
+_FIXTURES = frozenset({("mocker", "patch"), ("monkeypatch", "setattr"), ("monkeypatch", "delattr")})
+
+
+def edits(view: View) -> list[Edit]:
+    """The changes of one file's strings."""
+    found: list[Edit] = []
+    if "celery." not in view.text and '"celery"' not in view.text and "'celery'" not in view.text:
+        return found
+    for node in view.nodes:
+        if isinstance(node, cst.Call):
+            if node.args and not node.args[0].star and node.args[0].keyword is None and _imports(view, node):
+                found += _string(view, node.args[0].value)
+            for argument in node.args:
+                if argument.keyword is not None and argument.keyword.value == "base" and _makes_task(view, node):
+                    found += _string(view, argument.value)
+        elif isinstance(node, cst.Assign) and view.function(node) is None:
+            names = [one.target.value for one in node.targets if isinstance(one.target, cst.Name)]
+            if "pytest_plugins" in names:
+                values = node.value
+                elements = values.elements if isinstance(values, cst.List | cst.Tuple | cst.Set) else []
+                for value in [values, *(element.value for element in elements)]:
+                    found += _string(view, value)
+    return found
+
+
+def _imports(view: View, node: cst.Call) -> bool:
+    name = view.dotted(node.func)
+    if name in _IMPORTERS:
+        return True
+    function = node.func
+    if not isinstance(function, cst.Attribute):
+        return False
+    names = []
+    inner: cst.BaseExpression = function
+    while isinstance(inner, cst.Attribute):
+        names.append(inner.attr.value)
+        inner = inner.value
+    if not isinstance(inner, cst.Name) or view.value(inner) is not None:
+        return False
+    return (inner.value, names[-1]) in _FIXTURES
+
+
+def _makes_task(view: View, node: cst.Call) -> bool:
+    value = view.value(node)
+    return value is not None and value.kind == "decorator"
+
+
+def _string(view: View, node: cst.BaseExpression) -> list[Edit]:
+    if not isinstance(node, cst.SimpleString) or "b" in node.prefix.lower():
+        return []
+    text = node.evaluated_value
+    if not isinstance(text, str) or not is_celery(text) or gone(text) or node.raw_value != text:
+        return []
+    start, _ = view.span(node)
+    start += len(node.prefix) + len(node.quote)
+    return [Edit(start, start + len("celery"), "raycelery")]

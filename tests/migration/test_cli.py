@@ -1,0 +1,147 @@
+"""The command line: exit statuses, what is printed, configuration, standard input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from migration_tool.cli import main
+from tests.support import ROOT
+
+
+def invoke(*arguments: object, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(main, [str(one) for one in arguments], input=stdin)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "tasks.py").write_text(
+        "from celery import Celery\n\napp = Celery('x', broker='redis://')\n\n\n@app.task\ndef f():\n    return 1\n"
+    )
+    return tmp_path
+
+
+def test_a_diff_is_shown_and_nothing_written(project: Path) -> None:
+    before = (project / "tasks.py").read_text()
+    done = invoke("shim", project)
+    assert done.exit_code == 1
+    assert "-from celery import Celery\n+from raycelery import Celery\n" in done.stdout
+    assert (project / "tasks.py").read_text() == before
+
+
+def test_check_names_files_that_would_change(project: Path) -> None:
+    done = invoke("shim", "--check", project)
+    assert done.exit_code == 1
+    assert done.stdout == f"would change {project / 'tasks.py'}\n"
+    assert invoke("shim", "--write", project).exit_code == 0
+    assert invoke("shim", "--check", project).exit_code == 0
+    assert invoke("shim", "--check", "--write", project).exit_code == 2
+
+
+def test_the_code_is_never_run(project: Path) -> None:
+    (project / "bomb.py").write_text(f"import celery\nopen({str(project / 'ran')!r}, 'w')\nraise SystemExit(9)\n")
+    (project / "conftest.py").write_text("from bomb import *\n")
+    for command in ("check", "shim", "actors"):
+        done = subprocess.run(
+            [sys.executable, "-m", "migration_tool", command, "."], cwd=project, env={"PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == (0 if command == "check" else 1), done.stderr
+    assert not (project / "ran").exists()
+
+
+@pytest.mark.parametrize("command", ["check", "shim", "actors"])
+def test_wrong_use_is_status_2(command: str, project: Path) -> None:
+    assert invoke(command, project / "nowhere").exit_code == 2
+    assert invoke(command).exit_code == 2
+    assert invoke(command, "-", project).exit_code == 2
+    (project / "old.py").write_text("import celery\nprint 'x'\n")
+    done = invoke(command, project)
+    assert done.exit_code == 2
+    assert "old.py:2: it is not valid Python 3" in done.output
+
+
+def test_standard_input_and_output() -> None:
+    done = invoke("shim", "-", stdin=b"import os\r\nfrom celery import x\r\n")
+    assert done.stdout_bytes == b"import os\r\nfrom raycelery import x\r\n"
+    assert done.exit_code == 0
+    done = invoke("shim", "-", stdin=b"print 'x'\n")
+    assert done.stdout_bytes == b"print 'x'\n"
+    assert done.exit_code == 2
+
+
+def test_configuration(project: Path) -> None:
+    config = project / "pyproject.toml"
+    config.write_text('[tool.raycelery-migrate]\nexclude = ["tasks.py"]\njobs = 1\n')
+    assert invoke("shim", "--check", project).exit_code == 0
+    config.write_text("[tool.raycelery-migrate]\nexcludes = []\n")
+    done = invoke("shim", "--check", project)
+    assert done.exit_code == 2
+    assert "did you mean 'exclude'?" in done.output
+    config.write_text("[tool.raycelery-migrate]\njobs = 0\n")
+    assert "must be 1 or more" in invoke("shim", "--check", project).output
+
+
+def test_annotations_from_a_rightsize_result(project: Path) -> None:
+    (project / "more.py").write_text(
+        "from celery import shared_task\n"
+        "@shared_task(bind=True, num_cpus=1,)\ndef g(self): ...\n"
+        "@shared_task(\n    name='other.h',  # mine\n)\ndef h(): ...\n"
+        "@shared_task()\ndef i(): ...\n"
+    )
+    sizes = project / "sizes.json"
+    sizes.write_text(
+        json.dumps({
+            "tasks.f": {"num_cpus": 2.0, "memory": 1500000000},
+            "more.g": {"num_cpus": 4, "memory": 7},
+            "other.h": {"num_cpus": 0.25},
+            "more.i": {"memory": 3},
+        })
+    )  # fmt: skip
+    assert invoke("shim", "--write", "--annotate", sizes, project).exit_code == 0
+    assert "@app.task(num_cpus=2, memory=1500000000)\n" in (project / "tasks.py").read_text()
+    more = (project / "more.py").read_text()
+    assert "@shared_task(bind=True, num_cpus=1, memory=7,)\n" in more
+    assert "    name='other.h', num_cpus=0.25,  # mine\n" in more
+    assert "@shared_task(memory=3)\n" in more
+    assert invoke("shim", "--check", "--annotate", sizes, project).exit_code == 0
+    sizes.write_text("[]")
+    assert "it has no requests" in invoke("shim", "--annotate", sizes, project).output
+
+
+def test_several_processes_give_the_same(project: Path) -> None:
+    for number in range(60):
+        # Other processes are only started for much text.
+        (project / f"m{number}.py").write_text(f"from tasks import f\nimport celery\nf.delay()\n# {'x' * 9000}\n")
+    one = invoke("actors", "--jobs", "1", project)
+    two = invoke("actors", "--jobs", "2", project)
+    assert one.stdout == two.stdout
+    assert one.stdout.count("+submit(f_remote)") == 60
+
+
+def test_pins_of_what_celery_needed_are_named(project: Path) -> None:
+    (project / "requirements.txt").write_text("celery==4.4.1\nkombu==4.6\nvine==1.3\nflask==1\n")
+    done = invoke("shim", "--write", project)
+    assert (project / "requirements.txt").read_text() == "raycelery\nkombu==4.6\nvine==1.3\nflask==1\n"
+    assert "dependency kombu: Celery's own dependency is pinned" in done.output
+    assert "dependency vine" in done.output
+
+
+def test_tasks_that_nobody_submits_are_converted_only_in_a_closed_project(project: Path) -> None:
+    assert "f_remote" not in invoke("actors", project).stdout
+    assert "+f_remote = ray.remote(num_cpus=1, max_retries=0)(f)\n" in invoke("actors", "--closed", project).stdout
+
+
+def test_no_absolute_path_gets_into_a_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "caller.py").write_text("from tasks import f\n\nf.delay()\n")
+    monkeypatch.chdir(project)
+    done = invoke("actors", "tasks.py")
+    assert "# raycelery-migrate: stays on raycelery: caller.py, which is not migrated, uses it" in done.stdout
+    done = invoke("actors", ".")
+    assert "+++ b/ray_tasks.py" in done.stdout
+    assert str(project) not in done.stdout

@@ -1,0 +1,137 @@
+"""Files: which are looked at, what of their bytes is kept, how they are replaced."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from migration_tool.cli import main
+
+BEFORE = "from celery import Celery\n"
+AFTER = "from raycelery import Celery\n"
+
+
+def shim(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["shim", "--write", *map(str, arguments)])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("# -*- coding: latin-1 -*-\nfrom celery import x  # Größe\n".encode("latin-1"), id="latin-1"),
+        pytest.param(b"\xef\xbb\xbffrom celery import x\n", id="mark"),
+        pytest.param(b"from celery import x\r\nimport os\r\n", id="crlf"),
+        pytest.param(b"import os\r\nfrom celery import x\nimport re\r", id="mixed"),
+        pytest.param(b"from celery import x", id="no newline at the end"),
+        pytest.param(b"#!/usr/bin/env python\n\x0c\nfrom celery import x ; y=1\t\n\n\n", id="form feed"),
+        pytest.param("from celery import x\ns = 'Ünïcødé 🎉'; import celery.utils\ncelery.utils\n".encode(), id="wide"),
+        pytest.param(b"if 1:\n\tfrom celery import x # type: ignore\n\\\n\n", id="tabs"),
+    ],
+)
+def test_all_bytes_but_the_name_stay(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.py"
+    path.write_bytes(content)
+    assert shim(path).exit_code == 0
+    assert path.read_bytes() == content.replace(b"celery", b"raycelery")
+
+
+def test_a_wrong_encoding_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_bytes(b"from celery import x  # \xff\n")
+    (tmp_path / "unknown.py").write_bytes(b"# coding: klingon\nfrom celery import x\n")
+    (tmp_path / "null.py").write_bytes(b"from celery import x\0\n")
+    (tmp_path / "good.py").write_text(BEFORE)
+    done = shim(tmp_path)
+    assert done.exit_code == 2
+    assert "bad.py: invalid or missing encoding" in done.output
+    assert "unknown.py: unknown encoding" in done.output
+    assert "null.py" in done.output
+    assert (tmp_path / "good.py").read_text() == AFTER
+
+
+def test_ignored_excluded_and_linked_files_are_left_alone(tmp_path: Path) -> None:
+    outside = tmp_path / "outside.py"
+    outside.write_text(BEFORE)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "b.py").write_text(BEFORE)
+    project = tmp_path / "project"
+    for name in (
+        "a.py",
+        "build/b.py",
+        "keep/build.py",
+        "deep/gen_c.py",
+        "deep/d.py",
+        "venv/lib/e.py",
+        "node_modules/f.py",
+    ):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(BEFORE)
+    (project / "venv/pyvenv.cfg").touch()
+    (project / ".gitignore").write_text("/build/\n")
+    (project / "deep/.gitignore").write_text("gen_*\n")
+    (project / "link.py").symlink_to(outside)
+    (project / "linked").symlink_to(other)
+    (project / "skip.py").write_text(BEFORE)
+    shim(project, "--exclude", "skip.py")
+    changed = {path.relative_to(project).as_posix() for path in project.rglob("*.py") if path.read_text() == AFTER}
+    assert changed == {"a.py", "keep/build.py", "deep/d.py"}
+    assert outside.read_text() == (other / "b.py").read_text() == BEFORE
+
+
+def test_the_parents_gitignore_counts_inside_a_repository(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".gitignore").write_text("generated.py\n")
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "generated.py").write_text(BEFORE)
+    assert shim(package).exit_code == 0
+    assert (package / "generated.py").read_text() == BEFORE
+    shim(package / "generated.py")
+    assert (package / "generated.py").read_text() == AFTER, "named itself"
+
+
+def test_permissions_stay_and_nothing_else_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "run.py"
+    path.write_text(BEFORE)
+    path.chmod(0o750)
+    done = shim(tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o750
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["run.py", "run.py.orig"]
+    assert (tmp_path / "run.py.orig").read_text() == BEFORE
+    assert "the original is kept as" in done.output
+
+
+def test_version_control_needs_no_backup_but_for_what_it_does_not_know(tmp_path: Path) -> None:
+    for arguments in (["init", "-q"], ["config", "user.email", "a@b"], ["config", "user.name", "a"]):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
+    (tmp_path / "known.py").write_text(BEFORE)
+    subprocess.run(["git", "add", "known.py"], cwd=tmp_path, check=True)
+    (tmp_path / "new.py").write_text(BEFORE)
+    shim(tmp_path)
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".git", "known.py", "new.py", "new.py.orig"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_a_read_only_file_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.py"
+    path.write_text(BEFORE)
+    path.chmod(0o444)
+    done = shim(tmp_path)
+    assert done.exit_code == 2
+    assert "it is read-only" in done.output
+    assert path.read_text() == BEFORE
+
+
+def test_a_file_that_changes_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    from migration_tool.errors import UnreadableFile
+    from migration_tool.files.replace import replace
+
+    path = tmp_path / "a.py"
+    path.write_text("new")
+    with pytest.raises(UnreadableFile, match="changed while"):
+        replace(path, b"old", b"newer")
+    assert path.read_text() == "new"

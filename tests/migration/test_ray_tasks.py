@@ -1,0 +1,135 @@
+"""The helper module that `actors` writes into projects, on a real Ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from migration_tool.actors import ray_tasks
+from migration_tool.actors.ray_tasks import Results, gather, launcher, retrying, submit
+from tests.support import RaySession
+
+SECONDS = 60
+
+
+@pytest.fixture(autouse=True)
+def _ray(ray_session: RaySession) -> Iterator[None]:
+    yield
+    ray_tasks._running.clear()
+
+
+@ray.remote(num_cpus=0.1)
+def double(x: int) -> int:
+    if x < 0:
+        raise ValueError(f"{x} is negative")
+    return 2 * x
+
+
+@ray.remote(num_cpus=0.1)
+def total(values: list[int], factor: int = 1) -> int:
+    return sum(values) * factor
+
+
+def test_results_come_in_order_with_their_failures() -> None:
+    results = Results(submit(double, x) for x in [3, -1, 2])
+    first, error, last = results.get(timeout=SECONDS, propagate=False)
+    assert (first, last) == (6, 4)
+    assert type(error) is ValueError
+    assert [one.state for one in results] == ["SUCCESS", "FAILURE", "SUCCESS"]
+    assert [one.successful() for one in results] == [True, False, True]
+    assert (results.ready(), results.failed(), results.completed_count()) == (True, True, 2)
+    with pytest.raises(ValueError, match="-1 is negative"):
+        results.get(timeout=SECONDS)
+
+
+def test_chains_and_chords_pass_references() -> None:
+    assert submit(double, submit(double, 1).ref).get(timeout=SECONDS) == 4
+    assert submit(total, gather(submit(double, x) for x in range(4)), factor=2).get(timeout=SECONDS) == 24
+    with pytest.raises(ValueError, match="-1 is negative"):
+        submit(double, submit(double, -1).ref).get(timeout=SECONDS)
+
+
+def test_no_more_than_the_limit_are_unfinished(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ray_tasks, "LIMIT", 2)
+
+    @ray.remote(num_cpus=0.1)
+    def wait_for(name: str) -> str:
+        while not (tmp_path / name).exists():
+            time.sleep(0.01)
+        return name
+
+    first, second = submit(wait_for, "a"), submit(wait_for, "b")
+    (tmp_path / "a").touch()
+    third = submit(wait_for, "c")
+    assert first.ready(), "the third was submitted only when the first had ended"
+    assert not second.ready()
+    for name in "bc":
+        (tmp_path / name).touch()
+    assert Results([first, second, third]).join(timeout=SECONDS) == ["a", "b", "c"]
+
+
+def test_a_wait_has_its_limit(tmp_path: Path) -> None:
+    @ray.remote(num_cpus=0.1)
+    def wait() -> None:
+        while not (tmp_path / "go").exists():
+            time.sleep(0.01)
+
+    result = submit(wait)
+    with pytest.raises(TimeoutError):
+        result.get(timeout=0.1)
+    assert result.state == "PENDING"
+    (tmp_path / "go").touch()
+    assert result.get(timeout=SECONDS) is None
+
+
+def test_bound_tasks_retry_and_tell_their_state() -> None:
+    @ray.remote(num_cpus=0.1)
+    @retrying(bind=True, max_retries=2)
+    def again(self, fail: int) -> tuple[int, str]:  # type: ignore[no-untyped-def]
+        self.update_state(state="PROGRESS", meta={"at": self.request.retries})
+        if self.request.retries < fail:
+            self.retry(exc=OSError("no"), countdown=0)
+        return self.request.retries, self.request.id
+
+    result = submit(again, 2)
+    assert result.get(timeout=SECONDS) == (2, result.id)
+    with pytest.raises(OSError, match="no"):
+        submit(again, 3).get(timeout=SECONDS)
+    states = ray.get_actor("states", namespace="ray_tasks")
+    assert ray.get(states.get.remote(result.id)) == ("PROGRESS", {"at": 2})
+
+
+def test_errors_that_are_tried_again() -> None:
+    tries = []
+
+    @retrying(autoretry_for=(OSError,), dont_autoretry_for=(FileNotFoundError,), max_retries=3, default_retry_delay=0)
+    def flaky(error: type[Exception]) -> None:
+        tries.append(error)
+        raise error
+
+    for error, times in ((OSError, 4), (FileNotFoundError, 1), (KeyError, 1)):
+        tries.clear()
+        with pytest.raises(error):
+            flaky(error)
+        assert len(tries) == times
+
+
+def test_an_actor_that_is_launched() -> None:
+    class Trainer:
+        def __init__(self, zone: str) -> None:
+            self.zone = zone
+
+        def fit(self, days: int) -> tuple[str, int]:
+            return self.zone, days
+
+    actor = ray.remote(num_cpus=1)(Trainer)
+
+    @launcher
+    def train(zone: str, days: int = 7) -> object:
+        return actor.options(num_cpus=0.1).remote(zone).fit.remote(days)
+
+    assert Results([submit(train, "a"), submit(train, "b", days=2)]).get(timeout=SECONDS) == [("a", 7), ("b", 2)]
