@@ -112,7 +112,7 @@ FIGURES = {
     figure.key: figure
     for figure in (
         Figure(
-            "start", "import to first result, fresh process", Unit("s"), {OURS: 1, ACTORS: 1},
+            "start", "import to first result less ray.init, fresh process", Unit("s"), {OURS: 1, ACTORS: 1},
             (AtMost(0.7, more_than=ACTORS),),
         ),
         Figure(

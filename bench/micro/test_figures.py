@@ -44,7 +44,7 @@ def _rows(key: str, group: str) -> Callable[[Any], Any]:
     return mark
 
 
-@_rows("start", "import to first result, fresh process")
+@_rows("start", "import to first result less ray.init, fresh process")
 def test_start(system: str, benchmark: Any, alternate: Alternate, cold_start: Callable[[str], float]) -> None:
     replay(benchmark, alternate("start", lambda name, count, number: cold_start(name))[system])
 

@@ -11,6 +11,7 @@ import click
 
 #: Subcommands and the modules that hold them; imported when used, so that ``--help`` is quick.
 COMMANDS = {
+    "bench": "bench.cli",
     "demo": "raycelery.cli.demo",
 }
 

@@ -1,0 +1,255 @@
+"""Lets the systems take turns at a workload, A B A B, and keeps all that was measured."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.sampling import Sampler, Usage, end_left, socket_bytes
+from bench.work import ROOT, Settings
+
+#: Marks the processes of a turn.
+_MARK = "RAYCELERY_BENCH_TURN"
+#: Seconds that a turn has to stop what it started.
+_STOP_SECONDS = 40
+
+#: Told the phase, and how many of how many are done in it.
+Progress = Callable[[str, int, int], None]
+
+
+class TurnError(Exception):
+    """A system could not finish its turn; the message tells why."""
+
+
+@dataclass
+class Trial:
+    """A workload's turns.
+
+    Arguments:
+        workload: its name.
+        systems: those that took part, the one that the others are compared with first.
+        turns: each as JSON: "system", "round", "began", "ended" and what `bench.turn.run` returned, with "usage".
+        problem: why nothing may be compared; None where all is well.
+    """
+
+    workload: str
+    systems: list[str]
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    problem: str | None = None
+
+
+def measure(
+    workload: str, systems: Sequence[str], settings: Settings, repeat: int, progress: Callable[[str, int], Progress]
+) -> Trial:
+    """Give each system ``repeat`` turns at the workload.
+
+    Arguments:
+        workload: its name.
+        systems: in the order of their turns.
+        settings: for all of them.
+        repeat: number of rounds.
+        progress: asked, for each system and round, for what is told how far it is.
+
+    Raises:
+        KeyboardInterrupt: by the user; what was started is ended.
+    """
+    trial = Trial(workload, list(systems))
+    for number in range(repeat):
+        for system in systems:
+            try:
+                turn = take_turn(workload, system, settings, progress(system, number))
+            except TurnError as error:
+                trial.problem = f"{system}: {error}"
+                return trial
+            trial.turns.append({"system": system, "round": number, **turn})
+            trial.problem = differing(trial.turns)
+            if trial.problem:
+                return trial
+    return trial
+
+
+def differing(turns: Sequence[dict[str, Any]]) -> str | None:
+    """Say which systems' results differ; None where all are the same."""
+    by_digest: dict[str, dict[str, None]] = {}
+    for turn in turns:
+        by_digest.setdefault(turn["digest"], {})[turn["system"]] = None
+    if len(by_digest) < 2:
+        return None
+    return "results differ, so nothing is compared: " + " is unlike ".join(
+        " and ".join(systems) for systems in by_digest.values()
+    )
+
+
+def take_turn(workload: str, system: str, settings: Settings, progress: Progress) -> dict[str, Any]:
+    """Run one turn in a process of its own, sample it, and leave nothing of it behind.
+
+    Raises:
+        TurnError: it failed.
+    """
+    # Short: Ray's Unix sockets under it must fit into 107 bytes.
+    scratch = Path(tempfile.mkdtemp(prefix="rb-", dir="/tmp" if os.path.isdir("/tmp") else None))
+    mark = uuid.uuid4().hex
+    reading, writing = os.pipe()
+    spec = {
+        "workload": workload,
+        "system": system,
+        "settings": asdict(settings),
+        "scratch": str(scratch),
+        "result": str(scratch / "result.json"),
+        "pipe": writing,
+    }
+    log = scratch / "turn.log"
+    try:
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "bench.turn"],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=[writing],
+                # The terminal's Ctrl-C is for us alone: we stop it in an orderly way.
+                start_new_session=True,
+                env={**os.environ, _MARK: mark, "PYTHONPATH": _path(), "PYTHONUNBUFFERED": "1"},
+            )
+        os.close(writing)
+        sampler = Sampler(process.pid)
+        sampler.start()
+        try:
+            return _follow(process, spec, reading, log, sampler, progress)
+        finally:
+            _stop(process)
+            sampler.finish()
+            end_left(sampler.seen, _MARK, mark)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _follow(
+    process: subprocess.Popen[bytes],
+    spec: dict[str, Any],
+    reading: int,
+    log: Path,
+    sampler: Sampler,
+    progress: Progress,
+) -> dict[str, Any]:
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(spec).encode() + b"\n")
+    process.stdin.flush()
+    moved: list[int | None] = []
+    failure = None
+    with os.fdopen(reading) as events:
+        for line in events:
+            event = json.loads(line)
+            kind = event["event"]
+            if kind == "progress":
+                progress(event["phase"], event["done"], event["of"])
+            elif kind in ("running", "ended"):
+                moved.append(socket_bytes())
+                sampler.look()
+            elif kind == "failed":
+                failure = event["error"]
+                break
+            elif kind == "done":
+                break
+    usage = sampler.finish()
+    if failure is not None:
+        raise TurnError(failure)
+    result = Path(spec["result"])
+    if not result.exists():
+        raise TurnError(f"its process ended with status {process.wait(_STOP_SECONDS)}:\n{_tail(log)}")
+    turn: dict[str, Any] = {"cpus": psutil.cpu_count(), **json.loads(result.read_text())}
+    turn["usage"] = _during(usage, turn["began"], turn["ended"])
+    turn["socket_bytes"] = None if None in moved else moved[1] - moved[0]  # type: ignore[operator]
+    return turn
+
+
+def _during(usage: Usage, began: float, ended: float) -> dict[str, list[Any]]:
+    """What was sampled between two times, and just before and after, by seconds since the first."""
+    times = usage.time
+    first = max((index for index, moment in enumerate(times) if moment <= began), default=0)
+    last = min((index for index, moment in enumerate(times) if moment >= ended), default=len(times) - 1)
+    part = slice(first, last + 1)
+    return {
+        "time": [round(moment - began, 3) for moment in times[part]],
+        "cpu": [round(seconds - usage.cpu[first], 3) for seconds in usage.cpu[part]],
+        "memory": usage.memory[part],
+        "processes": usage.processes[part],
+        "machine": [round(seconds - usage.machine[first], 3) for seconds in usage.machine[part]],
+    }
+
+
+def _path() -> str:
+    """Where a turn and its workers import from: as this process does, from its working directory also."""
+    entries = [str(ROOT), os.getcwd(), os.environ.get("PYTHONPATH", "")]
+    return os.pathsep.join(dict.fromkeys(entry for entry in entries if entry))
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the turn's end; hurry it where it was interrupted."""
+    assert process.stdin is not None
+    try:
+        process.stdin.close()  # which ends it, if it has not ended
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _tail(log: Path, size: int = 2000) -> str:
+    return log.read_text(errors="replace")[-size:] if log.exists() else ""
+
+
+def machine() -> dict[str, Any]:
+    """Describe this machine and what is installed."""
+
+    def version(name: str) -> str | None:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    names = ("raycelery", "ray", "celery", "redis", "dramatiq", "huey", "taskiq", "pandas", "scikit-learn")
+    return {
+        "host": platform.node(),
+        "system": platform.platform(),
+        "processor": _processor() or platform.processor() or platform.machine(),
+        "cpus": psutil.cpu_count(),
+        "memory": psutil.virtual_memory().total,
+        "python": platform.python_version(),
+        "versions": {name: found for name in names if (found := version(name))},
+        "commit": _commit(),
+        "time": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "load": os.getloadavg(),
+    }
+
+
+def _processor() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None  # not Linux
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+def _commit() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None  # an installed copy
+    return found.stdout.strip()

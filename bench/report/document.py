@@ -1,0 +1,110 @@
+"""The report as data: what is written to ``report.json`` and what tables and page are made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import figures, workloads
+from bench.figures import Spread
+from bench.measure import Trial
+
+#: Raised when older readers would misread the file.
+FORMAT = 1
+
+
+#: Figures of every workload: a reader should know how quiet the machine was.
+ALWAYS = ("others",)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A system's figure: its values over the rounds, and how many times better it is than the base system's."""
+
+    value: Spread | None
+    ratio: Spread | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure of all systems."""
+
+    name: str
+    figure: figures.Figure
+    cells: dict[str, Cell]
+
+
+def document(
+    trials: Sequence[Trial], machine: dict[str, Any], command: str, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the report as JSON, with every raw sample."""
+    return {
+        "format": FORMAT,
+        "command": command,
+        "settings": settings,
+        "machine": machine,
+        "trials": [
+            {
+                **asdict(trial),
+                "about": workloads.load(trial.workload).about,
+                "figures": list(workloads.load(trial.workload).figures),
+            }
+            for trial in trials
+        ],
+    }
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a report.
+
+    Raises:
+        ValueError: it is none, or one of another format.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as a report: {error}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ValueError(f"{path} is no report of format {FORMAT}: make it again with 'raycelery bench'")
+    return found
+
+
+def rows(trial: dict[str, Any]) -> list[Row]:
+    """Return the table of a workload; empty where nothing may be compared."""
+    if trial["problem"]:
+        return []
+    turns, systems = trial["turns"], trial["systems"]
+    table = []
+    for name in [*trial["figures"], *ALWAYS]:
+        cells = {}
+        for system in systems:
+            values = figures.values(turns, system, name)
+            ratio = figures.ratio(turns, name, system, systems[0]) if system != systems[0] else None
+            cells[system] = Cell(Spread.of(values) if values else None, ratio)
+        if any(cell.value for cell in cells.values()):
+            table.append(Row(name, figures.figure(name), cells))
+    return table
+
+
+def parts(spread: Spread | None, unit: str) -> tuple[str, str]:
+    """A median, and "lowest to highest" where there is more than one value."""
+    if spread is None:
+        return "-", ""
+    median = figures.show(spread.median, unit)
+    if spread.low == spread.high:
+        return median, ""
+    return median, f"{figures.show(spread.low, unit)} to {figures.show(spread.high, unit)}"
+
+
+def spread_text(spread: Spread | None, unit: str) -> str:
+    """A median, with lowest and highest behind it."""
+    median, reach = parts(spread, unit)
+    return f"{median} ({reach})" if reach else median
+
+
+def ratio_text(ratio: Spread | None) -> str:
+    """How many times better, with lowest and highest."""
+    return "" if ratio is None else spread_text(ratio, "x")

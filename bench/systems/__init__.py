@@ -1,0 +1,31 @@
+"""The systems that are compared: one file each, imported only in the process that runs it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.systems.base import System
+
+#: Name: module, what it is, and what must be importable.
+SYSTEMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "celery": ("celery_prefork", "Celery, prefork workers on Redis", ("celery", "redis")),
+    "raycelery": ("raycelery_direct", "the same tasks through raycelery on Ray", ("raycelery", "ray")),
+    "ray": ("ray_tasks", "bare Ray remote functions, the floor", ("ray",)),
+    "dramatiq": ("dramatiq_workers", "dramatiq, processes on Redis", ("dramatiq", "redis")),
+    "huey": ("huey_consumer", "huey, processes on Redis", ("huey", "redis")),
+    "taskiq": ("taskiq_workers", "taskiq, processes on Redis", ("taskiq", "taskiq_redis")),
+}
+
+
+def missing(name: str) -> list[str]:
+    """Return the packages that the system needs and that are not installed."""
+    return [package for package in SYSTEMS[name][2] if importlib.util.find_spec(package) is None]
+
+
+def load(name: str) -> type[System]:
+    """Return the class of a system."""
+    found: type[System] = importlib.import_module(f"bench.systems.{SYSTEMS[name][0]}").System
+    return found

@@ -1,0 +1,163 @@
+"""One system's turn at one workload, in a process of its own: start, warm up, run, check, stop.
+
+``python -m bench.turn`` reads what to do from its standard input, tells how far it is through a pipe, and ends in an
+orderly way on SIGTERM and when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench import systems, workloads
+from bench.record import Outcome
+from bench.systems.base import SETUP_VARIABLE, WARM
+from bench.systems.redis import URL_VARIABLE
+from bench.work import Call, Fleet, Settings, WrongResultError
+
+#: Seconds between two reports of progress.
+_OFTEN = 0.2
+#: Seconds in which the parent looks at CPU and memory, before the clock starts and after it has stopped.
+_LOOK = 0.1
+
+
+class Reporter:
+    """Tells the parent what happens: a line of JSON each."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = os.fdopen(descriptor, "w", buffering=1)
+        self._said = 0.0
+
+    def say(self, event: str, **details: Any) -> None:
+        """Tell of an event, with the time."""
+        self._file.write(json.dumps({"event": event, "time": time.time(), **details}) + "\n")
+
+    def progress(self, phase: str) -> Callable[[int, int], None]:
+        """Return a function to be told how many of how many are done; most of what it is told goes no further."""
+
+        def show(done: int, of: int) -> None:
+            now = time.monotonic()
+            if done == of or now - self._said > _OFTEN:
+                self._said = now
+                self.say("progress", phase=phase, done=done, of=of)
+
+        return show
+
+
+def columns(outcomes: list[Outcome], began: float) -> dict[str, list[Any]]:
+    """Return what is kept of each call, by column: times in seconds since ``began``, to the microsecond."""
+
+    def since(moment: float | None) -> float | None:
+        return None if moment is None else round(moment - began, 6)
+
+    return {
+        "group": [one.group for one in outcomes],
+        "submitted": [since(one.submitted) for one in outcomes],
+        "calling": [round(one.calling, 7) for one in outcomes],
+        "started": [since(one.started) for one in outcomes],
+        "ended": [since(one.ended) for one in outcomes],
+        "taken": [since(one.taken) for one in outcomes],
+        "cpu": [None if one.cpu is None else round(one.cpu, 6) for one in outcomes],
+        "slot": [one.slot for one in outcomes],
+        "error": [one.error for one in outcomes],
+    }
+
+
+def task_options(calls: list[Call], fleet: Fleet) -> dict[str, dict[str, Any]]:
+    """Return what is written on each task, as by ``@app.task(num_cpus=2)``: what its calls ask for, where all agree."""
+    asked: dict[str, set[tuple[float, int | None]]] = {}
+    for call in calls:
+        asked.setdefault(call.target, set()).add((call.num_cpus or fleet.num_cpus, call.memory))
+    options: dict[str, dict[str, Any]] = {}
+    for target, requests in asked.items():
+        num_cpus, memory = next(iter(requests))
+        written = {"num_cpus": num_cpus, **({"memory": memory} if memory else {})}
+        options[target] = written if len(requests) == 1 else {}
+    return options
+
+
+def run(spec: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """Take the turn, and return what came of it."""
+    settings = Settings(**spec["settings"])
+    workload = workloads.load(spec["workload"])(settings)
+    name = spec["system"]
+    with workload.environment() as variables:
+        os.environ.update(variables)
+        calls = workload.calls(name)
+        fleet = workload.fleet(name)
+        setup = {
+            "targets": {WARM: {"num_cpus": fleet.num_cpus}, **task_options(calls, fleet)},
+            "applications": list(dict.fromkeys(call.application for call in calls)),
+            "serializer": workload.serializer,
+            "celery": dict(workload.celery_settings),
+        }
+        os.environ[SETUP_VARIABLE] = json.dumps(setup)
+        os.environ.pop(URL_VARIABLE, None)
+        starting = time.time()
+        reporter.say("progress", phase="starting", done=0, of=1)
+        system = systems.load(name)(fleet, setup, Path(spec["scratch"]))
+        try:
+            system.start()
+            system.warm_up(workload.warm(), calls[0].application, reporter.progress("warming up"))
+            reporter.say("running")
+            time.sleep(_LOOK)
+            began = time.time()
+            drive = workload.drive(system, calls, reporter.progress("running"))
+            ended = time.time()
+            reporter.say("ended")
+            time.sleep(_LOOK)
+        finally:
+            system.stop()
+        values = [outcome.value for outcome in drive.outcomes]
+        workload.check(calls, values)
+    return {
+        "began": began,
+        "ended": ended,
+        "start_seconds": began - starting,
+        "fleet": asdict(fleet),
+        "digest": workload.digest(values),
+        "own": drive.figures,
+        "calls": columns(drive.outcomes, began),
+    }
+
+
+def _die_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def main() -> int:
+    """Take the turn that standard input describes."""
+    signal.signal(signal.SIGTERM, _terminated)
+    spec = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    reporter = Reporter(spec["pipe"])
+    try:
+        result = run(spec, reporter)
+    except WrongResultError as error:
+        reporter.say("failed", error=str(error))
+        return 1
+    except Exception as error:  # whatever goes wrong in somebody's workload is told to the parent, and logged
+        traceback.print_exc()
+        reporter.say("failed", error=f"{type(error).__name__}: {error}")
+        return 1
+    Path(spec["result"]).write_text(json.dumps(result))
+    reporter.say("done")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

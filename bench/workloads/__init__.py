@@ -1,0 +1,31 @@
+"""The workloads: one file each, imported only where it is run or listed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.work import Workload
+
+#: In the order of the list; each is the name of its module here.
+NAMES = (
+    "noop",
+    "roundtrip",
+    "zones",
+    "warehouse",
+    "mixed",
+    "frame",
+    "frame20",
+    "chord",
+    "burst",
+    "headline",
+    "recovery",
+    "own",
+)
+
+
+def load(name: str) -> type[Workload]:
+    """Return the class of a workload."""
+    found: type[Workload] = importlib.import_module(f"bench.workloads.{name}").Workload
+    return found

@@ -1,0 +1,75 @@
+"""The case the project was made for, at 1:60: a fleet of ten large hosts with one worker each."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from bench import work
+
+if TYPE_CHECKING:
+    from bench.systems.base import System
+
+_HOSTS, _CPUS, _NUM_CPUS, _TASKS = 10, 16, 2, 1500
+#: Mean seconds of a task: minutes in the original. They are log-normal, and the longest are cut off.
+_MEAN, _SIGMA, _LONGEST = 1.6, 0.6, 6.0
+
+
+def train(number: int, seconds: float) -> int:
+    """Take as long as a zone's training: it waits, for the hosts are virtual."""
+    time.sleep(seconds)
+    return number
+
+
+def lengths(count: int, mean: float) -> list[float]:
+    """Seconds of each task: the same skewed distribution each time, of exactly this mean."""
+    source = random.Random(2013)
+    drawn = [min(source.lognormvariate(0.0, _SIGMA), _LONGEST / _MEAN) for _ in range(count)]
+    return [round(length * mean * count / sum(drawn), 4) for length in drawn]
+
+
+class Workload(work.Workload):
+    """Ten workers on ten hosts against two CPUs a task on the same hosts."""
+
+    name = "headline"
+    about = (
+        "1,500 trainings of skewed length on ten virtual hosts of 16 CPUs, time at 1:60: legacy with one worker per "
+        "host, on Ray with 2 CPUs a task"
+    )
+    figures = ("makespan", "own:ideal:makespan / ideal for its slots::", "concurrency", "queueing_p50", "queueing_p95",
+               "start")  # fmt: skip
+
+    def _shape(self) -> tuple[int, int, int, float]:
+        """Hosts, their CPUs, tasks, and mean seconds of one."""
+        return (2, 4, 24, 0.2) if self.settings.quick else (_HOSTS, _CPUS, _TASKS, _MEAN)
+
+    def fleet(self, system: str) -> work.Fleet:
+        hosts, cpus, _, _ = self._shape()
+        if system in work.QUEUES:
+            return work.Fleet(hosts)
+        return work.Fleet(hosts * cpus // _NUM_CPUS, num_cpus=_NUM_CPUS, cpus=cpus, nodes=hosts)
+
+    def calls(self, system: str) -> list[work.Call]:
+        _, _, count, mean = self._shape()
+        return [work.call(train, number, seconds) for number, seconds in enumerate(lengths(count, mean))]
+
+    def drive(self, system: System, calls: list[work.Call], progress: Callable[[int, int], None]) -> work.Drive:
+        began = time.time()
+        drive = super().drive(system, calls, progress)
+        seconds = time.time() - began
+        drive.figures["ideal"] = seconds / ideal([one.args[1] for one in calls], system.fleet.slots)
+        return drive
+
+    def check(self, calls: list[work.Call], values: list[Any]) -> None:
+        work.expect(calls, values, lambda one: one.args[0])
+
+
+def ideal(seconds: list[float], slots: int) -> float:
+    """The makespan of these tasks in this order on so many slots, if handing them out took no time."""
+    busy = [0.0] * slots
+    for length in seconds:
+        first = min(range(slots), key=busy.__getitem__)
+        busy[first] += length
+    return max(busy)

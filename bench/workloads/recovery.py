@@ -1,0 +1,109 @@
+"""Workers that are killed while they work: what is lost, and what is done twice."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bench import work
+
+if TYPE_CHECKING:
+    from bench.systems.base import System
+
+_NOTES = "RAYCELERY_BENCH_RECOVERY"
+#: A call's work is done: what a kill after this moment interrupts is not its work.
+_DONE = "done"
+
+
+def work_on(number: int, seconds: float) -> int:
+    """Wait, leaving a note of where it began and that it ended, for the killer and the count."""
+    notes = Path(os.environ[_NOTES])
+    begun = notes / f"{number}.{os.getpid()}.{time.time_ns()}"
+    begun.touch()
+    time.sleep(seconds)
+    begun.rename(f"{begun}.{_DONE}")
+    return number
+
+
+class Workload(work.Workload):
+    """Every few seconds one process that runs a task is killed with SIGKILL."""
+
+    name = "recovery"
+    about = "200 tasks of 2 s on four slots while a busy worker is killed with -9 every 3 s (acks_late on both)"
+    systems = ("celery", "raycelery")
+    figures = ("own:lost:tasks lost:", "own:twice:tasks done twice:", "own:killed:workers killed::", "makespan",
+               "utilisation")  # fmt: skip
+    tolerant = True
+    celery_settings: ClassVar[Mapping[str, Any]] = {
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        # Celery delivers again without end; raycelery gives a message up after three workers died of it, unless told.
+        "ray_max_deliveries": 1000,
+    }
+
+    def _shape(self) -> tuple[int, float, float]:
+        """Tasks, seconds of one, seconds between two kills."""
+        return (12, 0.4, 1.0) if self.settings.quick else (200, 2.0, 3.0)
+
+    def fleet(self, system: str) -> work.Fleet:
+        slots = 2 if self.settings.quick else 2 * self.settings.concurrency
+        return work.Fleet(slots, cpus=slots)
+
+    @contextlib.contextmanager
+    def environment(self) -> Iterator[dict[str, str]]:
+        with tempfile.TemporaryDirectory(prefix="rb-notes-") as folder:
+            yield {_NOTES: folder}
+
+    def calls(self, system: str) -> list[work.Call]:
+        count, seconds, _ = self._shape()
+        return [work.call(work_on, number, seconds) for number in range(count)]
+
+    def drive(self, system: System, calls: list[work.Call], progress: Callable[[int, int], None]) -> work.Drive:
+        notes = Path(os.environ[_NOTES])
+        over = threading.Event()
+        killed: list[int] = []
+        killer = threading.Thread(target=_kill, args=(notes, self._shape()[2], over, killed), daemon=True)
+        killer.start()
+        try:
+            drive = super().drive(system, calls, progress)
+        finally:
+            over.set()
+            killer.join()
+        finished = Counter(path.name.split(".")[0] for path in notes.glob(f"*.{_DONE}"))
+        drive.figures = {
+            "lost": sum(outcome.error is not None for outcome in drive.outcomes),
+            "twice": sum(count > 1 for count in finished.values()),
+            "killed": len(killed),
+        }
+        return drive
+
+    def check(self, calls: list[work.Call], values: list[Any]) -> None:
+        # What was lost is counted, not refused.
+        answered = [(one, value) for one, value in zip(calls, values, strict=True) if value is not None]
+        work.expect([one for one, _ in answered], [value for _, value in answered], lambda one: one.args[0])
+
+    def digest(self, values: list[Any]) -> str:
+        return super().digest([])
+
+
+def _kill(notes: Path, every: float, over: threading.Event, killed: list[int]) -> None:
+    """Kill a process that runs a task, again and again."""
+    source = random.Random(9)
+    while not over.wait(every):
+        running = [path for path in notes.iterdir() if path.suffix != f".{_DONE}"]
+        pids = sorted({int(path.name.split(".")[1]) for path in running} - set(killed))
+        if pids:
+            victim = source.choice(pids)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+                killed.append(victim)

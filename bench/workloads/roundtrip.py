@@ -1,0 +1,34 @@
+"""One task at a time: how long a caller waits for the shortest of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from bench import work
+from bench.workloads.noop import noop
+
+if TYPE_CHECKING:
+    from bench.systems.base import System
+
+
+class Workload(work.Workload):
+    """Submit one, take it, submit the next."""
+
+    name = "roundtrip"
+    about = "a task that does nothing, submitted and waited for, again and again: latency"
+    systems = (*work.USUAL, "dramatiq", "huey", "taskiq")
+    figures = ("latency_p50", "latency_p95", "latency_p99", "cpu_per_task")
+
+    def calls(self, system: str) -> list[work.Call]:
+        return [work.call(noop, value) for value in range(50 if self.settings.quick else 2_000)]
+
+    def drive(self, system: System, calls: list[work.Call], progress: Callable[[int, int], None]) -> work.Drive:
+        outcomes = []
+        for count, one in enumerate(calls, 1):
+            outcomes += system.batch([one], lambda *_: None)
+            progress(count, len(calls))
+        return work.Drive(outcomes)
+
+    def check(self, calls: list[work.Call], values: list[Any]) -> None:
+        work.expect(calls, values, lambda one: one.args[0])

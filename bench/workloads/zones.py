@@ -1,0 +1,79 @@
+"""The real work: every zone of the legacy project trained, by its own code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bench import work
+
+#: In a checkout, and in an installed copy.
+_PLACES = ("legacy_examples/zone_forecast", "raycelery/legacy_examples/zone_forecast")
+
+
+def folder() -> str:
+    """Return the legacy project's folder.
+
+    Raises:
+        RuntimeError: it is not part of this installation.
+    """
+    found = next((work.ROOT / place for place in _PLACES if (work.ROOT / place / "forecast.py").exists()), None)
+    if found is None:
+        raise RuntimeError("the example zone_forecast is not part of this installation: reinstall raycelery")
+    return str(found)
+
+
+def train(origin: str, dest: str, daypart: str) -> dict[str, Any]:
+    """Train, backtest and forecast one partition, as the project's task does."""
+    from forecast import Forecast
+
+    result: dict[str, Any] = Forecast(origin, dest, daypart).run()
+    return result
+
+
+def prepare() -> None:
+    """Import what the training needs, and read its tables, once per worker."""
+    import forecast  # noqa: F401 - pandas and scikit-learn
+    from data import catalog, tables
+
+    tables()
+    catalog()
+
+
+class Workload(work.Workload):
+    """All partitions, the zone with most departures first."""
+
+    name = "zones"
+    about = "the zone training of legacy_examples/zone_forecast: 1,404 real models of about 0.2 s each"
+    systems: Sequence[str] = (*work.USUAL, "dramatiq", "huey", "taskiq")
+    figures: Sequence[str] = (
+        "makespan", "throughput", "utilisation", "queueing_p50", "queueing_p95", "queueing_max", "memory",
+    )  # fmt: skip
+
+    @contextlib.contextmanager
+    def environment(self) -> Iterator[dict[str, str]]:
+        # For this process, and for the workers.
+        work.import_path(folder())
+        yield {"PYTHONPATH": os.pathsep.join([folder(), os.environ.get("PYTHONPATH", "")])}
+
+    def partitions(self) -> list[tuple[str, str, str]]:
+        """The partitions that are trained."""
+        from data import partitions
+
+        found: list[tuple[str, str, str]] = partitions(1 if self.settings.quick else None)
+        return found
+
+    def warm(self) -> str:
+        return f"{__name__}:prepare"
+
+    def calls(self, system: str) -> list[work.Call]:
+        return [work.call(train, *partition) for partition in self.partitions()]
+
+    def check(self, calls: list[work.Call], values: list[Any]) -> None:
+        # That the numbers are right is told by their being the same on all systems.
+        work.expect(calls, [(v["origin"], v["dest"], v["daypart"]) for v in values], lambda one: one.args)
+        for value in values:
+            if len(value["forecast"]) != 7 or not all(day["departures"] >= 0 for day in value["forecast"]):
+                raise work.WrongResultError(f"{value['zone']} {value['daypart']} has no forecast of seven days")
