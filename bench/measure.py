@@ -20,10 +20,9 @@ from typing import Any
 import psutil
 
 from bench.sampling import Sampler, Usage, end_left, socket_bytes
+from bench.turn import MARK
 from bench.work import ROOT, Settings
 
-#: Marks the processes of a turn.
-_MARK = "RAYCELERY_BENCH_TURN"
 #: Seconds that a turn has to stop what it started.
 _STOP_SECONDS = 40
 
@@ -123,7 +122,7 @@ def take_turn(workload: str, system: str, settings: Settings, progress: Progress
                 pass_fds=[writing],
                 # The terminal's Ctrl-C is for us alone: we stop it in an orderly way.
                 start_new_session=True,
-                env={**os.environ, _MARK: mark, "PYTHONPATH": _path(), "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, MARK: mark, "PYTHONPATH": _path(), "PYTHONUNBUFFERED": "1"},
             )
         os.close(writing)
         sampler = Sampler(process.pid)
@@ -133,7 +132,7 @@ def take_turn(workload: str, system: str, settings: Settings, progress: Progress
         finally:
             _stop(process)
             sampler.finish()
-            end_left(sampler.seen, _MARK, mark)
+            end_left(sampler.seen, MARK, mark)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

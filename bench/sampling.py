@@ -119,7 +119,7 @@ def _memory(process: psutil.Process) -> int:
 
 
 def end_left(seen: Iterable[psutil.Process], variable: str, value: str) -> int:
-    """End what is left of a turn, and return how many processes that were.
+    """End what is left of a turn but this process, and return how many processes that were.
 
     Descendants inherit the environment, so those are found too whose parents are gone; those that write over their
     environment, as Redis does to show a title, were seen while they had parents.
@@ -130,9 +130,10 @@ def end_left(seen: Iterable[psutil.Process], variable: str, value: str) -> int:
         value: the turn's.
     """
     found = {process for process in seen if process.is_running()}
+    own = psutil.Process()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(variable) == value:
+            if process != own and process.environ().get(variable) == value:
                 found.add(process)
     for process in found:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -16,14 +16,19 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import psutil
 
 from bench import systems, workloads
 from bench.record import Outcome
-from bench.systems.base import SETUP_VARIABLE, WARM
+from bench.sampling import end_left
+from bench.systems.base import SETUP_VARIABLE, WARM, postponed
 from bench.systems.redis import URL_VARIABLE
 from bench.work import Call, Fleet, Settings, WrongResultError
 
+#: Marks the processes of a turn, by a variable of the environment.
+MARK = "RAYCELERY_BENCH_TURN"
 #: Seconds between two reports of progress.
 _OFTEN = 0.2
 #: Seconds in which the parent looks at CPU and memory, before the clock starts and after it has stopped.
@@ -116,7 +121,11 @@ def run(spec: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
             reporter.say("ended")
             time.sleep(_LOOK)
         finally:
-            system.stop()
+            with postponed(signal.SIGTERM):  # stopping is what it asks for
+                started = psutil.Process().children(recursive=True)
+                system.stop()
+                # Ray's agents outlive, by a minute, a Ray that is stopped while it starts.
+                end_left(started, MARK, os.environ[MARK])
         values = [outcome.value for outcome in drive.outcomes]
         workload.check(calls, values)
     return {
@@ -139,7 +148,18 @@ def _terminated(number: int, frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def main() -> int:
+def _leave(code: int) -> NoReturn:
+    """End this process now, with all stopped.
+
+    To be called where the exception, if there is one, still holds what was in use: each of Celery's results that goes
+    would look for the Redis that is gone, for 20 s.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def main() -> NoReturn:
     """Take the turn that standard input describes."""
     signal.signal(signal.SIGTERM, _terminated)
     spec = json.loads(sys.stdin.buffer.readline())
@@ -147,17 +167,21 @@ def main() -> int:
     reporter = Reporter(spec["pipe"])
     try:
         result = run(spec, reporter)
+        Path(spec["result"]).write_text(json.dumps(result))
+        reporter.say("done")
+        _leave(0)
+    except SystemExit as stopped:
+        _leave(int(stopped.code or 0))
+    except BrokenPipeError:  # the parent is gone
+        _leave(1)
     except WrongResultError as error:
         reporter.say("failed", error=str(error))
-        return 1
+        _leave(1)
     except Exception as error:  # whatever goes wrong in somebody's workload is told to the parent, and logged
         traceback.print_exc()
         reporter.say("failed", error=f"{type(error).__name__}: {error}")
-        return 1
-    Path(spec["result"]).write_text(json.dumps(result))
-    reporter.say("done")
-    return 0
+        _leave(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bench.record import Outcome
 from bench.work import Call, Fleet, WrongResultError
 
 #: Seconds after which a result is missing rather than late, and a system that does not come up is broken.
 TIMEOUT, START_TIMEOUT = 900.0, 60.0
+#: Seconds that a process has to end when asked to. Nothing that it still does then is of use to anybody.
+_POLITE_SECONDS = 5.0
 #: The task that warms workers up.
 WARM = "bench.record:warm"
 #: Tells the workers which functions are tasks, and Celery how they are set up: JSON.
@@ -129,9 +134,10 @@ class System:
 
     def process(self, command: list[str], log: str) -> subprocess.Popen[bytes]:
         """Start a process that :meth:`stop` ends, first politely."""
-        with (self.scratch / log).open("wb") as output:
+        # A signal between the start and the note of how to end it would leave it behind.
+        with (self.scratch / log).open("wb") as output, postponed(signal.SIGTERM):
             started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-        self.stack.callback(_end, started)
+            self.stack.callback(_end, started)
         return started
 
     def up(self, process: subprocess.Popen[bytes], log: str, ready: Callable[[], bool]) -> None:
@@ -148,11 +154,29 @@ class System:
             time.sleep(0.05)
 
 
+@contextlib.contextmanager
+def postponed(number: signal.Signals) -> Iterator[None]:
+    """Have a signal handled after the block rather than within it. In the main thread only, as handlers are."""
+    came = []
+    handler = signal.signal(number, lambda *_: came.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(number, handler)
+        if came:
+            signal.raise_signal(number)
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(15)
+        process.wait(_POLITE_SECONDS)
     except subprocess.TimeoutExpired:
+        # Children that lose their parent this way may wait for it for ever.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
         process.kill()
         process.wait()
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from typing import TYPE_CHECKING, Any
+
+from bench.systems.base import postponed
 
 if TYPE_CHECKING:
     from bench.systems.base import System
@@ -26,14 +29,15 @@ def start(system: System) -> None:
     node = {"include_dashboard": False}
     if fleet.nodes == 1:
         system.stack.callback(ray.shutdown)
-        ray.init(
-            address="local",
-            num_cpus=fleet.cpus,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _temp_dir=str(system.scratch),
-            **node,
-            **quiet,
-        )
+        with postponed(signal.SIGTERM):  # Ray forgets what it has started where its start is interrupted
+            ray.init(
+                address="local",
+                num_cpus=fleet.cpus,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=str(system.scratch),
+                **node,
+                **quiet,
+            )
         return
     from ray.cluster_utils import Cluster
 
@@ -41,6 +45,7 @@ def start(system: System) -> None:
     system.stack.callback(cluster.shutdown)
     for number in range(fleet.nodes):
         head = {"temp_dir": str(system.scratch), **node} if not number else {}
-        cluster.add_node(num_cpus=fleet.cpus, object_store_memory=_SMALL_STORE_BYTES, **head)
+        with postponed(signal.SIGTERM):
+            cluster.add_node(num_cpus=fleet.cpus, object_store_memory=_SMALL_STORE_BYTES, **head)
     system.stack.callback(ray.shutdown)
     ray.init(address=cluster.address, **quiet)

@@ -41,8 +41,8 @@ class Project:
         return {**os.environ, "PYTHONPATH": str(support.ROOT), **self.env, **more}
 
     def run(self, *arguments: str, seconds: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run Python in the project's folder, as the company does."""
-        return subprocess.run(
+        """Run Python in the project's folder, as the company does, without Ray's notices in its output."""
+        done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
             env=self.environ(**environment),
@@ -51,12 +51,15 @@ class Project:
             text=True,
             timeout=seconds,
         )
+        lines = done.stdout.splitlines(keepends=True)
+        done.stdout = "".join(line for line in lines if not _OF_RAY.match(line))
+        return done
 
     def says(self, *arguments: str, seconds: float = 300, **environment: str) -> str:
-        """What a command that must succeed writes to its standard output; Ray's notices among it are left out."""
+        """What a command that must succeed writes to its standard output."""
         done = self.run(*arguments, seconds=seconds, **environment)
         assert done.returncode == 0, done.stdout + done.stderr
-        return "".join(line for line in done.stdout.splitlines(keepends=True) if not _OF_RAY.match(line))
+        return done.stdout
 
     def python(self, code: str, **environment: str) -> object:
         """What a piece of code in the project's folder prints as JSON."""
