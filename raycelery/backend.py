@@ -22,7 +22,7 @@ from celery.utils.functional import _regen
 from celery.utils.log import get_logger
 
 from raycelery import values
-from raycelery.app.settings import Unchosen
+from raycelery.app.settings import travels_as_is
 from raycelery.waiting import Waiting
 
 logger = get_logger(__name__)
@@ -42,7 +42,7 @@ class RemoteTraceback(Exception):
 class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
     """Keeps results with the dispatcher.
 
-    Results travel as Ray carries them (any picklable value) unless the app sets ``result_serializer``.
+    Results travel as Ray carries them (any picklable value) unless ``result_serializer`` is set to another than pickle.
     """
 
     supports_native_join = True
@@ -51,7 +51,9 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
     persistent = False
 
     def __init__(self, app: Any, serializer: str | None = None, url: str | None = None, **kwargs: Any) -> None:
-        self._pickles = serializer is None and type(app.conf.result_serializer) is Unchosen
+        conf = app.conf
+        accepted = conf.accept_content if conf.result_accept_content is None else conf.result_accept_content
+        self._pickles = serializer is None and travels_as_is(conf.result_serializer, accepted)
         super().__init__(app, serializer="pickle" if self._pickles else serializer, url=url or "ray://", **kwargs)
         self.thread_safe = True
         self._inline = int(app.conf.ray_inline_bytes)

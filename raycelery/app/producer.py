@@ -28,7 +28,7 @@ from kombu.utils.objects import cached_property
 
 from raycelery import session, values
 from raycelery.app import environment, spec
-from raycelery.app.settings import TASK_OPTIONS, Unchosen, check_options, options_of
+from raycelery.app.settings import TASK_OPTIONS, check_options, options_of, travels_as_is
 from raycelery.dispatcher.model import Lane
 from raycelery.errors import ArgumentError, DispatcherUnreachable, OptionError
 
@@ -100,6 +100,7 @@ class RayProducer:
         self._adopted = False
         self._receivers: list[spec.Receiver] | None = None
         self._inline = int(app.conf.ray_inline_bytes)
+        self._accepted = app.conf.accept_content
         self._low_first = str(app.conf.broker_url or "").startswith(("redis", "sentinel"))
 
     # Celery uses producers as context managers and releases them to their pool.
@@ -165,7 +166,7 @@ class RayProducer:
             client.define(key, definition)
         content_type, content_encoding = None, None
         keys: tuple[str, ...] = ()
-        if type(serializer) is not Unchosen:
+        if not travels_as_is(serializer, self._accepted):
             content_type, content_encoding, data = kombu_dumps(body, serializer)
             if compression:
                 data, headers["compression"] = compress(data, compression)

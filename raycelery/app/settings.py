@@ -6,15 +6,30 @@ import difflib
 import inspect
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from raycelery.app import environment
 from raycelery.errors import OptionError
 
+#: Celery's names for pickle.
+_PICKLE = frozenset({"pickle", "application/x-python-serialize"})
+
 
 class Unchosen(str):
     """The name of a serializer that nobody chose: values travel as Ray carries them, which is any picklable one."""
+
+
+def travels_as_is(serializer: str | None, accepted: Iterable[str] | None) -> bool:
+    """Return whether values travel as Ray carries them: where no serializer was chosen, or pickle.
+
+    Arguments:
+        serializer: the serializer's name; None is none.
+        accepted: names and content types that the receiver accepts. Pickle must be among them, as in Celery.
+    """
+    if type(serializer) is Unchosen:
+        return True
+    return serializer in _PICKLE and not _PICKLE.isdisjoint(accepted or ())
 
 
 #: Every setting with its default, written like any of Celery's (``app.conf.ray_address``, ``CELERY_RAY_ADDRESS``...).

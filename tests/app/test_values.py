@@ -21,6 +21,7 @@ from celery import Task, chain, chord
 import raycelery
 from raycelery import Celery
 from raycelery.errors import ArgumentError
+from tests import scripts
 from tests.support import RaySession
 
 SECONDS = 60
@@ -103,6 +104,32 @@ def test_a_large_frame_to_many_tasks_is_stored_once() -> None:
     assert _stored() == before + 1
     assert free - ray.available_resources()["object_store_memory"] < 45 * MEGABYTE
     assert {result.get(timeout=SECONDS) for result in results} == {2.0 * frame.size}
+
+
+def test_a_project_that_chose_pickle_has_it_stored_once_too(tmp_path: Path) -> None:
+    project = """
+        import numpy as np
+        from raycelery import Celery
+
+        app = Celery("project")
+        app.conf.update(task_serializer="pickle", result_serializer="pickle", accept_content=["json", "pickle"])
+
+        @app.task
+        def double(array):
+            return array * 2
+        """
+    script = """
+        import numpy as np
+        from project import app, double
+
+        array = np.full(2_500_000, 1.5)
+        results = [double.delay(array) for _ in range(10)]
+        assert app.client.call("stats")["large_values"] == 1
+        assert all((result.get(timeout=90) == 3.0).all() for result in results)
+        assert double.apply_async((3,), serializer="json").get(timeout=90) == 6
+        print("ok")
+        """
+    scripts.run(tmp_path, script, ray.get_runtime_context().gcs_address, project=project)
 
 
 def test_an_equal_frame_of_another_object_is_the_same_value() -> None:
