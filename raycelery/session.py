@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from raycelery import values, wire
 from raycelery.client import Client
+from raycelery.depot import RayDepot
 from raycelery.errors import DispatcherUnreachable
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Session:
         self.client = client
         self.dispatcher = dispatcher
         self.embedded = embedded
-        self.depot = values.RayDepot(dispatcher, client)
+        self.depot = RayDepot(dispatcher, client)
         self._pid = os.getpid()
 
     @property
