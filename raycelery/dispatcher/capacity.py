@@ -91,10 +91,10 @@ class Capacity(Executing):
         hungry, self.hungry = self.hungry, {}
         again = dict(self.starved) if self.room_changed() else {}
         self._seen, self._retry = (self.nodes.gains, self.slots), False
-        for key in hungry | again:
-            lane = self.lanes.get(key)
-            if lane is None:
-                continue
+        lanes = [lane for key in hungry | again if (lane := self.lanes.get(key)) is not None]
+        # Of those that come together, what needs most starts last: it would keep all others waiting.
+        for lane in sorted(lanes, key=lambda lane: lane.weight):
+            key = lane.key
             if key in self.starved and key not in again:
                 # Nothing has changed but its messages.
                 if not lane.waiting or (self.next_stream(lane) is None and not lane.missed):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from raycelery.dispatcher.lanes import CLERK, ExecutorState, LaneState
 from raycelery.dispatcher.model import Kill, Lane, Message, Recall, Start, Stop, Verdict
 from raycelery.dispatcher.nodes import Node
@@ -249,9 +251,24 @@ class Executing(State):
             return False
         if not executor.lane.waiting and not executor.outstanding:
             return True
-        # Another application waits for Ray to give it the room, and does not know of slices.
-        slice_seconds = self.policy.slice_seconds if executor.yielding else 0.0
-        return self.now >= executor.ready_at + slice_seconds
+        if not executor.yielding:
+            # Another application waits for Ray to give it the room, and does not know of slices.
+            return True
+        held = self.now - executor.ready_at
+        if held < self.policy.slice_seconds:
+            return False
+        return held + self._backlog_seconds(executor.lane) > self.policy.finish_seconds
+
+    def _backlog_seconds(self, lane: LaneState) -> float:
+        """Return how long the lane's executors need for what waits; infinity where that is not known."""
+        seconds, counted = 0.0, 0
+        for stream in lane.rotation.some():
+            seen = self.runtimes.get(stream.task)
+            if seen is None:
+                break
+            counted += stream.size
+            seconds += stream.size * seen[1]
+        return math.inf if counted < lane.waiting else seconds / max(1, lane.ready)
 
     def _overdraws(self, executor: ExecutorState) -> bool:
         node = self.node_of(executor) if executor.borrowed else None

@@ -89,6 +89,8 @@ class Policy:
     idle_seconds: float = 60.0
     #: A lane holds its executors at least this long before a starved lane may take them (a start costs ~0.5 s).
     slice_seconds: float = 2.0
+    #: It goes on for this long in all where that is known to be enough for the rest of its messages: turns cost starts.
+    finish_seconds: float = 6.0
     #: Most executors of the application, idle ones included; not those that wait for subtasks, nor clerks.
     max_executors: int = 1000
     #: Whether an executor is requested for what no node could hold, so that a Ray autoscaler sees the demand.

@@ -134,6 +134,38 @@ def test_a_busy_lane_keeps_its_executors_for_a_slice() -> None:
     assert cluster.is_running(late)
 
 
+def finish_for(cluster: Cluster, messages: list[Message], seconds: float, step: float = 0.5) -> None:
+    """Have those that run finish after each step."""
+    for _ in range(int(seconds / step)):
+        running = [message for message in messages if cluster.is_running(message)]
+        cluster.pass_time(step)
+        for message in running:
+            if cluster.is_running(message):
+                cluster.finish(message, step)
+
+
+@pytest.mark.parametrize(("count", "waits"), [(10, True), (60, False)])
+def test_a_lane_may_finish_what_is_soon_done_before_it_gives_way(count: int, waits: bool) -> None:
+    cluster = Cluster(1, slice_seconds=2.0, finish_seconds=6.0)
+    many = cluster.submit_many(count, lane=cluster.lane(1))
+    finish_for(cluster, many, 1)
+    late = cluster.submit(lane=cluster.lane(1, env="other"))
+    finish_for(cluster, many, 2.5)
+    assert cluster.is_running(late) != waits
+    finish_for(cluster, many, 3)
+    assert cluster.is_running(late)
+
+
+def test_of_lanes_that_come_together_the_one_that_needs_most_starts_last() -> None:
+    cluster = Cluster(2)
+    large = cluster.submit(lane=cluster.lane(2))
+    small = cluster.submit_many(2, lane=cluster.lane(1))
+    cluster.turn()
+    assert all(cluster.is_running(message) for message in small)
+    cluster.run_all()
+    assert cluster.how(large) == "done"
+
+
 def test_an_idle_lane_gives_way_at_once() -> None:
     cluster = Cluster(4)
     for message in cluster.submit_many(4):
