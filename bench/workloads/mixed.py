@@ -68,7 +68,7 @@ class Workload(work.Workload):
         return f"{__name__}:prepare"
 
     def calls(self, system: str) -> list[work.Call]:
-        count, every = (16, 8) if self.settings.quick else (160, 40)
+        count, every = (16, 8) if self.settings.quick else (160, 20)
         seconds, size = (0.3, 10**7) if self.settings.quick else (_LARGE_SECONDS, _LARGE_BYTES)
         calls = []
         for number in range(count):
