@@ -24,6 +24,16 @@ logger = logging.getLogger(__name__)
 HELD_BACK = 4
 
 
+def choose_transport(app: Any) -> None:
+    """Have a worker's connections to Redis fetch and acknowledge many messages at a time."""
+    if app.conf.broker_transport is None:
+        transport = app.connection_for_read().transport_cls
+        if transport in ("redis", "rediss"):
+            from raycelery.bridge import redis_transport
+
+            app.conf.broker_transport = redis_transport.NAME
+
+
 class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
     """Opens and closes the tap between broker and pool.
 
@@ -38,6 +48,8 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         self._paused = False
         self._ahead = False
         self._by_tags = False
+        #: Acknowledgements that the lost connection may have left unsent.
+        self._acks: list[str] = []
         if isinstance(c.pool, Pool):
             self._by_tags = c.conninfo.transport.driver_type == "redis"
             # The virtual transports' own count is the upper bound only; on others it is the bound.
@@ -57,7 +69,13 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         self._paused = self._ahead = False
         if self._by_tags:
             self._gate(c)
-            leases = Leases(c.task_consumer.channel)
+            channel = c.task_consumer.channel
+            if hasattr(channel, "room"):
+                channel.room = pool.room
+                if self._acks:
+                    channel.qos.acks += self._acks
+                self._acks = channel.qos.acks
+            leases = Leases(channel)
             leases.adopt(job.request for job in pool.jobs())
             c.timer.call_repeatedly(leases.seconds, leases.renew)
         else:

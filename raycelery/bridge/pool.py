@@ -49,10 +49,11 @@ class Pool(BasePool):  # type: ignore[misc]
         super().__init__(*args, **options)
         self.limit: int = int(self.limit)
         give_defaults(self.app)
-        from raycelery.bridge.intake import Intake
+        from raycelery.bridge import intake
 
         # Celery makes the consumer, with the steps that are known by then, after the pool.
-        self.app.steps["consumer"].add(Intake)
+        self.app.steps["consumer"].add(intake.Intake)
+        intake.choose_transport(self.app)
         #: Bounded by the consumer's step where the worker scales by itself.
         self.most: int | None = None
         self.link: Link
@@ -180,13 +181,17 @@ class Pool(BasePool):  # type: ignore[misc]
         given = [job for bundle in self._bundles.values() for job in bundle.jobs if job.bundle is bundle]
         return [*given, *self._waiting]
 
-    def has_room(self) -> bool:
-        """Return whether another message should be fetched: only where it can begin, now or very soon."""
+    def room(self) -> int:
+        """Return how many messages more should be fetched: only what can begin, now or very soon."""
         most = self.most or self.limit
         unresolved = len(self._waiting) + sum(bundle.left for bundle in self._bundles.values())
         if unresolved < most:
-            return True
-        return unresolved < (most - self._slow) * AHEAD
+            return most - unresolved
+        return max(0, (most - self._slow) * AHEAD - unresolved)
+
+    def has_room(self) -> bool:
+        """Return whether another message should be fetched."""
+        return self.room() > 0
 
     def _hand_over_soon(self) -> None:
         if self._hub is None:

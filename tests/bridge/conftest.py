@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.bridge import support as bridge
-from tests.support import RaySession
+from tests.bridge.brokers import RabbitMQ
+from tests.support import RaySession, short_directory
 
 
 @pytest.fixture
@@ -35,3 +36,15 @@ def bridge_worker(ray_session: RaySession) -> Iterator[Callable[..., bridge.Work
             )
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> Iterator[str]:
+    """URL of a RabbitMQ for this test session."""
+    with short_directory("rc-rabbit-") as directory:
+        broker = RabbitMQ(directory)
+        try:
+            broker.start()
+            yield broker.url
+        finally:
+            broker.close()

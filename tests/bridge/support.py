@@ -84,7 +84,7 @@ def dies(name):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@app.task(soft_time_limit=1)
+@app.task(soft_time_limit=3)
 def soft():
     try:
         time.sleep(30)
@@ -92,7 +92,7 @@ def soft():
         return type(exc).__name__
 
 
-@app.task(time_limit=1)
+@app.task(time_limit=2)
 def hard():
     time.sleep(30)
 
