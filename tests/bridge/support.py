@@ -200,7 +200,7 @@ def worker(
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "celery", "-A", project.module, "worker", "-c", str(concurrency), "-n", node,
-             "-l", "INFO", "--without-gossip", "--without-mingle", *arguments],
+             "--without-gossip", "--without-mingle", "-l", "INFO", *arguments],
             cwd=project.directory,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -211,7 +211,7 @@ def worker(
     found = Worker(node, process, log)
     try:
         until(
-            lambda: process.poll() is not None or " ready." in log.read_text(),
+            lambda: process.poll() is not None or _answers(project, node),
             seconds,
             lambda: f"the worker is not ready:\n{log.read_text()}",
         )
@@ -220,6 +220,10 @@ def worker(
         yield found
     finally:
         support.stop(process)
+
+
+def _answers(project: Project, node: str) -> bool:
+    return bool(project.app.control.ping(destination=[node], timeout=0.5))
 
 
 def until(true: Callable[[], Any], seconds: float = 30, say: Callable[[], str] | str = "it does not come true") -> None:
