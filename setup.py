@@ -72,7 +72,7 @@ EXTRAS = {
         "pytest-benchmark>=5",
         # Stateful tests of the dispatcher's brain.
         "hypothesis>=6.100",
-        # The comparison worker and the bridge run on a real Redis.
+        # The comparison worker and the bridge run on a real Redis; RabbitMQ needs no more than Celery brings.
         "redis>=5",
         # Frameworks and models that legacy applications come with.
         "django>=4.2",

@@ -354,6 +354,28 @@ class Client:
             self._definitions, self._ops, self._reports = [], [], []
             self._send(frame, _MORE if more else 0)
 
+    def post(self, frame: bytes) -> None:
+        """Send a frame that nobody acknowledges, after what is buffered.
+
+        Raises:
+            DispatcherUnreachable: the connection is lost; nothing is sent again.
+        """
+        with self._lock:
+            if self._lost is not None:
+                raise DispatcherUnreachable(f"the dispatcher went away: {self._lost}")
+            self.flush()
+            self._send(frame)
+
+    def renew(self) -> None:
+        """Connect again, to whatever dispatcher there is now, which knows nothing of what was defined.
+
+        Raises:
+            DispatcherUnreachable: no dispatcher answers.
+        """
+        with self._lock:
+            self._defined.clear()
+            self.ensure()
+
     # -- questions ----------------------------------------------------------------------------------------------
 
     def call(self, method: str, *args: Any, timeout: float | None = 60.0) -> Any:

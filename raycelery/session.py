@@ -72,7 +72,7 @@ def installed() -> bool:
 
 def dispatcher_name(app: Celery) -> str:
     """Return the name of the application's dispatcher."""
-    return str(app.conf.ray_app_name or app.main or app.home or "celery")
+    return str(app.conf.ray_app_name or app.main or getattr(app, "home", None) or "celery")
 
 
 def of(app: Celery) -> Session:

@@ -13,6 +13,9 @@ from celery.utils.collections import force_mapping
 
 from raycelery.app.settings import check_settings
 
+#: The pool by which Celery's worker executes on Ray.
+BRIDGE_POOL = "raycelery.bridge:Pool"
+
 
 class RememberingSettings(Settings):  # type: ignore[misc]
     """Celery's settings object, which remembers what was looked up and refuses what is wrong."""
@@ -24,7 +27,11 @@ class RememberingSettings(Settings):  # type: ignore[misc]
         try:
             return known[key]
         except KeyError:
-            value = known[key] = super().__getitem__(key)
+            value = super().__getitem__(key)
+            if key == "worker_pool" and value == "prefork" and self["ray_mode"] == "bridge":
+                # What `celery worker` takes where no other pool was named.
+                value = BRIDGE_POOL
+            known[key] = value
             return value
 
     def __getattr__(self, name: str) -> Any:

@@ -70,10 +70,20 @@ DEFAULTS: dict[str, Any] = {
     "ray_journal": None,
     # Level of the executors' logs; Celery's own line per task needs "DEBUG".
     "ray_log_level": "INFO",
+    # Bridges: seconds that a warm shutdown waits for running tasks (None: as long as they take); what is not
+    # acknowledged by then goes back to the broker.
+    "ray_drain_seconds": None,
     # Celery's own settings and defaults, marked so that a project's choice of the same name can be told from them.
     "task_serializer": Unchosen("json"),
     "result_serializer": Unchosen("json"),
 }
+
+
+def give_defaults(app: Any) -> None:
+    """Let a plain Celery application know the ``ray_*`` settings' defaults; raycelery's own has them already."""
+    if app.conf.get("ray_mode") is None:
+        app.add_defaults({name: value for name, value in DEFAULTS.items() if name.startswith("ray_")})
+
 
 _RESOURCES = ("num_cpus", "num_gpus", "memory")
 #: Ray's resolution.
@@ -295,5 +305,6 @@ _SETTINGS: dict[str, Callable[[str, Any], None]] = {
     "ray_num_cpus": _amount,
     "ray_runtime_env": environment.check,
     "ray_submit_timeout": _seconds_or_none,
+    "ray_drain_seconds": _seconds_or_none,
     "ray_log_level": _level,
 }

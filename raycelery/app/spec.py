@@ -70,12 +70,14 @@ class AppSpec:
     leading: int
     cwd: str
     environ: tuple[tuple[str, str], ...]
+    #: Settings that do not come with the application, as those of a bridge's command line.
+    settings: tuple[tuple[str, Any], ...] = ()
 
     @cached_property
     def key(self) -> str:
         """Identifies the application's definition: executors are shared only between equal ones."""
         parts = (self.name, self.module, self.attribute, self.value, self.receivers, self.path, self.cwd)
-        return hashlib.sha256(pickle.dumps((*parts, self.environ))).hexdigest()[:16]
+        return hashlib.sha256(pickle.dumps((*parts, self.environ, self.settings))).hexdigest()[:16]
 
 
 def _in_main(name: str | None) -> bool:
@@ -113,7 +115,7 @@ def spec_of(app: celery.Celery, home: str | None, dispatcher: str) -> AppSpec:
     Raises:
         ArgumentError: it must travel by value and its configuration cannot be pickled.
     """
-    named = app.conf.ray_app or os.environ.get("RAYCELERY_APP")
+    named = app.conf.get("ray_app") or os.environ.get("RAYCELERY_APP")
     found = (named, None) if named else find_attribute(app, home)
     value = None
     if found is None:

@@ -23,6 +23,7 @@ from raycelery import wire
 from raycelery.dispatcher import executors
 from raycelery.dispatcher.answers import Answers
 from raycelery.dispatcher.brain import Brain
+from raycelery.dispatcher.bridges import Bridges
 from raycelery.dispatcher.connection import Connection
 from raycelery.dispatcher.depot import Depot
 from raycelery.dispatcher.journal import Journal
@@ -99,6 +100,7 @@ class Dispatcher:
         self.finished: Counter[str] = Counter()
         self.journal = Journal(_journal_path(name, limits.journal))
         self.answers = Answers(self)
+        self.bridges = Bridges(self)
         recover(self)
         self._server: asyncio.Server | None = None
         self._starting = asyncio.Lock()
@@ -243,10 +245,14 @@ class Dispatcher:
         executor, kind = conn.executor, report[0]
         if executor is None:
             return
-        if kind == "done":
+        if kind == "job":
+            self.bridges.on_report(*report[1:])
+        elif kind == "done":
             self.release(report[1])
             message = self.brain.finished(executor, report[1], report[2], now)
             if message is not None:
+                if message.bridged:
+                    self.bridges.finished(message)
                 self.finished[message.task] += 1
                 self.metrics.finished(message, report[2], now)
         elif kind == "requeue":
@@ -307,6 +313,11 @@ class Dispatcher:
                 handle = self.handles.get(decision.executor)
                 if handle is not None:
                     handle.kill()
+        for message in self.brain.returned:
+            self.brain.gone(message)
+            self.journal.append("", wire.pack("batch", 0, [], [], [], [("done", message.seq, 0.0)]))
+            self.bridges.returned(message)
+        self.brain.returned.clear()
         for message in self.brain.dropped:
             logger.error("message %s of %s was given up: %s", message.id, message.task, message.reason)
             ops = [] if message.verdict == "chord" else [given_up(message)]

@@ -35,6 +35,11 @@ class Brain(Revocation):
         self._seq = 0
 
     @property
+    def seq(self) -> int:
+        """Number of the latest message."""
+        return self._seq
+
+    @property
     def wake_at(self) -> float | None:
         """When :meth:`decide` is to be called even if nothing happens, in seconds since the epoch."""
         return self.alarms.next
@@ -89,7 +94,7 @@ class Brain(Revocation):
         message = self._reported(executor, seq, now)
         if message is None:
             return None
-        if not message.settling:
+        if not message.settling and not message.bridged:
             count, mean = self.runtimes.get(message.task, (0, 0.0))
             self.runtimes[message.task] = (count + 1, mean + (runtime - mean) / min(count + 1, 20))
         self.gone(message)
@@ -161,6 +166,10 @@ class Brain(Revocation):
         later = [message for message in self.scheduled_messages() if queue is None or message.queue == queue]
         self.scheduled -= len(later)
         purged += later
+        for message in purged:
+            if message.bridged:
+                self.enqueue(message)  # its broker has it
+        purged = [message for message in purged if not message.bridged]
         for message in purged:
             self.gone(message)
         self.alarms.cancelled(len(later))

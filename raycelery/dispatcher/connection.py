@@ -40,6 +40,8 @@ class Connection(asyncio.Protocol):
         self.watching: set[str] = set()
         self.metas: list[tuple[str, str, bytes | None]] = []
         self.acks: list[int] = []
+        #: What became of a bridge's jobs: its numbers of bundle and job, and an event.
+        self.jobs: list[tuple[int, int, tuple[Any, ...]]] = []
         self._dirty = False
         self._later: asyncio.TimerHandle | None = None
 
@@ -75,6 +77,8 @@ class Connection(asyncio.Protocol):
                 self.dispatcher.on_watch(self, frame)
             elif kind == "call":
                 self.dispatcher.on_call(self, frame, raw)
+            elif kind in ("bundles", "recall_jobs", "kill_job"):
+                self.dispatcher.bridges.on_frame(self, frame)
             elif kind == "hello":
                 self.info = frame[1]
                 self.source = self.info.get("holder", "")
@@ -114,6 +118,9 @@ class Connection(asyncio.Protocol):
                     del dispatcher.waiters[task_id]
         dispatcher.held = [(conn, number) for conn, number in dispatcher.held if conn is not self]
         dispatcher.drainers = [(conn, number) for conn, number in dispatcher.drainers if conn is not self]
+        if self.info.get("role") == "bridge":
+            dispatcher.bridges.gone(self)
+            dispatcher.turn_soon()
         if self.source and dispatcher._loop is not None:
             # It may only have to connect again.
             dispatcher._loop.call_later(HOLD_SECONDS, self._release_values)
@@ -154,3 +161,6 @@ class Connection(asyncio.Protocol):
         if self.metas:
             self.send(wire.pack("metas", self.metas))
             self.metas = []
+        if self.jobs:
+            self.send(wire.pack("jobs", self.jobs))
+            self.jobs = []

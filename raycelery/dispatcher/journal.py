@@ -115,6 +115,10 @@ class Ledger:
         self._seq = max(self._seq, seq)
         (self.messages if isinstance(what, tuple) else self.chords)[seq] = what
 
+    def numbered(self, seq: int) -> None:
+        """Note that numbers up to ``seq`` are taken, also by messages that are not in the journal."""
+        self._seq = max(self._seq, seq)
+
     def purge(self, queue: str | None = None) -> None:
         """Note that what waited was dropped."""
         for seq, fields in list(self.messages.items()):

@@ -54,6 +54,8 @@ class Message:
     #: Whether it was handed to its executor for bookkeeping; and how often executors died of that.
     settling: bool = False
     settles: int = 0
+    #: Whether it came over a bridge, where Celery's worker does the bookkeeping.
+    bridged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

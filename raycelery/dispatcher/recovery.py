@@ -85,6 +85,8 @@ def recover(dispatcher: Dispatcher) -> None:
             ledger.live(frame[1], frame[2])
         elif kind == "chord":
             ledger.chord(frame[1])
+        elif kind == "numbered":
+            ledger.numbered(frame[1])
         elif kind == "call":
             _, _, method, args = frame
             if method in ("revoke", "revoke_stamps"):
@@ -125,6 +127,8 @@ def _snapshot(dispatcher: Dispatcher) -> Iterator[tuple[Any, bytes]]:
         yield "", wire.pack("batch", 0, [], [], [op], [])
     given: dict[int, list[int]] = {}
     for message in live(dispatcher.brain):
+        if message.bridged:
+            continue  # its broker has it
         if message.verdict == "chord":
             yield "", wire.pack("live", message.seq, message)
         else:
@@ -135,6 +139,7 @@ def _snapshot(dispatcher: Dispatcher) -> Iterator[tuple[Any, bytes]]:
                 given.setdefault(holder, []).append(message.seq)
     for executor, seqs in given.items():
         yield "", wire.pack("given", executor, sorted(seqs))
+    yield "", wire.pack("numbered", dispatcher.brain.seq)
     revoked, stamps = dispatcher.brain.revocations()
     if revoked:
         yield "", wire.pack("call", 0, "revoke", (revoked, False))

@@ -84,7 +84,7 @@ class Scheduling(Capacity):
     def _may_share(self, stream: Stream) -> bool:
         """Return whether the stream's first message may be given to an executor together with others."""
         head = stream.head()
-        return head is not None and not head.time_limit and self.short(stream.task)
+        return head is not None and not head.bridged and not head.time_limit and self.short(stream.task)
 
     def _settle(self, lane: LaneState) -> None:
         """Give messages that need bookkeeping to whoever can do it."""

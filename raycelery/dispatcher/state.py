@@ -45,6 +45,8 @@ class State:
         self.verdict_lanes: defaultdict[str, dict[str, None]] = defaultdict(dict)
         #: Messages that were given up; the caller takes and clears them.
         self.dropped: list[Message] = []
+        #: Messages of bridges that met with a verdict; the caller takes and clears them.
+        self.returned: list[Message] = []
         self.log: deque[tuple[Any, ...]] = deque(maxlen=2000)
         self.out: list[Decision] = []
         self.alarms = Alarms(self._pending)
@@ -105,6 +107,10 @@ class State:
     def enqueue(self, message: Message) -> None:
         """Put a message where it waits for an executor."""
         message.settling = False
+        if message.bridged and message.verdict is not None:
+            message.place = ""
+            self.returned.append(message)
+            return
         lane = self.lane(message.lane)
         message.lane = lane.key
         if message.verdict is not None:

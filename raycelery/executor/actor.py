@@ -16,6 +16,7 @@ from raycelery import session, values, wire
 from raycelery.app.spec import AppSpec
 from raycelery.client import Client
 from raycelery.errors import AppLoadError, DispatcherUnreachable
+from raycelery.executor.bundles import Bundle
 
 logger = logging.getLogger(__name__)
 
@@ -80,13 +81,16 @@ class Loop:
         self._app_spec: AppSpec = pickle.loads(spec)
         self._app_key = app_key
         self.runner: Any = None
+        self._bundle_runner: Any = None
+        #: What bridges sent, and was not done.
+        self._bundles: dict[int, Bundle] = {}
 
     def _load(self) -> None:
         import celery.signals
         from celery.app.trace import setup_worker_optimizations
         from celery.result import _set_task_join_will_block
 
-        from raycelery.executor import loading, runner
+        from raycelery.executor import bundles, loading, runner
 
         try:
             app = loading.load(self._app_spec)
@@ -97,8 +101,10 @@ class Loop:
             bare.producer.adopt(self._app_spec)
             values.use(app=bare)
             self.runner = runner.Unloadable(bare, exc)
+            self._bundle_runner = bundles.UnloadableBundles(exc, self._client)
             return
-        app.producer.adopt(self._app_spec)
+        if hasattr(app, "producer"):  # else it is a plain Celery application, of a bridge
+            app.producer.adopt(self._app_spec)
         _set_up_logging(app)
         setup_worker_optimizations(app, runner.hostname())
         _set_task_join_will_block(True)
@@ -106,6 +112,7 @@ class Loop:
         celery.signals.worker_init.send(sender=worker)
         celery.signals.worker_process_init.send(sender=worker)
         self.runner = runner.Runner(app, self._client)
+        self._bundle_runner = bundles.BundleRunner(self.runner, self._client)
         self._client.on_block = self._on_block
 
     def _on_block(self, blocked: bool) -> None:
@@ -118,7 +125,13 @@ class Loop:
             if frame[2]:
                 self._inbox.put(("learn", frame[2]))
             for message in frame[1]:
+                if type(message[1]) is list:
+                    self._bundles[message[0]] = Bundle(message[0], *message[1])
                 self._inbox.put(("run", message))
+        elif kind == "unbundle":
+            bundle = self._bundles.get(frame[1])
+            if bundle is not None:
+                self._client.report(*bundle.take_back())
         elif kind == "recall":
             self._give_back()
         elif kind in ("stop", "closed"):
@@ -134,6 +147,7 @@ class Loop:
                 break
             if item[0] == "run":
                 seqs.append(item[1][0])
+                self._bundles.pop(item[1][0], None)
             else:
                 kept.append(item)
         for item in kept:
@@ -144,9 +158,6 @@ class Loop:
         """Run messages until stopped; returns the reason where the end was not asked for."""
         self._client.ensure()
         self._load()
-        app = self.runner.app
-        most_tasks = app.conf.worker_max_tasks_per_child
-        most_kib = app.conf.worker_max_memory_per_child
         self._client.report(("ready", self._node))
         flushed = time.monotonic()
         # An error that gets past the runner ends the executor as a crash does: what it was running is settled by
@@ -159,6 +170,11 @@ class Loop:
                     self._idle = False
                     self._client.report(("begun",), more=True)
                 seq, payload, verdict, reason, deliveries = item
+                if type(payload) is list:
+                    self._done += self._run_bundle(seq)
+                    if self._worn_out():
+                        break
+                    continue
                 outcome, ran = self.runner.run(payload, verdict, reason, deliveries)
                 now = time.monotonic()
                 self._idle = self._idle or self._inbox.empty()
@@ -167,11 +183,7 @@ class Loop:
                     flushed = now
                 self._done += 1
                 self._client.report((outcome, seq, ran if outcome == "done" else verdict is None), more=more)
-                if (
-                    self._once
-                    or (most_tasks and self._done >= most_tasks)
-                    or (most_kib and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > most_kib * _MAXRSS_UNIT)
-                ):
+                if self._worn_out():
                     break
             elif kind == "learn":
                 self.runner.tasks.learn(item)
@@ -181,6 +193,24 @@ class Loop:
                 break
         self._end()
         return ""
+
+    def _run_bundle(self, seq: int) -> int:
+        try:
+            return int(self._bundle_runner.run(self._bundles[seq]))
+        finally:
+            del self._bundles[seq]
+            # The next one may be here already, sent after this one's report to an executor that was idle.
+            self._idle = True
+
+    def _worn_out(self) -> bool:
+        """Return whether this executor has done all that it may do."""
+        conf = self.runner.app.conf
+        most_tasks, most_kib = conf.worker_max_tasks_per_child, conf.worker_max_memory_per_child
+        return bool(
+            self._once
+            or (most_tasks and self._done >= most_tasks)
+            or (most_kib and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > most_kib * _MAXRSS_UNIT)
+        )
 
     def _end(self) -> None:
         import celery.signals

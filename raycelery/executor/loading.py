@@ -16,6 +16,7 @@ from celery.exceptions import NotRegistered
 from kombu.utils.imports import symbol_by_name
 
 from raycelery import namespaces, values
+from raycelery.app.settings import give_defaults
 from raycelery.app.spec import AppSpec
 from raycelery.errors import AppLoadError
 
@@ -33,6 +34,8 @@ def load(spec: AppSpec) -> celery.Celery:
     _see_modules(spec)
     try:
         app = _by_value(spec.value) if spec.value is not None else _by_import(spec)
+        give_defaults(app)
+        app.conf.update(spec.settings)
         values.use(app=app)
         app.set_current()
         app.set_default()

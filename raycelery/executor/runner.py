@@ -137,7 +137,7 @@ class Runner:
         began = time.monotonic()
         try:
             self._client.quiet = self._is_quiet(task)
-            with self._soft_limit(soft, task.name) if soft else _UNLIMITED:
+            with self.soft_limit(soft, task.name) if soft else _UNLIMITED:
                 result = task.__trace__(task_id, args, kwargs, request)
         finally:
             self._client.quiet = False
@@ -226,7 +226,9 @@ class Runner:
             signals.task_unknown.send(sender=self.app, message=None, exc=exc, name=request["task"], id=request["id"])
 
     @contextlib.contextmanager
-    def _soft_limit(self, seconds: float, name: str) -> Iterator[None]:
+    def soft_limit(self, seconds: float, name: str) -> Iterator[None]:
+        """Raise ``SoftTimeLimitExceeded`` in what is done within, if that takes so long."""
+
         def on_alarm(number: int, frame: FrameType | None) -> None:
             if self._client.sending:
                 signal.setitimer(signal.ITIMER_REAL, 0.005)

@@ -1,0 +1,113 @@
+"""Throughput of a bridge against stock prefork: the same broker, the same concurrency, in turns.
+
+    python -m bench.micro.bridge --rounds 5 --messages 5000 --concurrency 2
+
+Each turn publishes no-ops while the worker's queue is not consumed, has it consumed, and takes the time until the last
+result is in Redis; then latency, one message at a time. Both workers are up all the time, each with a queue of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests import support
+from tests.bridge import support as bridge
+from tests.bridge.brokers import RabbitMQ
+
+#: Seconds for all messages of a turn.
+TIMEOUT = 600
+
+
+class Side:
+    """A worker and its project.
+
+    Arguments:
+        project: whose tasks are called.
+        queue: that only this worker consumes.
+        worker: that does.
+    """
+
+    def __init__(self, project: bridge.Project, queue: str, worker: bridge.Worker) -> None:
+        self._project, self._queue, self._worker = project, queue, worker
+
+    def _send(self, value: int) -> Any:
+        return self._project.send("add", value, 1, queue=self._queue)
+
+    def throughput(self, count: int) -> float:
+        """Return messages per second of a backlog."""
+        control = self._project.app.control
+        control.cancel_consumer(self._queue, destination=[self._worker.node], reply=True, timeout=30)
+        results = [self._send(value) for value in range(count)]
+        began = time.perf_counter()
+        control.add_consumer(self._queue, destination=[self._worker.node])
+        got = [result.get(timeout=TIMEOUT) for result in results]
+        seconds = time.perf_counter() - began
+        if got != list(range(1, count + 1)):
+            raise AssertionError("the results are wrong")
+        return count / seconds
+
+    def latency(self, count: int) -> float:
+        """Return the median seconds from a call to its result."""
+        samples = []
+        for value in range(count):
+            began = time.perf_counter()
+            self._send(value).get(timeout=TIMEOUT)
+            samples.append(time.perf_counter() - began)
+        return statistics.median(samples)
+
+
+def _report(name: str, rounds: list[tuple[float, float]], better: Callable[[float, float], float], unit: str) -> None:
+    ratios = [better(stock, ours) for stock, ours in rounds]
+    stock, ours = (statistics.median(column) for column in zip(*rounds, strict=True))
+    print(
+        f"{name}: stock {stock:.4g} {unit}, bridge {ours:.4g} {unit}; ratio {statistics.median(ratios):.2f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f}) over {len(rounds)} rounds"
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--messages", type=int, default=5000)
+    parser.add_argument("--concurrency", type=int, default=2)
+    parser.add_argument("--broker", choices=("redis", "rabbitmq"), default="redis")
+    options = parser.parse_args()
+    support.prepare_environment()
+    load = os.getloadavg()[0]
+    with contextlib.ExitStack() as stack:
+        url = broker = stack.enter_context(support.redis_server())
+        directory = Path(stack.enter_context(support.short_directory()))
+        if options.broker == "rabbitmq":
+            rabbit = RabbitMQ(directory)
+            stack.callback(rabbit.close)
+            rabbit.start()
+            broker = rabbit.url
+        address = stack.enter_context(support.ray_cluster(num_cpus=options.concurrency, log_to_driver=False)).address
+        sides = []
+        for package in ("celery", "raycelery"):
+            project = bridge.write(directory, broker, url, package=package)
+            worker = stack.enter_context(
+                bridge.worker(project, "-Q", package, "-l", "WARNING", address=address, concurrency=options.concurrency)
+            )
+            sides.append(Side(project, package, worker))
+        for side in sides:
+            side.throughput(500)
+        speeds, delays = [], []
+        for _ in range(options.rounds):
+            speeds.append((sides[0].throughput(options.messages), sides[1].throughput(options.messages)))
+            delays.append((sides[0].latency(200), sides[1].latency(200)))
+    print(f"{options.broker}, -c {options.concurrency}, load average {load:.1f} before, {os.getloadavg()[0]:.1f} after")
+    _report("throughput", speeds, lambda stock, ours: ours / stock, "/s")
+    _report("latency", delays, lambda stock, ours: stock / ours, "s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""When a bridge takes messages from its broker, and how it ends: a step of Celery's consumer.
+
+See https://docs.celeryq.dev/en/stable/userguide/extending.html. A message is fetched only when it can begin now or very
+soon, so a long task never holds others back that somebody else could run.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import MethodType
+from typing import Any
+
+from celery import bootsteps
+from celery.worker import state
+from kombu.common import ignore_errors
+
+from raycelery.bridge.leases import Leases
+from raycelery.bridge.pool import AHEAD, LOOK_SECONDS, Pool
+
+logger = logging.getLogger(__name__)
+
+#: Messages that may be fetched for each slot while a rate limit holds them back; as many as stock workers fetch.
+HELD_BACK = 4
+
+
+def choose_transport(app: Any) -> None:
+    """Have a worker's connections to Redis fetch and acknowledge many messages at a time."""
+    if app.conf.broker_transport is None:
+        transport = app.connection_for_read().transport_cls
+        if transport in ("redis", "rediss"):
+            from raycelery.bridge import redis_transport
+
+            app.conf.broker_transport = redis_transport.NAME
+
+
+class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Opens and closes the tap between broker and pool.
+
+    Arguments:
+        c: Celery's consumer.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks", "celery.worker.consumer.control:Control")
+
+    def __init__(self, c: Any, **kwargs: Any) -> None:
+        super().__init__(c, **kwargs)
+        self._paused = False
+        self._ahead = False
+        self._by_tags = False
+        #: Acknowledgements that the lost connection may have left unsent.
+        self._acks: list[str] = []
+        if isinstance(c.pool, Pool):
+            self._by_tags = c.conninfo.transport.driver_type == "redis"
+            # The virtual transports' own count is the upper bound only; on others it is the bound.
+            c.prefetch_multiplier = max(c.prefetch_multiplier, AHEAD) if self._by_tags else 1
+            c.initial_prefetch_count = (c.controller.max_concurrency or c.controller.concurrency) * (
+                c.prefetch_multiplier
+            )
+
+    def include_if(self, c: Any) -> bool:
+        """Be part of workers with this pool only."""
+        return isinstance(c.pool, Pool)
+
+    def start(self, c: Any) -> None:
+        """Begin to take messages; called again for each new connection to the broker."""
+        pool: Pool = c.pool
+        pool.most = c.controller.max_concurrency
+        self._paused = self._ahead = False
+        if self._by_tags:
+            self._gate(c)
+            channel = c.task_consumer.channel
+            if hasattr(channel, "room"):
+                channel.room = pool.room
+                if self._acks:
+                    channel.qos.acks += self._acks
+                self._acks = channel.qos.acks
+            leases = Leases(channel)
+            leases.adopt(job.request for job in pool.jobs())
+            c.timer.call_repeatedly(leases.seconds, leases.renew)
+        else:
+            pool.forget_unbegun()
+            c.timer.call_repeatedly(LOOK_SECONDS, self._adapt, (c,))
+        if c.hub is None:
+            c.timer.call_repeatedly(LOOK_SECONDS, pool.look)
+
+    def _gate(self, c: Any) -> None:
+        """Have kombu ask the pool before it fetches from Redis."""
+        channel, pool = c.task_consumer.channel, c.pool
+        qos = channel.qos
+        within = qos.can_consume
+
+        def can_consume(_: Any) -> bool:
+            if channel._in_poll:
+                return True  # Redis may have taken a message off the queue already
+            held = sum(len(bucket.contents) for bucket in c.task_buckets.values() if bucket)
+            return pool.has_room() and held < pool.num_processes * HELD_BACK and bool(within())
+
+        qos.can_consume = MethodType(can_consume, qos)
+
+    # -- brokers that send without being asked ------------------------------------------------------------------
+
+    def _adapt(self, c: Any) -> None:
+        """Ask the broker for more ahead while all is short, for nothing while nothing could begin."""
+        pool: Pool = c.pool
+        if pool.stuck():
+            if not self._paused:
+                self._paused = True
+                ignore_errors(c, c.task_consumer.cancel)
+            pool.give_back()
+        elif self._paused and pool.has_room():
+            self._paused = False
+            c.task_consumer.consume()
+        if pool.all_quick() != self._ahead:
+            self._ahead = not self._ahead
+            more = (AHEAD // 2 - 1) * pool.num_processes
+            (c.qos.increment_eventually if self._ahead else c.qos.decrement_eventually)(more)
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def stop(self, c: Any) -> None:
+        """In a warm shutdown wait for what runs, with remote control and leases still at work."""
+        if c.blueprint.state != bootsteps.CLOSE or state.should_terminate or not c.connection:
+            return
+        pool: Pool = c.pool
+        ignore_errors(c, c.task_consumer.cancel)
+        pool.drain()
+        seconds = c.app.conf.ray_drain_seconds
+        deadline = None if seconds is None else time.monotonic() + seconds
+        turn = self._turns(c)
+        while not pool.idle and not state.should_terminate:
+            if deadline is not None and time.monotonic() > deadline:
+                deadline = None
+                pool.abandon()
+            try:
+                next(turn)
+            except c.connection_errors as exc:
+                logger.warning("the broker is gone while running tasks are waited for: %s", exc)
+                return
+
+    def _turns(self, c: Any) -> Any:
+        if c.hub is not None:
+            while True:
+                yield from c.hub.create_loop()
+        while True:
+            c.perform_pending_operations()
+            try:
+                c.connection.drain_events(timeout=LOOK_SECONDS)
+            except TimeoutError:
+                pass
+            yield

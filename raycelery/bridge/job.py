@@ -1,0 +1,172 @@
+"""A message on its way through the pool, and the callbacks of Celery's ``Request`` that hear of it.
+
+Follows what ``celery.concurrency.prefork`` calls, see https://docs.celeryq.dev/en/stable/internals/reference/.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from billiard.einfo import ExceptionInfo
+from celery.exceptions import Terminated, WorkerLostError
+
+if TYPE_CHECKING:
+    from raycelery.bridge.pool import Pool
+
+logger = logging.getLogger(__name__)
+
+#: What executors need not be told: they have it from the message's body.
+_DECODED = ("args", "kwargs")
+
+
+class Job:
+    """What the pool returns to Celery for each message it is given.
+
+    Arguments:
+        pool: whose.
+        arguments: what a pool's child would call Celery's tracer with.
+        options: what Celery's ``Request`` asks of a pool: callbacks and time limits.
+    """
+
+    def __init__(self, pool: Pool, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        self._pool = pool
+        self.task, self.id, self._headers, self._body, self._content_type, self._encoding = arguments
+        self._on_accepted: Callable[..., Any] | None = options.get("accept_callback")
+        self._on_timeout: Callable[..., Any] | None = options.get("timeout_callback")
+        self._on_success: Callable[..., Any] | None = options.get("callback")
+        self._on_failure: Callable[..., Any] | None = options.get("error_callback")
+        self.soft_limit: float | None = options.get("soft_timeout")
+        self.hard_limit: float | None = options.get("timeout")
+        #: Celery's ``Request``.
+        self.request: Any = getattr(self._on_accepted, "__self__", None)
+        delivery = self._headers.get("delivery_info") or {}
+        self.again = bool(delivery.get("redelivered"))
+        self.queue = pool.placing.queue_of(delivery.get("exchange") or "", delivery.get("routing_key") or "")
+        #: In which bundle, and where in it; None while it waits.
+        self.bundle: Any = None
+        self.index = 0
+        self.accepted = False
+        self.pid = 0
+        #: Whether it counts as one that takes its slot for long.
+        self.slow = False
+        #: Whether the broker delivers its message again, so that it need not be run unless it has begun.
+        self.stale = False
+        #: The signal, once it is to be terminated.
+        self.terminating: int | None = None
+        self.ended = False
+
+    @property
+    def identity(self) -> str:
+        """The same for every delivery of one message; another for a retry, or for what replaces the task."""
+        headers = self._headers
+        parts = [self.id, str(headers.get("retries") or 0), str(headers.get("replaced_task_nesting") or 0)]
+        tag = getattr(getattr(self.request, "_message", None), "delivery_tag", None)
+        if isinstance(tag, str):
+            parts.append(tag)
+        return "/".join(parts)
+
+    def payload(self) -> bytes:
+        """Return what the executor is told."""
+        headers = {key: value for key, value in self._headers.items() if key not in _DECODED}
+        body = bytes(self._body) if isinstance(self._body, memoryview) else self._body
+        arguments = (self.task, self.id, headers, body, self._content_type, self._encoding)
+        return pickle.dumps((*arguments, self.soft_limit, headers.get("hostname")), 5)
+
+    # -- what Celery asks ---------------------------------------------------------------------------------------
+
+    def terminate(self, signum: int) -> None:
+        """End it at once; Celery's ``Request`` calls this."""
+        if not self.ended and self.terminating is None:
+            self.terminating = int(signum)
+            self._pool.terminate(self)
+
+    def withdrawn(self) -> bool:
+        """Return whether it was revoked, or has expired, before it began; Celery has done the bookkeeping then."""
+        if self.request is None or not self.request.revoked():
+            return False
+        self.ended = True
+        return True
+
+    # -- what became of it --------------------------------------------------------------------------------------
+
+    def accept(self, pid: int) -> None:
+        """Tell Celery that it has begun: an early acknowledgement is sent, ``task-started`` too."""
+        if not self.accepted:
+            self.accepted = True
+            self._call(self._on_accepted, pid, time.monotonic())
+
+    def end(self, event: tuple[Any, ...]) -> None:
+        """Tell Celery how it ended."""
+        self.ended = True
+        kind = event[0]
+        if kind in ("ok", "failed", "rejected", "error"):
+            self.accept(event[3])
+            if kind == "ok":
+                self._call(self._on_success, (0, event[1], event[2]))
+            else:
+                einfo = _loaded(event[1])
+                if kind == "error":
+                    self._call(self._on_failure, einfo)
+                else:
+                    self._call(self._on_success, (1, einfo, event[2]))
+        elif kind == "terminated" or (kind == "lost" and self.terminating is not None):
+            self.accept(self.pid)
+            self._call(self._on_failure, _raised(Terminated(self.terminating or 15)))
+        elif kind == "timeout":
+            self.accept(self.pid)
+            self._call(self._on_timeout, False, self.hard_limit)
+        elif kind == "lost":
+            self.accept(self.pid)
+            self._call(self._on_failure, _raised(WorkerLostError(event[1])))
+        else:
+            self._fail_for_good(event[1])
+
+    def _fail_for_good(self, reason: str) -> None:
+        """Have Celery record a failure that no setting turns into another delivery."""
+        self.accept(self.pid)
+        task = getattr(self.request, "task", None)
+        if task is None:
+            return
+        before = task.reject_on_worker_lost
+        task.reject_on_worker_lost = False
+        try:
+            self._call(self._on_failure, _raised(WorkerLostError(reason)))
+        finally:
+            task.reject_on_worker_lost = before
+
+    def give_back(self) -> None:
+        """Return the message to the broker: it has not begun, and somebody else may have room for it."""
+        from celery.worker import state
+
+        self.ended = True
+        request = self.request
+        request.on_reject(logger, request.connection_errors, True)
+        request.acknowledged = True
+        state.requests.pop(self.id, None)
+        state.reserved_requests.discard(request)
+
+    def _call(self, callback: Callable[..., Any] | None, *args: Any) -> None:
+        if callback is None:
+            return
+        try:
+            callback(*args)
+        except Exception:  # as other pools do: what a callback raises is about one message, and the worker goes on
+            logger.exception("the worker's bookkeeping of task %s failed", self.id)
+
+
+def _raised(exc: Exception) -> ExceptionInfo:
+    try:
+        raise exc
+    except Exception:  # it is the one above
+        return ExceptionInfo()
+
+
+def _loaded(pickled: bytes) -> ExceptionInfo:
+    try:
+        return pickle.loads(pickled)
+    except Exception as exc:  # the class may be one that only executors have
+        return _raised(WorkerLostError(f"its error cannot be read here: {exc}"))

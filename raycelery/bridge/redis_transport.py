@@ -1,0 +1,196 @@
+"""kombu's Redis transport, with messages fetched and acknowledged many at a time, and none lost in between.
+
+kombu takes one message off its queue with BRPOP and notes it as unacknowledged in a second step, and acknowledges each
+by itself: two round trips a message, and what was popped by a process that is killed before the second step is lost.
+Here a script does both steps at once, for as many messages as there is room for. Only where the queues were found empty
+is the next message awaited as kombu does it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from queue import Empty
+from typing import Any
+
+from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+
+#: It is annotated in part only.
+redis: Any = kombu_redis
+
+logger = logging.getLogger(__name__)
+
+#: Most messages fetched at once: queues that are served in turn should not wait long for theirs.
+MOST = 64
+
+#: Takes up to ARGV[1] messages off the queues KEYS[3...] and notes them as unacknowledged at the time ARGV[2], in the
+#: form that kombu does. A message that is none is returned all the same, with 0 where others have 1.
+FETCH = """
+local found, left = {}, tonumber(ARGV[1])
+for i = 3, #KEYS do
+  while left > 0 do
+    local raw = redis.call('RPOP', KEYS[i])
+    if not raw then break end
+    local noted = 0
+    local ok, message = pcall(cjson.decode, raw)
+    local properties = ok and type(message) == 'table' and message.properties
+    local info = type(properties) == 'table' and properties.delivery_info
+    if type(info) == 'table' and type(properties.delivery_tag) == 'string'
+        and type(info.exchange) == 'string' and type(info.routing_key) == 'string' then
+      local where = cjson.encode(info.exchange) .. ',' .. cjson.encode(info.routing_key)
+      redis.call('ZADD', KEYS[2], ARGV[2], properties.delivery_tag)
+      redis.call('HSET', KEYS[1], properties.delivery_tag, '[' .. raw .. ',' .. where .. ']')
+      noted = 1
+    end
+    found[#found + 1] = i - 2
+    found[#found + 1] = noted
+    found[#found + 1] = raw
+    left = left - 1
+  end
+end
+return found
+"""
+
+
+class QoS(redis.QoS):  # type: ignore[misc]
+    """kombu's bookkeeping of unacknowledged messages, which knows what a script has noted already."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.noted: set[str] = set()
+        #: Acknowledgements that Redis has not heard of.
+        self.acks: list[str] = []
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        if delivery_tag in self.noted:
+            self.noted.discard(delivery_tag)
+            virtual.QoS.append(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        self.acks.append(delivery_tag)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def send_acks(self) -> None:
+        """Tell Redis what was acknowledged."""
+        if not self.acks:
+            return
+        channel, acks = self.channel, self.acks
+        with channel.conn_or_acquire() as client, client.pipeline() as pipe:
+            pipe.zrem(self.unacked_index_key, *acks).hdel(self.unacked_key, *acks).execute()
+        self.acks.clear()
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        try:
+            self.send_acks()
+        except self.channel.connection_errors as exc:
+            logger.warning("%d acknowledgements did not reach Redis: %s", len(self.acks), exc)
+        super().restore_unacked_once(stderr)
+
+
+class Channel(redis.Channel):  # type: ignore[misc]
+    """kombu's channel; ``room`` tells how many messages there is room for."""
+
+    QoS = QoS
+    room: Callable[[], int] | None = None
+    #: Whether the latest fetch found something, so that there may be more.
+    _found = False
+    #: The keys that are being fetched from, None while one message is awaited.
+    _fetching: list[str] | None = None
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        room = self.room
+        if not self._found or room is None or self.global_keyprefix or not self.ack_emulation:
+            self._fetching = None
+            super()._brpop_start(timeout)
+            return
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        keys = [self._q_for_pri(queue, pri) for pri in self.priority_steps for queue in queues]
+        number = max(1, min(room(), MOST))
+        self._fetching = keys
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = None  # it is not one that waits
+        self.client.connection.send_command(
+            "EVAL", FETCH, 2 + len(keys), self.unacked_key, self.unacked_index_key, *keys, number, time.time()
+        )
+
+    def _brpop_read(self, **options: Any) -> bool:
+        keys = self._fetching
+        found = self._read_one(**options) if keys is None else self._read_many(keys, **options)
+        self._found = bool(found)
+        if not found:
+            raise Empty
+        for queue, raw, noted in found:
+            self._queue_cycle.rotate(queue)
+            self._deliver(queue, raw, noted)
+        return True
+
+    def _answer(self, command: str, **options: Any) -> Any:
+        connection = self.client.connection
+        try:
+            return self.client.parse_response(connection, command, **options)
+        except self.connection_errors:
+            # The next turn connects again.
+            connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+            reauthenticate = getattr(self, "_flush_brpop_reauth", None)
+            if reauthenticate is not None:
+                reauthenticate()
+
+    def _read_one(self, **options: Any) -> list[tuple[str, bytes, bool]]:
+        answer = self._answer("BRPOP", **options)
+        return [(self._queue_of(bytes_to_str(answer[0])), answer[1], False)] if answer else []
+
+    def _read_many(self, keys: list[str], **options: Any) -> list[tuple[str, bytes, bool]]:
+        answer = self._answer("EVAL", **options)
+        parts = zip(answer[::3], answer[1::3], answer[2::3], strict=True)
+        return [(self._queue_of(keys[number - 1]), raw, bool(noted)) for number, noted, raw in parts]
+
+    def _queue_of(self, key: str) -> str:
+        return str(key.rsplit(self.sep, 1)[0])
+
+    def _deliver(self, queue: str, raw: bytes, noted: bool) -> None:
+        try:
+            payload = loads(bytes_to_str(raw))
+            message = self.Message(payload, channel=self)
+            tag = message.delivery_tag
+            if not isinstance(tag, str) or not {"exchange", "routing_key"} <= message.delivery_info.keys():
+                raise ValueError("it has no delivery tag, or does not say where it was sent to")
+        except Exception as exc:  # it may be anything, and nobody could ever read it
+            logger.critical("dropped from queue %r what is no message (%r): %.1024r", queue, exc, raw)
+            return
+        if noted:
+            self.qos.noted.add(tag)
+        self.connection._deliver(payload, queue)
+
+
+class Poller(redis.MultiChannelPoller):  # type: ignore[misc]
+    """kombu's poller, which sends acknowledgements before it waits."""
+
+    def on_poll_start(self) -> None:
+        for channel in list(self._channels):
+            if channel._qos is not None and channel._qos.acks:
+                channel._qos.send_acks()
+        super().on_poll_start()
+
+
+class Transport(redis.Transport):  # type: ignore[misc]
+    """The transport; its messages and keys are those of kombu's, so that stock workers share its queues."""
+
+    Channel = Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()
+
+
+NAME = f"{__name__}:{Transport.__name__}"

@@ -1,0 +1,239 @@
+"""A project on a real broker, and workers that consume it: bridges and stock ones."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import celery
+
+from tests import support
+
+#: The project that the tests run: the tasks leave traces in files, so that runs can be counted whoever ran them.
+PROJECT = """
+import os
+import pathlib
+import signal
+import time
+
+from {package} import Celery
+
+app = Celery("{name}", broker="{broker}", backend="{backend}")
+app.conf.update({settings})
+HERE = pathlib.Path(__file__).parent
+
+
+def trace(name, text=""):
+    with open(HERE / (name + ".trace"), "a") as file:
+        file.write(f"{{os.getpid()}} {{time.time()}} {{text}}\\n")
+
+
+@app.task
+def add(x, y):
+    return x + y
+
+
+@app.task
+def total(values):
+    return sum(values)
+
+
+@app.task(bind=True, acks_late=True)
+def late(self, name, seconds=0.0):
+    trace(name, f"begin {{self.request.id}}")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not (HERE / "go").exists():
+        time.sleep(0.02)
+    trace(name, f"end {{self.request.id}}")
+    return name
+
+
+@app.task(bind=True)
+def early(self, name, seconds=0.0):
+    return late.run(name, seconds)
+
+
+@app.task
+def fail(text):
+    raise ValueError(text)
+
+
+@app.task(bind=True, max_retries=3)
+def flaky(self, times):
+    if self.request.retries < times:
+        raise self.retry(countdown=0, exc=OSError("again"))
+    return self.request.retries
+
+
+@app.task(acks_late=True, reject_on_worker_lost=True)
+def deadly(name):
+    trace(name)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def dies(name):
+    trace(name)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(soft_time_limit=3)
+def soft():
+    try:
+        time.sleep(30)
+    except Exception as exc:
+        return type(exc).__name__
+
+
+@app.task(time_limit=2)
+def hard():
+    time.sleep(30)
+
+
+@app.task(num_cpus=2)
+def where():
+    import ray
+
+    return os.getpid(), ray.get_runtime_context().get_assigned_resources()["CPU"]
+
+
+@app.task
+def pid():
+    return os.getpid()
+
+
+{more}
+"""
+
+
+@dataclass
+class Project:
+    """A project in a folder of its own.
+
+    Arguments:
+        module: its name.
+        directory: where it is.
+        app: a stock application that publishes and reads results, as a producer that was not moved does.
+    """
+
+    module: str
+    directory: Path
+    app: celery.Celery
+
+    def send(self, task: str, *args: Any, **options: Any) -> Any:
+        """Publish a call of one of its tasks."""
+        return self.app.send_task(f"{self.module}.{task}", args, **options)
+
+    def traces(self, name: str) -> list[list[str]]:
+        """Return what the tasks left under a name: process, time, text of each line."""
+        path = self.directory / f"{name}.trace"
+        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+    def go(self) -> None:
+        """Let waiting tasks end."""
+        (self.directory / "go").touch()
+
+
+def write(directory: Path, broker: str, backend: str, *, package: str = "raycelery", more: str = "",
+          **settings: Any) -> Project:  # fmt: skip
+    """Write the project to a folder."""
+    module = f"proj_{os.getpid()}_{support.free_port()}"
+    if package == "raycelery":
+        settings = {"ray_mode": "bridge", **settings}
+    text = PROJECT.format(
+        package=package, name=module, broker=broker, backend=backend, more=more,
+        settings=", ".join(f"{key}={value!r}" for key, value in settings.items()),
+    )  # fmt: skip
+    (directory / f"{module}.py").write_text(text)
+    transport = settings.get("broker_transport_options", {})
+    app = celery.Celery(module, broker=broker, backend=backend, set_as_current=False)
+    app.conf.broker_transport_options = transport
+    return Project(module, directory, app)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A running worker.
+
+    Arguments:
+        node: its node name.
+        process: the main process.
+        log: where it writes.
+    """
+
+    node: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait_for_log(self, text: str, seconds: float = 30) -> str:
+        """Wait until it has written something; return all that it has written."""
+        until(lambda: text in self.log.read_text(), seconds, lambda: f"{text!r} is not in:\n{self.log.read_text()}")
+        return self.log.read_text()
+
+
+@contextlib.contextmanager
+def worker(
+    project: Project,
+    *arguments: str,
+    address: str | None = None,
+    concurrency: int = 2,
+    env: Mapping[str, str] | None = None,
+    seconds: float = 60,
+) -> Iterator[Worker]:
+    """Run ``celery -A project worker``, ready to take messages, and end it with SIGTERM."""
+    node = f"w{support.free_port()}@localhost"
+    log = project.directory / f"{node}.log"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(project.directory), str(support.ROOT)]),
+        "PYTHONUNBUFFERED": "1",
+        **({"RAY_ADDRESS": address} if address else {}),
+        **(env or {}),
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", project.module, "worker", "-c", str(concurrency), "-n", node,
+             "--without-gossip", "--without-mingle", "-l", "INFO", *arguments],
+            cwd=project.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+    found = Worker(node, process, log)
+    try:
+        until(
+            lambda: process.poll() is not None or _answers(project, node),
+            seconds,
+            lambda: f"the worker is not ready:\n{log.read_text()}",
+        )
+        if process.poll() is not None:
+            raise RuntimeError(f"the worker ended with status {process.returncode}:\n{log.read_text()}")
+        yield found
+    finally:
+        support.stop(process)
+
+
+def _answers(project: Project, node: str) -> bool:
+    return bool(project.app.control.ping(destination=[node], timeout=0.5))
+
+
+def until(true: Callable[[], Any], seconds: float = 30, say: Callable[[], str] | str = "it does not come true") -> None:
+    """Wait until something is so.
+
+    Raises:
+        AssertionError: it is not in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise AssertionError(say if isinstance(say, str) else say())
+        time.sleep(0.02)
