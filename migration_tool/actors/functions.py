@@ -29,7 +29,7 @@ _RETRIES = (
 #: Options that say nothing once there is neither broker nor result store.
 _NOTHING = frozenset(
     {"bind", "name", "ignore_result", "track_started", "throws", "typing", "trail", "send_events", "acks_late",
-     "reject_on_worker_lost", "store_errors_even_if_ignored", "acks_on_failure_or_timeout", "store_eager_result"}
+     "reject_on_worker_lost", "shared", "store_errors_even_if_ignored", "acks_on_failure_or_timeout", "store_eager_result"}
 )  # fmt: skip
 _REQUEST = frozenset({"id", "retries", "args", "kwargs"})
 _RETRY_ARGUMENTS = frozenset({"exc", "countdown", "max_retries", "args", "kwargs", "throw"})
