@@ -73,6 +73,7 @@ def migrate(
         plan.launches |= one.launches
         plan.redelivers |= {"task_acks_late", "task_reject_on_worker_lost"} <= one.settings_on
         if source.key not in targets:
+            one.facts.unreadable += one.facts.lookups
             one.facts.problems += [
                 (key, f"{as_named(source.path)}, which is not migrated, uses it") for key in one.facts.publishes
             ]
@@ -83,6 +84,7 @@ def migrate(
         source.key
         for source, one in zip(looked_at, gathered, strict=True)
         if any(plan.converts(key) for key in one.used | set(one.definitions))
+        or (one.facts.lookups and plan.reads_by_id)
     )
     pairs = list(each(_rewrite, workspace.targets, shared, jobs, progress))
     outcomes = [outcome for outcome, _ in pairs]
@@ -159,8 +161,16 @@ def _edits(view: View, source: Source, shared: _Shared, outcome: Outcome, helper
     touched = view.key in plan.touched
     # What only stays needs no scopes, which are most of the work.
     uses = [one for one in task_uses.find(view, str(source.path)) if plan.converts(one.task)] if touched else []
-    found, needed = publishing.edits(view, uses)
-    home = next((use.task[0] for use in uses), None)
+    found, needed = publishing.edits(view, uses, plan)
+    read, places = publishing.lookups(view, plan) if touched else ([], [])
+    found += read
+    needed |= {"result_of"} if places else set()
+    outcome.findings += [
+        finding(view, source, place, "result", "by id", Verdict.CHANGES, "it is read from this Ray cluster",
+                "programs that ask for results share one cluster with those that submit; set RAY_ADDRESS")
+        for place in places
+    ]  # fmt: skip
+    home = next((use.task[0] for use in uses), view.key if places else None)
     kept_here = False
     for node in view.nodes:
         if isinstance(node, cst.FunctionDef):

@@ -64,30 +64,34 @@ class Canvas:
             names.add("gather" if len(self.steps) > 1 else "Results")
         return names
 
-    def render(self, view: View, remote: Callable[[Signature], str]) -> str:
+    def render(self, view: View, remote: Callable[[Signature], str], keep: bool = False) -> str:
         """The expression in plain Ray.
 
         Arguments:
             remote: how a signature's remote function is called where it stands.
+            keep: its results may be read by their ids.
         """
 
         def submitted(signature: Signature, *first: str) -> str:
             text = arguments(view, signature.node)
             return f"submit({', '.join([remote(signature), *first, *([text] if text else [])])})"
 
+        def single(signature: Signature) -> str:
+            return f"keep({submitted(signature)})" if keep and not rest else submitted(signature)
+
         head, *rest = self.steps
         if isinstance(head, Group):
             if head.comprehension is not None:
-                inner = f"{submitted(head.signatures[0])} {view.source(head.comprehension).lstrip()}"
+                inner = f"{single(head.signatures[0])} {view.source(head.comprehension).lstrip()}"
             else:
-                inner = "[" + ", ".join(submitted(one) for one in head.signatures) + "]"
+                inner = "[" + ", ".join(single(one) for one in head.signatures) + "]"
             text = f"gather({inner})" if rest else f"Results({inner})"
         else:
             text = submitted(head) + (".ref" if rest else "")
         for number, step in enumerate(rest, 1):
             assert isinstance(step, Signature)
             text = submitted(step, text) + (".ref" if number < len(rest) else "")
-        return text
+        return f"keep({text})" if keep and rest else text
 
 
 def has_comments(view: View, node: cst.CSTNode) -> bool:

@@ -29,7 +29,8 @@ _RETRIES = (
 #: Options that say nothing once there is neither broker nor result store.
 _NOTHING = frozenset(
     {"bind", "name", "ignore_result", "track_started", "throws", "typing", "trail", "send_events", "acks_late",
-     "reject_on_worker_lost", "shared", "store_errors_even_if_ignored", "acks_on_failure_or_timeout", "store_eager_result"}
+     "reject_on_worker_lost", "shared", "store_errors_even_if_ignored", "acks_on_failure_or_timeout",
+     "store_eager_result"}
 )  # fmt: skip
 _REQUEST = frozenset({"id", "retries", "args", "kwargs"})
 _RETRY_ARGUMENTS = frozenset({"exc", "countdown", "max_retries", "args", "kwargs", "throw"})
@@ -43,7 +44,7 @@ class Definition:
         problem: why it is not; None if it is.
         self_name: its first parameter, if it is bound.
         self_used: its body reads it.
-        tells_state: it calls ``update_state``.
+        tells_state: it calls ``update_state``, or reads its own id, by which somebody may ask for it.
     """
 
     problem: str | None = None
@@ -119,6 +120,7 @@ def _look_at_self(view: View, node: cst.FunctionDef, found: Definition) -> None:
             return
         attribute, outer = parent.attr.value, view.parents[parent]
         if attribute == "request" and isinstance(outer, cst.Attribute) and outer.attr.value in _REQUEST:
+            found.tells_state |= outer.attr.value == "id"
             continue
         if attribute in ("max_retries", "default_retry_delay", "name"):
             continue

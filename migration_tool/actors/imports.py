@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import libcst as cst
 
 from migration_tool.actors.plan import Plan
@@ -50,10 +52,10 @@ def _alias(
     remote = f"{alias.evaluated_name}_remote" + (f" as {local}_remote" if alias.evaluated_alias else "")
     if value is not None and value.kind == "task" and plan.converts((value.module, value.name)):
         mine = [use for use in uses if isinstance(use.node, cst.Name) and use.node.value == local]
-        submitted = [use for use in mine if use.form != "direct"]
-        if len(submitted) == len(mine) and mine:
-            return remote
-        return f"{written}, {remote}" if submitted or not mine else None
+        forms = {use.form for use in mine}
+        if not forms & {"direct", "run"} and mine:
+            return remote if forms & {"call", "canvas"} else ""
+        return f"{written}, {remote}" if forms & {"call", "canvas"} or not mine else None
     if value is not None and value.kind == "class" and (value.module, value.name) in plan.actor_classes:
         launches = [one for key, one in plan.launches.items() if key[0] == view.key and plan.converts(key)]
         if any(one.constructor == local for one in launches):
@@ -67,10 +69,11 @@ def _alias(
 
 
 def _only_inside(view: View, name: str, changes: list[Edit]) -> bool:
-    """Whether a name is read, and only in places that are replaced."""
+    """Whether a name is read, and only in places that are replaced by something without it."""
     names = [node for node in view.nodes if isinstance(node, cst.Name) and node.value == name]
     places = [view.span(node) for node in names if is_loaded(view, node)]
-    spans = [(edit.start, edit.end) for edit in changes if edit.end > edit.start]
+    word = re.compile(rf"\b{re.escape(name)}\b")
+    spans = [(edit.start, edit.end) for edit in changes if edit.end > edit.start and not word.search(edit.text)]
     return bool(places) and all(any(start <= place[0] and place[1] <= end for start, end in spans) for place in places)
 
 

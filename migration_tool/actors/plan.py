@@ -27,7 +27,8 @@ class Plan:
         redelivers: the applications start a message again whose worker died.
         relevant: modules that are looked at.
         closed: nothing outside these files submits tasks.
-        touched: modules that define or use a task that is converted.
+        touched: modules that define or use a task that is converted, or read results by id.
+        kept_results: tasks whose results may be read by id.
     """
 
     project: Project
@@ -39,6 +40,7 @@ class Plan:
     relevant: frozenset[str] = frozenset()
     touched: frozenset[str] = frozenset()
     closed: bool = False
+    kept_results: frozenset[Key] = frozenset()
 
     def converts(self, key: Key) -> bool:
         """Whether a task becomes a remote function."""
@@ -48,6 +50,11 @@ class Plan:
     def converted(self) -> list[Key]:
         """All tasks that do."""
         return [key for key in self.definitions if key not in self.kept]
+
+    @property
+    def reads_by_id(self) -> bool:
+        """Whether results of tasks that are converted may be read by id."""
+        return any(self.converts(key) for key in self.kept_results)
 
     @property
     def actor_classes(self) -> set[Key]:
@@ -102,16 +109,20 @@ def decide(plan: Plan, facts: dict[str, Facts]) -> None:
 
 def _keep(plan: Plan, facts: list[Facts]) -> None:
     looked_up = {key for one in facts for key in one.looked_up}
-    lookups = [place for one in facts for place in one.lookups]
+    unreadable = [place for one in facts for place in one.unreadable]
+    told = {key for key, definition in plan.definitions.items() if key in looked_up or definition.tells_state}
     for key, definition in plan.definitions.items():
         if definition.problem is not None:
             plan.kept.setdefault(key, definition.problem)
-        elif lookups and (key in looked_up or definition.tells_state):
-            plan.kept.setdefault(key, f"results are read by id ({lookups[0]})")
     for one in facts:
         for key, problem in one.problems:
             if key in plan.definitions:
                 plan.kept.setdefault(key, problem)
+    for key in plan.definitions:
+        if unreadable and key in told:
+            plan.kept.setdefault(key, f"results are read in a way that has no plain equivalent ({unreadable[0]})")
+    if any(one.lookups for one in facts):
+        plan.kept_results = frozenset(told)
     published = {key for one in facts for key in one.publishes}
     for key in plan.definitions:
         if key not in published and not plan.closed:

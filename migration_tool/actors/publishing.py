@@ -4,6 +4,8 @@
     add.apply_async((1, 2), {"z": 3})               submit(add_remote, 1, 2, **{"z": 3})
     add.delay(1, 2).get(timeout=9)                  ray.get(add_remote.remote(1, 2), timeout=9)
     group(add.s(x, x) for x in xs)()                Results(submit(add_remote, x, x) for x in xs)
+    task_id = add.delay(1, 2).id                    task_id = keep(submit(add_remote, 1, 2)).id, if ids are read
+    add.run(1, 2)                                   add(1, 2)
 
 What ``submit`` returns has the methods of Celery's results, so what is done with them stays as it is.
 """
@@ -12,8 +14,11 @@ from __future__ import annotations
 
 import libcst as cst
 
+from migration_tool.actors import results
 from migration_tool.actors.canvas import Signature, arguments
-from migration_tool.actors.uses import Use
+from migration_tool.actors.leftovers import comment, has_comment
+from migration_tool.actors.plan import Plan, root_of
+from migration_tool.actors.uses import Use, is_kept
 from migration_tool.project.view import Edit, View
 
 
@@ -22,7 +27,7 @@ def remote(view: View, node: cst.BaseExpression) -> str:
     return f"{view.source(node)}_remote"
 
 
-def edits(view: View, uses: list[Use]) -> tuple[list[Edit], set[str]]:
+def edits(view: View, uses: list[Use], plan: Plan) -> tuple[list[Edit], set[str]]:
     """The changes of a file's uses, and the names that they need."""
     found: list[Edit] = []
     needed: set[str] = set()
@@ -38,17 +43,47 @@ def edits(view: View, uses: list[Use]) -> tuple[list[Edit], set[str]]:
                 found.append(Edit(*view.span(use.wait), text))
                 needed.add("ray")
             else:
-                found.append(Edit(*view.span(use.call), f"submit({', '.join([name, *([given] if given else [])])})"))
+                text = f"submit({', '.join([name, *([given] if given else [])])})"
+                if _is_told(plan, use.task, use.discarded):
+                    text = f"keep({text})"
+                    needed.add("keep")
+                found.append(Edit(*view.span(use.call), text))
                 needed.add("submit")
+        elif use.form == "run" and use.call is not None:
+            assert isinstance(use.call.func, cst.Attribute)
+            found.append(Edit(view.span(use.node)[1], view.span(use.call.func)[1], ""))
         elif use.canvas is not None and id(use.canvas) not in done:
             done.add(id(use.canvas))
 
             def of(signature: Signature) -> str:
                 return remote(view, signature.expression)
 
-            found.append(Edit(*view.span(use.canvas.node), use.canvas.render(view, of)))
-            needed |= use.canvas.helpers
+            keep = any(_is_told(plan, one.task, not is_kept(view, use.canvas.node)) for one in use.canvas.signatures)
+            found.append(Edit(*view.span(use.canvas.node), use.canvas.render(view, of, keep)))
+            needed |= use.canvas.helpers | ({"keep"} if keep else set())
     return found, needed
+
+
+def lookups(view: View, plan: Plan) -> tuple[list[Edit], list[cst.Call]]:
+    """The changes where results are read by their ids, and the places that read them from the helper."""
+    found = []
+    places = []
+    for one in results.lookups(view)[0] if plan.reads_by_id else ():
+        if one.task is not None and not plan.converts(one.task):
+            continue
+        if root_of(view.project, view.key) in plan.helpers:
+            found.append(one.edit(view, bool(plan.kept) and one.task is None))
+            places.append(one.node)
+        elif not has_comment(view, view.span(one.node)[0]):
+            text = "results of remote functions are read with result_of, of the ray_tasks.py beside them"
+            found.append(comment(view, view.span(one.node)[0], text))
+    return found, places
+
+
+def _is_told(plan: Plan, task: tuple[str, str], dropped: bool) -> bool:
+    """Whether somebody may ask for a submission's result by its id."""
+    definition = plan.definitions.get(task)
+    return task in plan.kept_results and (not dropped or (definition is not None and definition.tells_state))
 
 
 def _arguments(view: View, call: cst.Call) -> str:

@@ -1,0 +1,154 @@
+"""What is done with results: whether the helper's have it too, and the places that read them by their id.
+
+    AsyncResult(task_id)                            result_of(task_id)
+    add.AsyncResult(task_id)                        result_of(task_id)
+    AsyncResult(task_id), while tasks stay          result_of(task_id, AsyncResult)
+
+Ids keep the form that Celery's have, so what stores or checks them stays as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import libcst as cst
+
+from migration_tool.project.values import Value
+from migration_tool.project.view import Edit, View
+
+_OF_RESULT = frozenset(
+    {"id", "task_id", "get", "wait", "ready", "successful", "failed", "state", "status", "result", "info", "traceback",
+     "revoke", "forget"}
+)  # fmt: skip
+_OF_RESULTS = frozenset(
+    {"get", "join", "join_native", "results", "ready", "successful", "failed", "waiting", "completed_count", "append",
+     "extend", "index", "count", "copy"}
+)  # fmt: skip
+#: Arguments that the helper has too, or that only say how a backend is to be asked.
+_ARGUMENTS = {
+    "get": frozenset({"timeout", "propagate", "interval", "no_ack", "follow_parents", "disable_sync_subtasks"}),
+    "revoke": frozenset({"terminate", "signal"}),
+}
+_CLASSES = frozenset({"celery.result.AsyncResult", "celery.result.EagerResult", "celery.result.GroupResult"})
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """One ``AsyncResult(task_id)``.
+
+    Arguments:
+        node: the call.
+        task: module and name of the task that it is called on; None for none.
+        given: the id, as written.
+        more: other arguments, as written.
+    """
+
+    node: cst.Call
+    task: tuple[str, str] | None
+    given: str
+    more: str
+
+    def edit(self, view: View, others: bool) -> Edit:
+        """Read it from the helper.
+
+        Arguments:
+            others: tasks of this project are left on raycelery, whose ids may come here too.
+        """
+        otherwise = ""
+        if others:
+            function = view.source(self.node.func)
+            otherwise = f", lambda task_id: {function}(task_id, {self.more})" if self.more else f", {function}"
+        return Edit(*view.span(self.node), f"result_of({self.given}{otherwise})")
+
+
+def lookup(view: View, node: cst.Call) -> Lookup | None:
+    """A call that reads a result by its id, if all that it says has a like."""
+    value = view.value(node)
+    if value is None or value.kind != "result" or value.name != "by id":
+        return None
+    names = [one.keyword.value if one.keyword is not None else None for one in node.args]
+    others = [one for one in node.args[1:] if one.keyword is not None and one.keyword.value == "app"]
+    if not node.args or any(one.star for one in node.args) or names[0] not in (None, "id", "task_id"):
+        return None
+    if len(others) != len(node.args) - 1 or any(isinstance(one, cst.Comment) for one in view.nodes_in(node)):
+        return None
+    task = None
+    if isinstance(node.func, cst.Attribute):
+        owner = view.value(node.func.value)
+        if owner is not None and owner.kind == "task" and owner.module and owner.name not in ("made", "parameter"):
+            task = (owner.module, owner.name)
+    more = ", ".join(f"app={view.source(one.value)}" for one in others)
+    return Lookup(node, task, view.source(node.args[0].value), more)
+
+
+def lookups(view: View) -> tuple[list[Lookup], list[cst.CSTNode]]:
+    """The places that read results by their ids, and those that do so in a way which has no like."""
+    found: list[Lookup] = []
+    odd: list[cst.CSTNode] = []
+    for node in view.nodes:
+        if isinstance(node, cst.Call):
+            one = lookup(view, node)
+            value = view.value(node)
+            if one is not None:
+                found.append(one)
+            elif value is not None and value.kind == "result" and value.name == "by id":
+                odd.append(node)
+        elif isinstance(node, cst.Attribute | cst.Name) and _is_odd(view, node):
+            odd.append(node)
+    return found, odd
+
+
+def _is_odd(view: View, node: cst.Attribute | cst.Name) -> bool:
+    parent = view.parents.get(node)
+    if isinstance(parent, cst.Attribute) and parent.attr is node:
+        return False
+    if isinstance(node, cst.Attribute):
+        value = view.value(node)
+        if value is not None and value.kind == "app.attribute":
+            return value.name.startswith("backend.") or value.name in ("control.revoke", "control.terminate")
+    if isinstance(parent, cst.Call) and parent.func is node:
+        return False
+    name = view.dotted(node)
+    if name == "celery.result.GroupResult.restore":
+        return True
+    if name not in _CLASSES or isinstance(parent, cst.ImportAlias | cst.ImportFrom | cst.Attribute):
+        return False
+    # As of isinstance; what an annotation says is not asked when the program runs.
+    in_helper = isinstance(parent, cst.Arg) and _calls_helper(view.parents.get(parent))
+    return not in_helper and not any(isinstance(one, cst.Annotation) for one in view.around(node))
+
+
+def _calls_helper(node: cst.CSTNode | None) -> bool:
+    return isinstance(node, cst.Call) and isinstance(node.func, cst.Name) and node.func.value == "result_of"
+
+
+def unlike(view: View) -> list[tuple[cst.Attribute, Value, str]]:
+    """What is done with results that the helper's do not have: where, with which, and why not."""
+    found = []
+    for node in view.nodes:
+        if not isinstance(node, cst.Attribute):
+            continue
+        value = view.value(node.value)
+        if value is None or value.kind not in ("result", "results"):
+            continue
+        name = node.attr.value
+        known = _OF_RESULT if value.kind == "result" else _OF_RESULTS
+        if name not in known:
+            found.append((node, value, f"{name} of a result is used"))
+            continue
+        call = view.parents.get(node)
+        method = "get" if name in ("get", "wait", "join", "join_native") else name
+        if isinstance(call, cst.Call) and call.func is node and method in _ARGUMENTS:
+            odd = [_named(one) for one in call.args if _named(one) not in _ARGUMENTS[method]]
+            if len(call.args) - len([one for one in call.args if one.keyword]) > 2 or any(odd) or _starred(call):
+                what = ", ".join(one for one in odd if one) or "such arguments"
+                found.append((node, value, f"{name} of a result is called with {what}"))
+    return found
+
+
+def _named(argument: cst.Arg) -> str | None:
+    return argument.keyword.value if argument.keyword is not None else None
+
+
+def _starred(call: cst.Call) -> bool:
+    return any(one.star for one in call.args)
