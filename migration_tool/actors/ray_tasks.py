@@ -320,10 +320,10 @@ class Task:
         return again
 
     def update_state(self, task_id=None, state=None, meta=None, **_):
-        """Tell those who ask for the result's state; not waited for."""
+        """Tell those who ask for the result's state."""
         task_id = task_id or self.request.id
         if task_id is not None:
-            _states().set.remote(task_id, state, meta, time.time_ns())
+            ray.get(_states().set.remote(task_id, state, meta))
 
 
 @ray.remote(num_cpus=0, max_concurrency=100_000)
@@ -333,12 +333,11 @@ class _States:
     def __init__(self):
         self.said, self.refs = OrderedDict(), OrderedDict()
 
-    async def set(self, task_id, state, meta, at):
-        if task_id not in self.said or self.said[task_id][2] <= at:  # calls may overtake each other
-            self._put(self.said, task_id, (state, meta, at))
+    async def set(self, task_id, state, meta):
+        self._put(self.said, task_id, (state, meta))
 
     async def get(self, task_id):
-        return self.said.get(task_id, ("PENDING", None, 0))[:2]
+        return self.said.get(task_id, ("PENDING", None))
 
     async def find(self, task_id):
         return [self.refs[task_id]] if task_id in self.refs else []
