@@ -17,6 +17,7 @@ from migration_tool.check.settings import configurations
 from migration_tool.engine import each, guarded
 from migration_tool.errors import MigrationError, UnreadableFile
 from migration_tool.model import Outcome, Verdict
+from migration_tool.project.project import Project
 from migration_tool.project.values import Value
 from migration_tool.project.view import Edit, View
 from migration_tool.rewriting import finding, rewrite, set_text, view_of
@@ -44,7 +45,7 @@ class _Shared:
     plan: Plan
     names: dict[str, task_uses.Key]
     configurations: dict[str, str]
-    outside: frozenset[str] = frozenset()
+    task_classes: set[task_uses.Key]
 
 
 def migrate(
@@ -64,7 +65,16 @@ def migrate(
     relevant = frozenset(workspace.relevant())
     plan = Plan(workspace.project, relevant=relevant, closed=closed)
     keys = [task.key for task in workspace.project.tasks()]
-    shared = _Shared(plan, names_of(workspace.project, keys), configurations(workspace.project, texts))
+    shared = _Shared(
+        plan,
+        names_of(workspace.project, keys),
+        configurations(workspace.project, texts),
+        {
+            key
+            for key in _classes(workspace.project)
+            if "celery.Task" in workspace.project.bases(Value("class", key[1], key[0]))
+        },
+    )
     looked_at = [one for one in workspace.sources if one.python is not None and _concerns(one, shared)]
     gathered = list(each(_gather, looked_at, shared, jobs, progress))
     targets = {one.key for one in workspace.targets}
@@ -84,6 +94,7 @@ def migrate(
         source.key
         for source, one in zip(looked_at, gathered, strict=True)
         if any(plan.converts(key) for key in one.used | set(one.definitions))
+        or any(plan.classes.get(key, "") is None for key in one.facts.classes)
         or (one.facts.lookups and plan.reads_by_id)
     )
     pairs = list(each(_rewrite, workspace.targets, shared, jobs, progress))
@@ -97,6 +108,10 @@ def migrate(
         if source.python is None and source.error is None:
             outcomes[number] = _dependency(source, "raycelery" if left else "ray")
     return outcomes + _helpers(workspace, plan, {key for _, key in pairs if key is not None}, limit)
+
+
+def _classes(project: Project) -> list[task_uses.Key]:
+    return [(key, qualname) for key, module in project.modules.items() for qualname in module.classes]
 
 
 def _concerns(source: Source, shared: _Shared) -> bool:
@@ -125,7 +140,7 @@ def _gather(source: Source, shared: _Shared) -> _Gathered:
     except UnreadableFile:
         return _Gathered(task_uses.Facts())
     uses = task_uses.find(view, str(source.path))
-    found = _Gathered(task_uses.facts(view, str(source.path), uses, shared.names))
+    found = _Gathered(task_uses.facts(view, str(source.path), uses, shared.names, shared.task_classes))
     found.used = {use.task for use in uses}
     for node in view.nodes:
         if isinstance(node, cst.FunctionDef):
@@ -192,9 +207,17 @@ def _edits(view: View, source: Source, shared: _Shared, outcome: Outcome, helper
                 kept_here = True
                 found += _kept(view, source, node, plan.kept.get(task.key, "it cannot be told how it is used"), outcome)
         elif isinstance(node, cst.ClassDef) and _is_task_class(view, node):
-            name = node.name.value
-            message = "task classes stay on raycelery"
-            outcome.findings.append(finding(view, source, node.name, "task class", name, Verdict.CHANGES, message))
+            why = plan.classes.get((view.key, view.qualname(node)), "it is not known")
+            if why is None:
+                base = node.bases[0].value
+                found.append(Edit(*view.span(base), "Task"))
+                needed.add("Task")
+                home = home or view.key
+                continue
+            outcome.findings.append(
+                finding(view, source, node.name, "task class", node.name.value, Verdict.CHANGES,
+                        "it stays on raycelery", why)
+            )  # fmt: skip
         elif isinstance(node, cst.ClassDef) and (view.key, view.qualname(node)) in plan.actor_classes:
             name = node.name.value
             found.append(functions.after(view, node, [f"{name}Actor = ray.remote(num_cpus=1)({name})"]))
@@ -209,7 +232,7 @@ def _edits(view: View, source: Source, shared: _Shared, outcome: Outcome, helper
         found += leftovers.timeouts(view, bool(plan.kept), bool(uses))
         if not plan.kept:
             found += leftovers.applications(view, source, outcome.findings)
-    changed, gone = imports.edits(view, plan, uses, found)
+    changed, gone = imports.edits(view, plan, uses, found, needed & {"Task"})
     found += changed
     names_of_helper = needed - {"ray", "logging"}
     dotted = plan.helper_for(home) if home is not None and names_of_helper else None

@@ -11,7 +11,7 @@ worker did. A bound task loses ``self`` where it is unused; where it is used, th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import libcst as cst
 
@@ -32,6 +32,8 @@ _NOTHING = frozenset(
      "reject_on_worker_lost", "shared", "store_errors_even_if_ignored", "acks_on_failure_or_timeout",
      "store_eager_result"}
 )  # fmt: skip
+#: Options that say nothing if they are what Ray does.
+_SERIALIZERS = frozenset({"serializer", "result_serializer"})
 _REQUEST = frozenset({"id", "retries", "args", "kwargs"})
 _RETRY_ARGUMENTS = frozenset({"exc", "countdown", "max_retries", "args", "kwargs", "throw"})
 
@@ -44,6 +46,7 @@ class Definition:
         problem: why it is not; None if it is.
         self_name: its first parameter, if it is bound.
         self_used: its body reads it.
+        base: the class of the project that it is an object of.
         tells_state: it calls ``update_state``, or reads its own id, by which somebody may ask for it.
     """
 
@@ -51,14 +54,14 @@ class Definition:
     self_name: str | None = None
     self_used: bool = False
     tells_state: bool = False
-    notes: list[str] = field(default_factory=list)
+    base: tuple[str, str] | None = None
 
 
 def define(view: View, node: cst.FunctionDef, task: Task) -> Definition:
     """Look at a task function."""
-    found = Definition()
+    found = Definition(base=_base(view, node, task))
     keywords = task.decorator.keywords
-    found.problem = _shape(view, node, task) or _options(task)
+    found.problem = _shape(view, node, task) or _options(task, found.base is not None)
     if task.bind and found.problem is None:
         positional = [*node.params.posonly_params, *node.params.params]
         if not positional:
@@ -96,10 +99,22 @@ def _target(node: cst.BaseExpression) -> cst.BaseExpression:
     return node.func if isinstance(node, cst.Call) else node
 
 
-def _options(task: Task) -> str | None:
+def _base(view: View, node: cst.FunctionDef, task: Task) -> tuple[str, str] | None:
+    """The class of the project that a task names as its base."""
+    call = node.decorators[task.position].decorator
+    for argument in call.args if isinstance(call, cst.Call) else ():
+        if argument.keyword is not None and argument.keyword.value == "base":
+            value = view.value(argument.value)
+            return (value.module, value.name) if value is not None and value.kind == "class" else None
+    return None
+
+
+def _options(task: Task, has_base: bool) -> str | None:
     if task.decorator.starred:
         return "its options are only known when it runs"
-    for name in task.decorator.keywords:
+    for name, text in task.decorator.keywords.items():
+        if (name == "base" and has_base) or (name in _SERIALIZERS and text in ("'pickle'", '"pickle"')):
+            continue
         if name not in _NOTHING and name not in _REQUESTS and name not in _RETRIES:
             return f"it has {name}=, for which plain Ray has no equivalent"
     return None
@@ -119,6 +134,8 @@ def _look_at_self(view: View, node: cst.FunctionDef, found: Definition) -> None:
             found.problem = f"{found.self_name} is passed on"
             return
         attribute, outer = parent.attr.value, view.parents[parent]
+        if found.base is not None and _has(view, found.base, attribute):
+            continue
         if attribute == "request" and isinstance(outer, cst.Attribute) and outer.attr.value in _REQUEST:
             found.tells_state |= outer.attr.value == "id"
             continue
@@ -132,6 +149,12 @@ def _look_at_self(view: View, node: cst.FunctionDef, found: Definition) -> None:
         what = view.source(outer) if attribute == "request" else f"{found.self_name}.{attribute}"
         found.problem = f"it uses {what}"
         return
+
+
+def _has(view: View, owner: tuple[str, str], name: str) -> bool:
+    """Whether a class of the project has an attribute or method."""
+    klass = view.project.modules[owner[0]].classes[owner[1]]
+    return name in klass.attributes or name in klass.methods or name in klass.assigned
 
 
 def _known(call: cst.Call) -> bool:
@@ -150,10 +173,14 @@ def edits(
     name = node.name.value
     keywords = written(view, node, task)
     retries = {key: keywords[key] for key in _RETRIES if key in keywords}
-    by_helper = found.self_used or (
-        "autoretry_for" in retries and bool(set(retries) - {"autoretry_for", "max_retries", "default_retry_delay"})
+    by_helper = (
+        found.self_used
+        or found.base is not None
+        or ("autoretry_for" in retries and bool(set(retries) - {"autoretry_for", "max_retries", "default_retry_delay"}))
     )
     needed = {"ray"}
+    if found.base is not None:
+        retries = {"base": keywords["base"], **retries}
     changed = [_decorator(view, node, task, retries if by_helper else None, found)]
     if by_helper:
         needed.add("retrying")

@@ -22,6 +22,7 @@ class Plan:
         project: what names mean.
         definitions: of all tasks.
         kept: why a task stays on raycelery, by its key.
+        classes: task classes, and why each stays on raycelery; None if it becomes one of the helper's.
         launches: tasks that are a call of an actor.
         helpers: the helper module's key for each root of imports.
         redelivers: the applications start a message again whose worker died.
@@ -34,6 +35,7 @@ class Plan:
     project: Project
     definitions: dict[Key, Definition] = field(default_factory=dict)
     kept: dict[Key, str] = field(default_factory=dict)
+    classes: dict[Key, str | None] = field(default_factory=dict)
     launches: dict[Key, Launch] = field(default_factory=dict)
     helpers: dict[str, str] = field(default_factory=dict)
     redelivers: bool = False
@@ -127,9 +129,10 @@ def _keep(plan: Plan, facts: list[Facts]) -> None:
     for key in plan.definitions:
         if key not in published and not plan.closed:
             plan.kept.setdefault(key, "nothing in the project submits it, so somebody outside may do it by its name")
+    _look_at_classes(plan, facts)
     changed = True
     while changed:
-        changed = False
+        changed = _keep_with_classes(plan)
         for one in facts:
             for group in one.linked:
                 stays = [key for key in group if not plan.converts(key)]
@@ -137,6 +140,41 @@ def _keep(plan: Plan, facts: list[Facts]) -> None:
                     if plan.converts(key):
                         plan.kept[key] = f"it shares a canvas with {stays[0][1]}, which stays"
                         changed = True
+
+
+def _look_at_classes(plan: Plan, facts: list[Facts]) -> None:
+    for one in facts:
+        plan.classes |= one.classes
+    for one in facts:
+        for key, problem in one.class_problems:
+            if plan.classes.get(key) is None:
+                plan.classes[key] = problem
+    used = {definition.base for definition in plan.definitions.values()}
+    for key in plan.classes:
+        if key not in used and plan.classes[key] is None:
+            plan.classes[key] = "no task function has it for its base"
+
+
+def _keep_with_classes(plan: Plan) -> bool:
+    """A class and its tasks are converted together or not at all; whether that changed anything."""
+    changed = False
+    stay = {key[0] for key, why in plan.classes.items() if why is not None}
+    for key, why in plan.classes.items():
+        if why is None and key[0] in stay:
+            plan.classes[key] = "another task class of its module stays"
+            changed = True
+    for key, definition in plan.definitions.items():
+        base = definition.base
+        if base is None:
+            continue
+        why = plan.classes.get(base, "it is not known")
+        if plan.converts(key) and why is not None:
+            plan.kept[key] = f"its base class {base[1]} stays: {why}"
+            changed = True
+        elif not plan.converts(key) and why is None:
+            plan.classes[base] = f"{key[1]} stays"
+            changed = True
+    return changed
 
 
 def _place_helpers(plan: Plan) -> None:

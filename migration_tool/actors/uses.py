@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import libcst as cst
 
-from migration_tool.actors import environment, results
+from migration_tool.actors import bases, environment, results
 from migration_tool.actors.canvas import Canvas, applications, has_comments
 from migration_tool.project.view import View
 
@@ -52,6 +52,8 @@ class Facts:
         lookups: places where results are read by id.
         unreadable: of them, those that have no like.
         publishes: tasks that are submitted here.
+        classes: task classes, and why each stays.
+        class_problems: reasons against converting a task class.
         blockers: what the tasks' processes are given here that remote functions would not have.
     """
 
@@ -61,6 +63,8 @@ class Facts:
     lookups: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     publishes: set[Key] = field(default_factory=set)
+    classes: dict[Key, str | None] = field(default_factory=dict)
+    class_problems: list[tuple[Key, str]] = field(default_factory=list)
     blockers: list[str] = field(default_factory=list)
 
 
@@ -160,9 +164,11 @@ def _call_problem(view: View, call: cst.Call) -> str | None:
     return None
 
 
-def facts(view: View, where: str, uses: list[Use], task_names: dict[str, Key]) -> Facts:
+def facts(view: View, where: str, uses: list[Use], task_names: dict[str, Key], task_classes: set[Key]) -> Facts:
     """What a file's uses mean for the tasks."""
-    found = Facts()
+    found = Facts(classes=bases.found(view))
+    for key, node in bases.uses(view, task_classes) if task_classes else ():
+        found.class_problems.append((key, f"it is used in another way ({where}:{view.line(view.span(node)[0])})"))
     for use in uses:
         if use.problem is not None:
             found.problems.append((use.task, f"{use.problem} ({use.place})"))
