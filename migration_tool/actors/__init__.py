@@ -176,10 +176,9 @@ def _edits(view: View, source: Source, shared: _Shared, outcome: Outcome, helper
     touched = view.key in plan.touched
     # What only stays needs no scopes, which are most of the work.
     uses = [one for one in task_uses.find(view, str(source.path)) if plan.converts(one.task)] if touched else []
-    found, needed = publishing.edits(view, uses, plan)
-    read, places = publishing.lookups(view, plan) if touched else ([], [])
-    found += read
-    needed |= {"result_of"} if places else set()
+    view.pending = shim_imports.edits(view, source, outcome.findings) + strings.edits(view)
+    needed, places = publishing.change(view, uses, plan) if touched else (set(), [])
+    found: list[Edit] = []
     outcome.findings += [
         finding(view, source, place, "result", "by id", Verdict.CHANGES, "it is read from this Ray cluster",
                 "programs that ask for results share one cluster with those that submit; set RAY_ADDRESS")
@@ -232,16 +231,17 @@ def _edits(view: View, source: Source, shared: _Shared, outcome: Outcome, helper
         found += leftovers.timeouts(view, bool(plan.kept), bool(uses))
         if not plan.kept:
             found += leftovers.applications(view, source, outcome.findings)
-    changed, gone = imports.edits(view, plan, uses, found, needed & {"Task"})
+    changed, gone = imports.edits(view, plan, uses, found + view.pending, needed & {"Task"})
     found += changed
     names_of_helper = needed - {"ray", "logging"}
     dotted = plan.helper_for(home) if home is not None and names_of_helper else None
     if dotted is not None and home is not None:
         helper.append(next(key for key in plan.helpers.values() if key == dotted or key.endswith(f".{dotted}")))
     found += imports.added(view, plan, needed, dotted, gone)
-    rest = shim_imports.edits(view, source, outcome.findings) + strings.edits(view)
     ranges = [(one.start, one.end) for one in found if one.end > one.start]
-    return found + [one for one in rest if not any(start <= one.start and one.end <= end for start, end in ranges)]
+    return found + [
+        one for one in view.pending if not any(start <= one.start and one.end <= end for start, end in ranges)
+    ]
 
 
 def _is_task_class(view: View, node: cst.ClassDef) -> bool:

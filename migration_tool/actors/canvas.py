@@ -105,10 +105,10 @@ def arguments(view: View, call: cst.Call) -> str:
         return ""
     if has_comments(view, call):
         opening = view.raw.index(b"(", view.whole(call.func)[1])
-        return view.raw[opening + 1 : view.span(call)[1] - 1].decode("utf-8", "surrogatepass")
+        return view.between(opening + 1, view.span(call)[1] - 1)
     start, _ = view.span(call.args[0])
     _, end = view.whole(call.args[-1].value)
-    return view.raw[start:end].decode("utf-8", "surrogatepass")
+    return view.between(start, end)
 
 
 def applications(view: View) -> list[Canvas]:

@@ -12,6 +12,9 @@ What ``submit`` returns has the methods of Celery's results, so what is done wit
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import libcst as cst
 
 from migration_tool.actors import results
@@ -27,56 +30,61 @@ def remote(view: View, node: cst.BaseExpression) -> str:
     return f"{view.source(node)}_remote"
 
 
-def edits(view: View, uses: list[Use], plan: Plan) -> tuple[list[Edit], set[str]]:
-    """The changes of a file's uses, and the names that they need."""
-    found: list[Edit] = []
+def change(view: View, uses: list[Use], plan: Plan) -> tuple[set[str], list[cst.Call]]:
+    """Make the changes of a file's uses; the names that they need, and the places where results are read by id."""
     needed: set[str] = set()
-    done: set[int] = set()
+    jobs: list[tuple[int, int, Callable[[], str]]] = []
+    canvases = {id(use.canvas): use.canvas for use in uses if use.canvas is not None}
+    for canvas in canvases.values():
+        keep = any(_is_told(plan, one.task, not is_kept(view, canvas.node)) for one in canvas.signatures)
+        jobs.append((*view.span(canvas.node), partial(canvas.render, view, partial(_of_signature, view), keep)))
+        needed |= canvas.helpers | ({"keep"} if keep else set())
     for use in uses:
         if use.form == "call" and use.call is not None:
-            given = _arguments(view, use.call)
-            name = remote(view, use.node)
-            if use.wait is not None:
-                limit = [view.source(argument.value) for argument in use.wait.args]
-                inner = f"{name}.remote({given})"
-                text = f"ray.get({inner}, timeout={limit[0]})" if limit else f"ray.get({inner})"
-                found.append(Edit(*view.span(use.wait), text))
-                needed.add("ray")
-            else:
-                text = f"submit({', '.join([name, *([given] if given else [])])})"
-                if _is_told(plan, use.task, use.discarded):
-                    text = f"keep({text})"
-                    needed.add("keep")
-                found.append(Edit(*view.span(use.call), text))
-                needed.add("submit")
+            keep = use.wait is None and _is_told(plan, use.task, use.discarded)
+            jobs.append((*view.span(use.wait or use.call), partial(_submitted, view, use, keep)))
+            needed |= {"ray"} if use.wait is not None else {"submit", "keep"} if keep else {"submit"}
         elif use.form == "run" and use.call is not None:
-            assert isinstance(use.call.func, cst.Attribute)
-            found.append(Edit(view.span(use.node)[1], view.span(use.call.func)[1], ""))
-        elif use.canvas is not None and id(use.canvas) not in done:
-            done.add(id(use.canvas))
-
-            def of(signature: Signature) -> str:
-                return remote(view, signature.expression)
-
-            keep = any(_is_told(plan, one.task, not is_kept(view, use.canvas.node)) for one in use.canvas.signatures)
-            found.append(Edit(*view.span(use.canvas.node), use.canvas.render(view, of, keep)))
-            needed |= use.canvas.helpers | ({"keep"} if keep else set())
-    return found, needed
+            jobs.append((view.span(use.node)[1], view.span(use.call.func)[1], str))
+    read, places = _lookups(view, plan)
+    needed |= {"result_of"} if places else set()
+    # What stands inside another is changed before it.
+    for start, end, text in sorted([*jobs, *read], key=lambda job: job[1] - job[0]):
+        view.change(Edit(start, end, text()))
+    return needed, places
 
 
-def lookups(view: View, plan: Plan) -> tuple[list[Edit], list[cst.Call]]:
+def _of_signature(view: View, signature: Signature) -> str:
+    return remote(view, signature.expression)
+
+
+def _submitted(view: View, use: Use, keep: bool) -> str:
+    assert use.call is not None
+    given = _arguments(view, use.call)
+    name = remote(view, use.node)
+    if use.wait is not None:
+        limit = [view.source(argument.value) for argument in use.wait.args]
+        inner = f"{name}.remote({given})"
+        return f"ray.get({inner}, timeout={limit[0]})" if limit else f"ray.get({inner})"
+    text = f"submit({', '.join([name, *([given] if given else [])])})"
+    return f"keep({text})" if keep else text
+
+
+def _lookups(view: View, plan: Plan) -> tuple[list[tuple[int, int, Callable[[], str]]], list[cst.Call]]:
     """The changes where results are read by their ids, and the places that read them from the helper."""
-    found = []
+    found: list[tuple[int, int, Callable[[], str]]] = []
     places = []
     for one in results.lookups(view)[0] if plan.reads_by_id else ():
         if one.task is not None and not plan.converts(one.task):
             continue
         if root_of(view.project, view.key) in plan.helpers:
-            found.append(one.edit(view, bool(plan.kept) and one.task is None))
+            others = bool(plan.kept) and one.task is None
+            found.append((*view.span(one.node), partial(one.render, view, others)))
             places.append(one.node)
         elif not has_comment(view, view.span(one.node)[0]):
             text = "results of remote functions are read with result_of, of the ray_tasks.py beside them"
-            found.append(comment(view, view.span(one.node)[0], text))
+            edit = comment(view, view.span(one.node)[0], text)
+            found.append((edit.start, edit.end, partial(str, edit.text)))
     return found, places
 
 
@@ -105,7 +113,7 @@ def _arguments(view: View, call: cst.Call) -> str:
                 start, _ = view.span(value.elements[0])
                 last = value.elements[-1]
                 _, end = view.whole(last.value)
-                parts.append(view.raw[start:end].decode("utf-8", "surrogatepass"))
+                parts.append(view.between(start, end))
         else:
             parts.append(f"*{_grouped(view, value)}")
     return ", ".join(parts)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from migration_tool.project.values import Value
-from migration_tool.project.view import Edit, View
+from migration_tool.project.view import View
 
 _OF_RESULT = frozenset(
     {"id", "task_id", "get", "wait", "ready", "successful", "failed", "state", "status", "result", "info", "traceback",
@@ -39,26 +39,23 @@ class Lookup:
     Arguments:
         node: the call.
         task: module and name of the task that it is called on; None for none.
-        given: the id, as written.
-        more: other arguments, as written.
     """
 
     node: cst.Call
     task: tuple[str, str] | None
-    given: str
-    more: str
 
-    def edit(self, view: View, others: bool) -> Edit:
+    def render(self, view: View, others: bool) -> str:
         """Read it from the helper.
 
         Arguments:
             others: tasks of this project are left on raycelery, whose ids may come here too.
         """
-        otherwise = ""
-        if others:
-            function = view.source(self.node.func)
-            otherwise = f", lambda task_id: {function}(task_id, {self.more})" if self.more else f", {function}"
-        return Edit(*view.span(self.node), f"result_of({self.given}{otherwise})")
+        argument, *more = [view.source(one.value) for one in self.node.args]
+        function = view.source(self.node.func)
+        if not others:
+            return f"result_of({argument})"
+        otherwise = f"lambda task_id: {function}(task_id, app={more[0]})" if more else function
+        return f"result_of({argument}, {otherwise})"
 
 
 def lookup(view: View, node: cst.Call) -> Lookup | None:
@@ -70,15 +67,18 @@ def lookup(view: View, node: cst.Call) -> Lookup | None:
     others = [one for one in node.args[1:] if one.keyword is not None and one.keyword.value == "app"]
     if not node.args or any(one.star for one in node.args) or names[0] not in (None, "id", "task_id"):
         return None
-    if len(others) != len(node.args) - 1 or any(isinstance(one, cst.Comment) for one in view.nodes_in(node)):
+    if (
+        len(others) != len(node.args) - 1
+        or len(others) > 1
+        or any(isinstance(one, cst.Comment) for one in view.nodes_in(node))
+    ):
         return None
     task = None
     if isinstance(node.func, cst.Attribute):
         owner = view.value(node.func.value)
         if owner is not None and owner.kind == "task" and owner.module and owner.name not in ("made", "parameter"):
             task = (owner.module, owner.name)
-    more = ", ".join(f"app={view.source(one.value)}" for one in others)
-    return Lookup(node, task, view.source(node.args[0].value), more)
+    return Lookup(node, task)
 
 
 def lookups(view: View) -> tuple[list[Lookup], list[cst.CSTNode]]:
