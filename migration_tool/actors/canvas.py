@@ -1,18 +1,22 @@
-"""Canvas that is built and applied in one expression, out of signatures of known tasks.
+"""Canvas that is built and applied in one expression, or line under line, out of signatures of known tasks.
 
 group(T.s(x) for x in xs)()             Results(submit(T_remote, x) for x in xs)
 chain(A.s(1), B.s(2))()                 submit(B_remote, submit(A_remote, 1).ref, 2)
 (A.s(1) | B.s())()                      submit(B_remote, submit(A_remote, 1).ref)
 chord([T.s(x) for x in xs], B.s())()    submit(B_remote, gather(submit(T_remote, x) for x in xs))
+
+job = group(T.s(x) for x in xs)
+result = job.apply_async()              result = Results(submit(T_remote, x) for x in xs)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import libcst as cst
 
+from migration_tool.actors.lines import Lines, has_comments
 from migration_tool.project.view import View
 
 _APPLY = ("delay", "apply_async")
@@ -43,10 +47,12 @@ class Canvas:
     Arguments:
         node: the call that applies it.
         steps: what comes one after another; a group can only be first, and then takes one signature after it.
+        built: statements above it that only build it, which are not needed any more.
     """
 
     node: cst.Call
     steps: list[Signature | Group]
+    built: list[cst.SimpleStatementLine] = field(default_factory=list)
 
     @property
     def signatures(self) -> list[Signature]:
@@ -94,11 +100,6 @@ class Canvas:
         return f"keep({text})" if keep and rest else text
 
 
-def has_comments(view: View, node: cst.CSTNode) -> bool:
-    """Whether comments stand inside a node."""
-    return any(isinstance(one, cst.Comment) for one in view.nodes_in(node))
-
-
 def arguments(view: View, call: cst.Call) -> str:
     """A call's arguments as written, without the comma after the last."""
     if not call.args:
@@ -123,54 +124,70 @@ def applications(view: View) -> list[Canvas]:
 
 
 def _application(view: View, node: cst.Call) -> Canvas | None:
-    function = node.func
+    function, given = node.func, [argument.value for argument in node.args if not argument.star]
     if isinstance(function, cst.Attribute) and function.attr.value in _APPLY and not node.args:
-        return _canvas(view, node, function.value, [])
-    if isinstance(function, cst.Call | cst.BinaryOperation):
-        return _canvas(view, node, function, [argument.value for argument in node.args if not argument.star])
-    return None
+        function, given = function.value, []
+    if not isinstance(function, cst.Call | cst.BinaryOperation | cst.Name):
+        return None
+    lines = Lines(view, node)
+    given = lines.values_of(given)
+    function = lines.values_of([function])[0]
+    if not isinstance(function, cst.Call | cst.BinaryOperation):
+        return None
+    canvas = _canvas(view, node, function, given, lines)
+    if canvas is not None:
+        canvas.built = lines.read
+    return canvas
 
 
-def _canvas(view: View, node: cst.Call, built: cst.BaseExpression, given: list[cst.BaseExpression]) -> Canvas | None:
+def _canvas(
+    view: View, node: cst.Call, built: cst.BaseExpression, given: list[cst.BaseExpression], lines: Lines
+) -> Canvas | None:
     """What ``built(*given)`` is."""
     if isinstance(built, cst.BinaryOperation):
         steps = _piped(view, built)
-        return Canvas(node, list(steps)) if steps and not given and _passes_on(steps) else None
+        return Canvas(node, steps) if len(steps) > 1 and not given and _passes_on(steps) else None
     if not isinstance(built, cst.Call) or any(one.star or one.keyword for one in built.args):
         return None
     name = view.dotted(built.func)
-    values = [argument.value for argument in built.args]
+    if name not in ("celery.chord", "celery.group", "celery.chain"):
+        return None
+    values = lines.values_of([argument.value for argument in built.args])
     if name == "celery.chord":
         if len(values) + len(given) != 2:
             return None
         header, body = _group(view, values[:1]), _signature(view, [*values, *given][1])
-        if header is None or body is None or body.immutable:
-            return None
-        return Canvas(node, [header, body])
+        return Canvas(node, [header, body]) if header and body and not body.immutable else None
     if given:
         return None
     if name == "celery.group":
         group = _group(view, values)
         return Canvas(node, [group]) if group is not None else None
-    if name == "celery.chain":
-        signatures = [_signature(view, one) for one in values]
-        chained = [one for one in signatures if one is not None]
-        if len(chained) == len(signatures) > 1 and _passes_on(chained):
-            return Canvas(node, list(chained))
-    return None
+    parts = [_piped(view, one) for one in values]
+    known = [step for part in parts for step in part]
+    head = known[0] if known else None
+    if isinstance(head, Group) and (head.comprehension is not None or len(head.signatures) == 1):
+        return None  # chain makes a group of one a task, whose value is not in a list
+    return Canvas(node, known) if all(parts) and len(known) > 1 and _passes_on(known) else None
 
 
-def _passes_on(signatures: list[Signature]) -> bool:
+def _passes_on(steps: list[Signature | Group]) -> bool:
     """Whether each takes what the one before gives; plain Ray orders tasks by what they pass, by nothing else."""
-    return not any(one.immutable for one in signatures[1:])
+    return not any(isinstance(one, Group) or one.immutable for one in steps[1:])
 
 
-def _piped(view: View, node: cst.BaseExpression) -> list[Signature]:
+def _piped(view: View, node: cst.BaseExpression) -> list[Signature | Group]:
+    """The steps of ``a | b``, or of a single signature or group; none if one of them is something else."""
     if isinstance(node, cst.BinaryOperation):
         if not isinstance(node.operator, cst.BitOr):
             return []
         left, right = _piped(view, node.left), _piped(view, node.right)
         return [*left, *right] if left and right else []
+    if isinstance(node, cst.Call) and view.dotted(node.func) == "celery.group":
+        if any(one.star or one.keyword for one in node.args):
+            return []
+        group = _group(view, [one.value for one in node.args])
+        return [group] if group is not None else []
     signature = _signature(view, node)
     return [signature] if signature is not None else []
 

@@ -51,6 +51,10 @@ def change(view: View, uses: list[Use], plan: Plan) -> tuple[set[str], list[cst.
     # What stands inside another is changed before it.
     for start, end, text in sorted([*jobs, *read], key=lambda job: job[1] - job[0]):
         view.change(Edit(start, end, text()))
+    for canvas in canvases.values():
+        for line in canvas.built:
+            start, end = view.span(line)
+            view.change(Edit(view.line_start(start), view.line_end(max(end - 1, start)), ""))
     return needed, places
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import libcst as cst
 
 from migration_tool.actors import bases, environment, results
-from migration_tool.actors.canvas import Canvas, applications, has_comments
+from migration_tool.actors.canvas import Canvas, applications
+from migration_tool.actors.lines import has_comments
 from migration_tool.project.view import View
 
 Key = tuple[str, str]
