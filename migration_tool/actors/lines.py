@@ -57,8 +57,6 @@ class Lines:
             return node
         if has_comments(self.view, assign) or above.trailing_whitespace.comment is not None:
             return node
-        if any(line.comment is not None for line in above.leading_lines):
-            return node
         self._line = above
         self.read.append(above)
         return assign.value
