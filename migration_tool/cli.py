@@ -17,7 +17,7 @@ from migration_tool.config import Config, read_config
 from migration_tool.errors import MigrationError, UnreadableFile
 from migration_tool.files.replace import create, replace
 from migration_tool.model import Finding, Outcome, Verdict
-from migration_tool.report import formats, terminal
+from migration_tool.report import formats, page, terminal
 from migration_tool.report.summary import summarise
 from migration_tool.workspace import Workspace, load
 
@@ -80,7 +80,7 @@ def check(
         )
         terminal.show_check(console, outcomes, everything)
     else:
-        text = {"json": formats.as_json, "html": formats.as_html, "github": formats.as_github}[form](outcomes)
+        text = {"json": formats.as_json, "html": page.as_html, "github": formats.as_github}[form](outcomes)
         if output is None:
             click.echo(text)
         else:

@@ -33,11 +33,15 @@ class Summary:
 
     def __str__(self) -> str:
         return (
-            f"{self.files} files, {self.with_celery} with Celery, {self.tasks} tasks:"
+            f"{_count(self.files, 'file')}, {self.with_celery} with Celery, {_count(self.tasks, 'task')}:"
             f" {self.works} uses work as they are,"
             f" {self.changes} work and change, {self.manual} must be changed by hand"
-            + (f"; {self.skipped} files could not be read" if self.skipped else "")
+            + (f"; {_count(self.skipped, 'file')} could not be read" if self.skipped else "")
         )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
 def summarise(outcomes: Sequence[Outcome]) -> Summary:

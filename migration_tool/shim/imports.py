@@ -20,6 +20,10 @@ from migration_tool.workspace import Source
 
 #: What Celery 5 no longer has; raycelery has what Celery 5 has.
 GONE = {
+    "celery.task.control": "use the application's control: app.control",
+    "celery.task.schedules": "use celery.schedules",
+    "celery.task.http": "write a task that makes the request",
+    "celery.task.sets": "use celery.group",
     "celery.task": "import shared_task, or use the application's own task decorator",
     "celery.decorators": "import shared_task, or use the application's own task decorator",
     "celery.messaging": "use kombu",
