@@ -18,7 +18,7 @@ from migration_tool.errors import MigrationError, UnreadableFile
 from migration_tool.files.replace import create, replace
 from migration_tool.model import Finding, Outcome, Verdict
 from migration_tool.report import formats, page, terminal
-from migration_tool.report.summary import summarise
+from migration_tool.report.summary import count, summarise
 from migration_tool.workspace import Workspace, load
 
 DONE, LEFT, FAILED = 0, 1, 2
@@ -222,7 +222,7 @@ class _Session:
                 terminal.show_diff(Console(), one)
         self._say_findings(findings)
         verb = "changed" if write else "would change"
-        click.echo(f"{len(outcomes)} files, {written if write else len(changed)} {verb}", err=True)
+        click.echo(f"{count(len(outcomes), 'file')}, {written if write else len(changed)} {verb}", err=True)
         pending = bool(changed) and not write
         sys.exit(FAILED if failed else LEFT if pending or manual else DONE)
 

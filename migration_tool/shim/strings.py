@@ -32,8 +32,9 @@ def edits(view: View) -> list[Edit]:
         return found
     for node in view.nodes:
         if isinstance(node, cst.Call):
-            if node.args and not node.args[0].star and node.args[0].keyword is None and _imports(view, node):
-                found += _string(view, node.args[0].value)
+            first = node.args[0] if node.args and not node.args[0].star else None
+            if first is not None and (first.keyword is None or first.keyword.value == "name") and _imports(view, node):
+                found += _string(view, first.value)
             for argument in node.args:
                 if argument.keyword is not None and argument.keyword.value == "base" and _makes_task(view, node):
                     found += _string(view, argument.value)
@@ -48,10 +49,11 @@ def edits(view: View) -> list[Edit]:
 
 
 def _imports(view: View, node: cst.Call) -> bool:
-    name = view.dotted(node.func)
-    if name in _IMPORTERS:
-        return True
     function = node.func
+    if isinstance(function, cst.Name) and function.value == "__import__":
+        return "__import__" not in view.project.modules[view.key].bindings
+    if view.dotted(function) in _IMPORTERS:
+        return True
     if not isinstance(function, cst.Attribute):
         return False
     names = []
