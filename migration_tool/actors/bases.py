@@ -1,20 +1,5 @@
 """A task class that only keeps what its tasks share, such as a model loaded once, becomes a class of the helper.
 
-    from celery import Task                         from ray_tasks import Task, retrying
-
-    class Predicts(Task):                           class Predicts(Task):
-        _model = None                                   _model = None
-
-        @property                                       @property
-        def model(self):                                def model(self):
-            if self._model is None:                         if self._model is None:
-                self._model = load()                            self._model = load()
-            return self._model                              return self._model
-
-    @app.task(base=Predicts, bind=True)             @retrying(bind=True, base=Predicts)
-    def predict(self, x):                           def predict(self, x):
-        return self.model.predict(x)                    return self.model.predict(x)
-
 Each process has one object of it for each task, as Celery's worker has. A class with handlers (``on_failure``...),
 options, or a ``run`` of its own stays on raycelery, with its tasks.
 """
@@ -24,6 +9,7 @@ from __future__ import annotations
 import libcst as cst
 from celery.app.task import Task as CeleryTask
 
+from migration_tool.examples import Example
 from migration_tool.project.values import Value
 from migration_tool.project.view import View
 
@@ -165,3 +151,80 @@ def uses(view: View, classes: set[Key]) -> list[tuple[Key, cst.CSTNode]]:
                     continue
         odd.append(((value.module, value.name), node))
     return odd
+
+
+EXAMPLES = (
+    Example(
+        """\
+from celery import Task, shared_task
+
+
+class Predicts(Task):
+    _model = None
+
+    @property
+    def model(self):
+        if self._model is None:
+            self._model = load()
+        return self._model
+
+
+@shared_task(base=Predicts, bind=True)
+def predict(self, x):
+    return self.model.predict(x)
+""",
+        """\
+import ray
+from ray_tasks import Task, retrying
+
+
+class Predicts(Task):
+    _model = None
+
+    @property
+    def model(self):
+        if self._model is None:
+            self._model = load()
+        return self._model
+
+
+@retrying(bind=True, base=Predicts)
+def predict(self, x):
+    return self.model.predict(x)
+
+
+predict_remote = ray.remote(num_cpus=1, max_retries=0)(predict)
+""",
+        options=("--closed",),
+    ),
+    Example(
+        """\
+from celery import Task, shared_task
+
+
+class Watched(Task):
+    def on_failure(self, exc, task_id, args, kwargs, einfo):
+        print(exc)
+
+
+@shared_task(base=Watched)
+def predict(x):
+    return x
+""",
+        """\
+from raycelery import Task, shared_task
+
+
+class Watched(Task):
+    def on_failure(self, exc, task_id, args, kwargs, einfo):
+        print(exc)
+
+
+# raycelery-migrate: stays on raycelery: its base class Watched stays: it defines on_failure
+@shared_task(base=Watched)
+def predict(x):
+    return x
+""",
+        options=("--closed",),
+    ),
+)

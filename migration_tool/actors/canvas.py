@@ -1,12 +1,7 @@
 """Canvas that is built and applied in one expression, or line under line, out of signatures of known tasks.
 
-group(T.s(x) for x in xs)()             Results(submit(T_remote, x) for x in xs)
-chain(A.s(1), B.s(2))()                 submit(B_remote, submit(A_remote, 1).ref, 2)
-(A.s(1) | B.s())()                      submit(B_remote, submit(A_remote, 1).ref)
-chord([T.s(x) for x in xs], B.s())()    submit(B_remote, gather(submit(T_remote, x) for x in xs))
-
-job = group(T.s(x) for x in xs)
-result = job.apply_async()              result = Results(submit(T_remote, x) for x in xs)
+A chain passes references; a chord's body gets one to the list of its header's values. Canvas that is kept, passed on or
+built at run time stays, with the tasks in it.
 """
 
 from __future__ import annotations
@@ -17,6 +12,7 @@ from dataclasses import dataclass, field
 import libcst as cst
 
 from migration_tool.actors.lines import Lines, has_comments
+from migration_tool.examples import Example
 from migration_tool.project.view import View
 
 _APPLY = ("delay", "apply_async")
@@ -216,3 +212,82 @@ def _signature(view: View, node: cst.BaseExpression) -> Signature | None:
     if value is None or value.kind != "task" or not value.module:
         return None
     return Signature((value.module, value.name), node.func.value, node, node.func.attr.value == "si")
+
+
+EXAMPLES = (
+    Example(
+        """\
+from celery import chain, chord, group, shared_task
+
+
+@shared_task
+def train(zone):
+    return zone
+
+
+@shared_task
+def report(model):
+    return model
+
+
+def main(zones):
+    job = group(train.s(zone) for zone in zones)
+    models = job.apply_async().get()
+    last = chain(train.s("a"), report.s())()
+    whole = chord([train.s(zone) for zone in zones])(report.s())
+    return models, last.get(), whole.get(), (train.s("b") | report.s()).delay().get()
+""",
+        """\
+import ray
+from ray_tasks import Results, gather, submit
+
+
+def train(zone):
+    return zone
+
+
+train_remote = ray.remote(num_cpus=1, max_retries=0)(train)
+
+
+def report(model):
+    return model
+
+
+report_remote = ray.remote(num_cpus=1, max_retries=0)(report)
+
+
+def main(zones):
+    models = Results(submit(train_remote, zone) for zone in zones).get()
+    last = submit(report_remote, submit(train_remote, "a").ref)
+    whole = submit(report_remote, gather(submit(train_remote, zone) for zone in zones))
+    return models, last.get(), whole.get(), submit(report_remote, submit(train_remote, "b").ref).get()
+""",
+    ),
+    Example(
+        """\
+from celery import group, shared_task
+
+
+@shared_task
+def train(zone):
+    return zone
+
+
+def build(zones):
+    return group(train.s(zone) for zone in zones)
+""",
+        """\
+from raycelery import group, shared_task
+
+
+# raycelery-migrate: stays on raycelery: its signature is used in a way that has no plain equivalent
+@shared_task
+def train(zone):
+    return zone
+
+
+def build(zones):
+    return group(train.s(zone) for zone in zones)
+""",
+    ),
+)

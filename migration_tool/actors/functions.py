@@ -1,10 +1,5 @@
 """A task function becomes a plain function and, beside it, Ray's remote function of it.
 
-    @app.task                               def add(x, y):
-    def add(x, y):                              return x + y
-        return x + y
-                                            add_remote = ray.remote(num_cpus=1, max_retries=0)(add)
-
 The plain function goes on being called, imported and tested as it is, and Ray's processes import it, as Celery's
 worker did. A bound task loses ``self`` where it is unused; where it is used, the helper's ``retrying`` passes it.
 """
@@ -15,6 +10,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from migration_tool.examples import Example
 from migration_tool.project.project import Task
 from migration_tool.project.view import Edit, View
 
@@ -286,3 +282,113 @@ def _last(node: cst.BaseCompoundStatement) -> cst.CSTNode:
         case cst.Match():
             suite = node.cases[-1].body
     return suite.body[-1]
+
+
+EXAMPLES = (
+    Example(
+        """\
+from celery import shared_task
+
+
+@shared_task(num_cpus=2)
+def train(zone):
+    return zone
+
+
+@shared_task(autoretry_for=(OSError,), max_retries=2)
+def fetch(url):
+    return url
+
+
+@shared_task(bind=True)
+def unused(self, x):
+    return x
+""",
+        """\
+import ray
+
+
+def train(zone):
+    return zone
+
+
+train_remote = ray.remote(num_cpus=2, max_retries=0)(train)
+
+
+def fetch(url):
+    return url
+
+
+# raycelery-migrate: Celery waited 180 s before it tried again, Ray does not wait
+fetch_remote = ray.remote(num_cpus=1, max_retries=2, retry_exceptions=[OSError])(fetch)
+
+
+def unused(x):
+    return x
+
+
+unused_remote = ray.remote(num_cpus=1, max_retries=0)(unused)
+""",
+        options=("--closed",),
+    ),
+    Example(
+        """\
+from celery import shared_task
+
+
+@shared_task(bind=True, max_retries=5)
+def load(self, url):
+    try:
+        return open(url)
+    except OSError as error:
+        raise self.retry(exc=error, countdown=2**self.request.retries)
+""",
+        """\
+import ray
+from ray_tasks import retrying
+
+
+@retrying(bind=True, max_retries=5)
+def load(self, url):
+    try:
+        return open(url)
+    except OSError as error:
+        raise self.retry(exc=error, countdown=2**self.request.retries)
+
+
+load_remote = ray.remote(num_cpus=1, max_retries=0)(load)
+""",
+        options=("--closed",),
+    ),
+    Example(
+        """\
+from celery import shared_task
+
+
+@shared_task(rate_limit="10/m")
+def limited(x):
+    return x
+
+
+@shared_task(time_limit=60)
+def timed(x):
+    return x
+""",
+        """\
+from raycelery import shared_task
+
+
+# raycelery-migrate: stays on raycelery: it has rate_limit=, for which plain Ray has no equivalent
+@shared_task(rate_limit="10/m")
+def limited(x):
+    return x
+
+
+# raycelery-migrate: stays on raycelery: it has time_limit=, for which plain Ray has no equivalent
+@shared_task(time_limit=60)
+def timed(x):
+    return x
+""",
+        options=("--closed",),
+    ),
+)

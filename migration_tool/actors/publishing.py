@@ -1,13 +1,7 @@
 """The side that submits: what was sent to a queue is started on Ray, at most so many at once, results in order.
 
-    result = add.delay(1, 2)                        result = submit(add_remote, 1, 2)
-    add.apply_async((1, 2), {"z": 3})               submit(add_remote, 1, 2, **{"z": 3})
-    add.delay(1, 2).get(timeout=9)                  ray.get(add_remote.remote(1, 2), timeout=9)
-    group(add.s(x, x) for x in xs)()                Results(submit(add_remote, x, x) for x in xs)
-    task_id = add.delay(1, 2).id                    task_id = keep(submit(add_remote, 1, 2)).id, if ids are read
-    add.run(1, 2)                                   add(1, 2)
-
-What ``submit`` returns has the methods of Celery's results, so what is done with them stays as it is.
+What ``submit`` returns has the methods of Celery's results, so what is done with them stays as it is. A task that is
+called with options for which plain Ray has no like stays.
 """
 
 from __future__ import annotations
@@ -22,6 +16,7 @@ from migration_tool.actors.canvas import Signature, arguments
 from migration_tool.actors.leftovers import comment, has_comment
 from migration_tool.actors.plan import Plan, root_of
 from migration_tool.actors.uses import Use, is_kept
+from migration_tool.examples import Example
 from migration_tool.project.view import Edit, View
 
 
@@ -127,3 +122,77 @@ def _grouped(view: View, node: cst.BaseExpression) -> str:
     text = view.source(node)
     simple = isinstance(node, cst.Name | cst.Attribute | cst.Call | cst.Dict | cst.Subscript)
     return text if simple or text.startswith("(") else f"({text})"
+
+
+EXAMPLES = (
+    Example(
+        """\
+from celery import shared_task
+
+
+@shared_task
+def train(zone, days=7):
+    return zone
+
+
+def main(zones):
+    results = [train.delay(zone) for zone in zones]
+    for zone, result in zip(zones, results):
+        try:
+            print(zone, result.get(timeout=60))
+        except ValueError as error:
+            print(zone, error)
+    first = train.apply_async((zones[0],), {"days": 1})
+    return first.get(), train.delay("all").get(timeout=9), train("here")
+""",
+        """\
+import ray
+from ray_tasks import submit
+
+
+def train(zone, days=7):
+    return zone
+
+
+train_remote = ray.remote(num_cpus=1, max_retries=0)(train)
+
+
+def main(zones):
+    results = [submit(train_remote, zone) for zone in zones]
+    for zone, result in zip(zones, results):
+        try:
+            print(zone, result.get(timeout=60))
+        except ValueError as error:
+            print(zone, error)
+    first = submit(train_remote, zones[0], **{"days": 1})
+    return first.get(), ray.get(train_remote.remote("all"), timeout=9), train("here")
+""",
+    ),
+    Example(
+        """\
+from celery import shared_task
+
+
+@shared_task
+def remind(user):
+    return user
+
+
+def main(user):
+    remind.apply_async((user,), countdown=3600)
+""",
+        """\
+from raycelery import shared_task
+
+
+# raycelery-migrate: stays on raycelery: it is called with countdown=
+@shared_task
+def remind(user):
+    return user
+
+
+def main(user):
+    remind.apply_async((user,), countdown=3600)
+""",
+    ),
+)

@@ -1,10 +1,7 @@
 """What is done with results: whether the helper's have it too, and the places that read them by their id.
 
-    AsyncResult(task_id)                            result_of(task_id)
-    add.AsyncResult(task_id)                        result_of(task_id)
-    AsyncResult(task_id), while tasks stay          result_of(task_id, AsyncResult)
-
-Ids keep the form that Celery's have, so what stores or checks them stays as it is.
+Ids keep the form that Celery's have, so what stores or checks them stays as it is. They are read on one Ray cluster, by
+any program. Where tasks stay on raycelery, ids that are not from here are asked of Celery's class.
 """
 
 from __future__ import annotations
@@ -13,6 +10,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from migration_tool.examples import Example
 from migration_tool.project.values import Value
 from migration_tool.project.view import View
 
@@ -152,3 +150,82 @@ def _named(argument: cst.Arg) -> str | None:
 
 def _starred(call: cst.Call) -> bool:
     return any(one.star for one in call.args)
+
+
+EXAMPLES = (
+    Example(
+        """\
+from celery import shared_task
+from celery.result import AsyncResult
+
+
+@shared_task
+def train(zone):
+    return zone
+
+
+def start(zone):
+    return {"id": train.delay(zone).id}
+
+
+def status(task_id):
+    result = AsyncResult(task_id)
+    return {"state": result.state, "value": result.result}
+""",
+        """\
+import ray
+from ray_tasks import keep, result_of, submit
+
+
+def train(zone):
+    return zone
+
+
+train_remote = ray.remote(num_cpus=1, max_retries=0)(train)
+
+
+def start(zone):
+    return {"id": keep(submit(train_remote, zone)).id}
+
+
+def status(task_id):
+    result = result_of(task_id)
+    return {"state": result.state, "value": result.result}
+""",
+    ),
+    Example(
+        """\
+from celery import current_app, shared_task
+
+
+@shared_task
+def train(zone):
+    return zone
+
+
+def start(zone):
+    return {"id": train.delay(zone).id}
+
+
+def status(task_id):
+    return current_app.backend.get_task_meta(task_id)
+""",
+        """\
+from raycelery import current_app, shared_task
+
+
+# raycelery-migrate: stays on raycelery: results are read in a way that has no plain equivalent
+@shared_task
+def train(zone):
+    return zone
+
+
+def start(zone):
+    return {"id": train.delay(zone).id}
+
+
+def status(task_id):
+    return current_app.backend.get_task_meta(task_id)
+""",
+    ),
+)

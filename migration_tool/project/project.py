@@ -95,7 +95,7 @@ class Project:
                 return Value("module", key, key)
             if key is None and module in self._folders():
                 return Value("package", module, near)
-            return Value("external", canonical(module))
+            return _external(module)
         key = self.find(module, near)
         if key is not None and not self._is_celery(module, key, near):
             found = self.member(key, name, depth + 1)
@@ -106,7 +106,7 @@ class Project:
             return Value("module", below, below)
         if key is not None and not self._is_celery(module, key, near):
             return None
-        return Value("external", canonical(f"{module}.{name}"))
+        return _external(f"{module}.{name}")
 
     def _folders(self) -> set[str]:
         """Dotted paths of all folders that hold modules."""
@@ -177,7 +177,7 @@ class Project:
                         if found is not None:
                             return found
                     elif star.partition(".")[0] in ("celery", "raycelery"):
-                        return Value("external", canonical(f"{star}.{name}"))
+                        return _external(f"{star}.{name}")
                 return None
             case ("import", module_name, name):
                 return self.imported(module_name, name, key, depth)
@@ -301,8 +301,7 @@ class Project:
             case Value("package"):
                 return self.imported(f"{of.name}.{name}", None, of.module, depth)
             case Value("external"):
-                full = canonical(f"{of.name}.{name}")
-                return Value("app", full) if full in tables.APPS else Value("external", full)
+                return _external(f"{of.name}.{name}")
             case Value("app" | "task" | "signature" | "result" | "results" | "task instance" as kind):
                 if kind == "task" and name == "app":
                     return Value("app", "task.app")
@@ -416,6 +415,12 @@ class Project:
                 if task is not None:
                     found.append(task)
         return sorted(found, key=lambda task: (task.module, task.function.line))
+
+
+def _external(dotted: str) -> Value:
+    """What something outside the project is."""
+    name = canonical(dotted)
+    return Value("app", name) if name in tables.APPS else Value("external", name)
 
 
 def key_of(relative: PurePosixPath) -> str:
