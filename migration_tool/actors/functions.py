@@ -191,7 +191,8 @@ def edits(
         options["max_retries"] = "-1" if limit == "None" else limit
         options["retry_exceptions"] = _as_list(retries["autoretry_for"])
         delay = retries.get("default_retry_delay", "180")
-        lines.append(f"{MARK} Celery waited {delay} s before it tried again, Ray does not wait")
+        if delay != "0":
+            lines.append(f"{MARK} Celery waited {delay} s before it tried again, Ray does not wait")
     if launch is not None:
         lines.append(launch)
         needed.add("launcher")

@@ -17,7 +17,7 @@ class Lines:
     """The assignments straight above the statement of a call, each read by what stands below it, and there only.
 
     Arguments:
-        node: the call, which must be all that its statement does, but for what is done with its result.
+        node: the call, which must be the first thing that its statement does.
     """
 
     def __init__(self, view: View, node: cst.Call) -> None:
@@ -30,9 +30,12 @@ class Lines:
             if isinstance(outer, cst.SimpleStatementLine):
                 self._line = outer if len(outer.body) == 1 else None
                 break
-            called = isinstance(outer, cst.Call) and outer.func is inner
-            if not called and not isinstance(
-                outer, cst.Attribute | cst.Await | cst.Expr | cst.Assign | cst.AnnAssign | cst.Return
+            if isinstance(outer, cst.Call):
+                first = isinstance(outer.func, cst.Name) and outer.args[:1] == (inner,)
+                if outer.func is not inner and not first:
+                    break
+            elif not isinstance(
+                outer, cst.Arg | cst.Attribute | cst.Await | cst.Expr | cst.Assign | cst.AnnAssign | cst.Return
             ):
                 break
             inner = outer

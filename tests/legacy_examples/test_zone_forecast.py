@@ -78,6 +78,7 @@ def test_raycelery_trains_them_equally_without_redis(stock: tuple[list[Row], str
     assert "0 failed" in said
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_plain_ray_trains_them_equally(stock: tuple[list[Row], str, list[Row]], tmp_path: Path) -> None:
     project = projects.on_raycelery(NAME, tmp_path, "actors")
