@@ -47,6 +47,7 @@ class Source:
         python: the Python text of a module or notebook.
         key, package: of its module in the project.
         error: why it is skipped.
+        readable: it can be parsed, as far as is known.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class Source:
     package: str = ""
     notebook: Notebook | None = None
     error: str | None = None
+    readable: bool = True
 
 
 @dataclass

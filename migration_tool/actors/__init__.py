@@ -38,6 +38,7 @@ class _Gathered:
     launches: dict[task_uses.Key, classes.Launch] = field(default_factory=dict)
     settings_on: set[str] = field(default_factory=set)
     used: set[task_uses.Key] = field(default_factory=set)
+    parsed: bool = True
 
 
 @dataclass
@@ -89,7 +90,8 @@ def migrate(
             ]
             for definition in one.definitions.values():
                 definition.problem = "its file is not among those to be migrated"
-    decide(plan, {source.key: one.facts for source, one in zip(looked_at, gathered, strict=True)})
+    facts = {source.key: one.facts for source, one in zip(looked_at, gathered, strict=True)}
+    decide(plan, {**facts, **_unread(workspace, looked_at, gathered, plan)})
     plan.touched = frozenset(
         source.key
         for source, one in zip(looked_at, gathered, strict=True)
@@ -99,6 +101,11 @@ def migrate(
     )
     pairs = list(each(_rewrite, workspace.targets, shared, jobs, progress))
     outcomes = [outcome for outcome, _ in pairs]
+    if any(
+        outcome.error is not None and source.readable
+        for outcome, source in zip(outcomes, workspace.targets, strict=True)
+    ):
+        return [_taken_back(outcome) for outcome in outcomes]
     left = any(
         _LEFT.search(_text(outcome, source))
         for outcome, source in zip(outcomes, workspace.targets, strict=True)
@@ -108,6 +115,30 @@ def migrate(
         if source.python is None and source.error is None:
             outcomes[number] = _dependency(source, "raycelery" if left else "ray")
     return outcomes + _helpers(workspace, plan, {key for _, key in pairs if key is not None}, limit)
+
+
+def _unread(
+    workspace: Workspace, looked_at: list[Source], gathered: list[_Gathered], plan: Plan
+) -> dict[str, task_uses.Facts]:
+    """Reasons against converting tasks whose names stand in files that cannot be parsed, and may use them."""
+    unread = [one for one in workspace.sources if one.error is not None and one.kind in ("python", "notebook")]
+    unread += [source for source, one in zip(looked_at, gathered, strict=True) if not one.parsed]
+    found = {}
+    for source in unread:
+        source.readable = False
+        words = set(re.findall(r"\w+", source.raw.decode("latin-1")))
+        problem = f"{as_named(source.path)}, which cannot be parsed, may use it"
+        keys = [key for key in plan.definitions if key[1].rpartition(".")[2] in words]
+        found[f"{source.key or source.path} (not read)"] = task_uses.Facts(problems=[(key, problem) for key in keys])
+    return found
+
+
+def _taken_back(outcome: Outcome) -> Outcome:
+    """The outcome of a file that stays as it is because another could not be changed."""
+    outcome.after, outcome.diff = None, []
+    if outcome.error is not None:
+        outcome.error += "; nothing else is changed either, so that all files go on fitting together"
+    return outcome
 
 
 def _classes(project: Project) -> list[task_uses.Key]:
@@ -138,7 +169,7 @@ def _gather(source: Source, shared: _Shared) -> _Gathered:
     try:
         view = view_of(source, project)
     except UnreadableFile:
-        return _Gathered(task_uses.Facts())
+        return _Gathered(task_uses.Facts(), parsed=False)
     uses = task_uses.find(view, str(source.path))
     found = _Gathered(task_uses.facts(view, str(source.path), uses, shared.names, shared.task_classes))
     found.used = {use.task for use in uses}

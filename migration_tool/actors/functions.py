@@ -241,14 +241,14 @@ def _without_self(view: View, node: cst.FunctionDef) -> Edit:
     start, end = view.span(first)
     following = [*positional[1:], node.params.star_arg, *node.params.kwonly_params, node.params.star_kwarg]
     others = [one for one in following if isinstance(one, cst.Param | cst.ParamStar)]
-    if others and len(node.params.posonly_params) != 1:
+    if others:
         following_start = view.span(others[0])[0]
         star = others[0]
         if isinstance(star, cst.Param) and star.star in ("*", "**"):
             following_start = view.raw.index(b"*", end)
         return Edit(start, following_start, "")
-    comma = view.raw[end : view.raw.index(b")", end)]
-    return Edit(start, end + len(comma) if comma.strip() in (b",", b"") else end, "")
+    rest = view.raw[end : view.raw.index(b")", end)]
+    return Edit(start, end + len(rest) if rest.strip(b", /\t\r\n") == b"" else end, "")
 
 
 def after(view: View, node: cst.FunctionDef | cst.ClassDef, lines: list[str]) -> Edit:
