@@ -86,7 +86,7 @@ def migrate(
         if source.key not in targets:
             one.facts.unreadable += one.facts.lookups
             one.facts.problems += [
-                (key, f"{as_named(source.path)}, which is not migrated, uses it") for key in one.facts.publishes
+                (key, f"{_inside(workspace, source)}, which is not migrated, uses it") for key in one.facts.publishes
             ]
             for definition in one.definitions.values():
                 definition.problem = "its file is not among those to be migrated"
@@ -127,10 +127,16 @@ def _unread(
     for source in unread:
         source.readable = False
         words = set(re.findall(r"\w+", source.raw.decode("latin-1")))
-        problem = f"{as_named(source.path)}, which cannot be parsed, may use it"
+        problem = f"{_inside(workspace, source)}, which cannot be parsed, may use it"
         keys = [key for key in plan.definitions if key[1].rpartition(".")[2] in words]
         found[f"{source.key or source.path} (not read)"] = task_uses.Facts(problems=[(key, problem) for key in keys])
     return found
+
+
+def _inside(workspace: Workspace, source: Source) -> str:
+    """A file's path in its project: comments hold no path of the machine."""
+    path = source.path.resolve()
+    return path.relative_to(workspace.top).as_posix() if path.is_relative_to(workspace.top) else path.name
 
 
 def _taken_back(outcome: Outcome) -> Outcome:
