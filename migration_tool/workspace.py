@@ -210,6 +210,12 @@ def _find_roots(workspace: Workspace) -> None:
             if source.path.name == "__init__.py":
                 packages.add(source.package)
     roots = {folder for folder in folders if folder not in packages}
+    # Folders that hold only folders: packages need no __init__.py.
+    for folder in list(roots):
+        while folder:
+            folder = folder.rpartition(".")[0]
+            if folder not in packages:
+                roots.add(folder)
     # The folder above an outermost package is one too, though it may hold no module of its own.
     for folder in packages:
         parent = folder.rpartition(".")[0]

@@ -71,7 +71,19 @@ class Plan:
 
 
 def root_of(project: Project, module: str) -> str:
-    """The folder that imports of a module start from: the nearest that is no package."""
+    """The folder that imports of a module start from.
+
+    What the project's imports say decides: how others import the module, or it them. Else it is the nearest folder that
+    is no package.
+    """
+    written = project.imports_by_name().get(module.rpartition(".")[2], set())
+    known = [dotted for dotted in written if module == dotted or module.endswith(f".{dotted}")]
+    if known:
+        return module.removesuffix(max(known, key=len)).rstrip(".")
+    for dotted in sorted(project.modules[module].imports, key=len, reverse=True) if module in project.modules else ():
+        found = project.find(dotted, module)
+        if found is not None and found.endswith(dotted):
+            return found.removesuffix(dotted).rstrip(".")
     parts = module.split(".")
     for end in range(len(parts) - 1, -1, -1):
         root = ".".join(parts[:end])

@@ -56,9 +56,10 @@ class Project:
     _known: dict[object, Value | None] = field(default_factory=dict, repr=False)
     _found: dict[tuple[str, str], str | None] = field(default_factory=dict, repr=False)
     _packages: set[str] = field(default_factory=set, repr=False)
+    _imports: dict[str, set[str]] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, object]:
-        fresh: dict[str, object] = {"_busy": set(), "_known": {}, "_found": {}, "_packages": set()}
+        fresh: dict[str, object] = {"_busy": set(), "_known": {}, "_found": {}, "_packages": set(), "_imports": {}}
         return {"modules": self.modules, "roots": self.roots, **fresh}
 
     # ---- modules
@@ -107,6 +108,14 @@ class Project:
         if key is not None and not self._is_celery(module, key, near):
             return None
         return _external(f"{module}.{name}")
+
+    def imports_by_name(self) -> dict[str, set[str]]:
+        """All dotted names that the project's modules import, by their last part."""
+        if not self._imports:
+            for module in self.modules.values():
+                for dotted in (*module.imports, *module.stars):
+                    self._imports.setdefault(dotted.rpartition(".")[2], set()).add(dotted)
+        return self._imports
 
     def _folders(self) -> set[str]:
         """Dotted paths of all folders that hold modules."""
