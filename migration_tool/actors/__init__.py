@@ -266,6 +266,7 @@ def _edits(view: View, source: Source, shared: _Shared, outcome: Outcome, helper
             found += more
             needed |= names
         found += leftovers.timeouts(view, bool(plan.kept), bool(uses))
+        found += leftovers.controls(view)
         if not plan.kept:
             found += leftovers.applications(view, source, outcome.findings)
     changed, gone = imports.edits(view, plan, uses, found + view.pending, needed & {"Task"})

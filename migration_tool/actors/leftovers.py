@@ -1,6 +1,6 @@
-"""What is left of Celery in a file whose tasks are plain Ray: loggers, time-outs, settings, applications.
+"""What is left of Celery in a file whose tasks are plain Ray: loggers, time-outs, settings, control, applications.
 
-Settings that do not reach remote functions, and applications without tasks, get a comment that says so.
+Settings and commands that do not reach remote functions, and applications without tasks, get a comment that says so.
 """
 
 from __future__ import annotations
@@ -121,6 +121,22 @@ def has_comment(view: View, at: int) -> bool:
     return MARK.encode() in previous
 
 
+def controls(view: View) -> list[Edit]:
+    """Comments where an application's control or events are used, which know nothing of remote functions."""
+    found = []
+    for node in view.nodes:
+        if not isinstance(node, cst.Attribute) or node.attr.value not in ("control", "events"):
+            continue
+        value = view.value(node)
+        at = view.span(view.statement(node))[0]
+        if value is None or value.kind != "app.attribute" or value.name not in ("control", "events"):
+            continue
+        if not has_comment(view, at) and isinstance(view.statement(node), cst.SimpleStatementLine):
+            text = "remote functions do not appear here; ray.util.state lists them, ray.cancel ends them"
+            found.append(comment(view, at, text))
+    return list({edit.start: edit for edit in found}.values())
+
+
 def applications(view: View, source: Source, findings: list[Finding]) -> list[Edit]:
     """Comments at applications that no task is left on."""
     found = []
@@ -160,6 +176,7 @@ def main(zone):
         train.delay(zone).get(timeout=1)
     except TimeoutError:
         logger.error("too late")
+    app.control.purge()
 """,
         """\
 from raycelery import Celery
@@ -186,6 +203,8 @@ def main(zone):
         ray.get(train_remote.remote(zone), timeout=1)
     except TimeoutError:
         logger.error("too late")
+    # raycelery-migrate: remote functions do not appear here; ray.util.state lists them, ray.cancel ends them
+    app.control.purge()
 """,
     ),
 )

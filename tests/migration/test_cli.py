@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -175,3 +178,21 @@ def test_no_absolute_path_gets_into_a_project(project: Path, monkeypatch: pytest
     done = invoke("actors", ".")
     assert "+++ b/ray_tasks.py" in done.stdout
     assert str(project) not in done.stdout
+
+
+def test_a_bar_is_drawn_on_a_terminal_only(project: Path) -> None:
+    command = [sys.executable, "-m", "migration_tool", "shim", "--check", str(project)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80"}
+    piped = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert piped.stderr == "1 file, 1 would change\n"
+    here, there = pty.openpty()
+    with subprocess.Popen(command, env=environment, stderr=there, stdout=subprocess.DEVNULL) as process:
+        os.close(there)
+        said = b""
+        with contextlib.suppress(OSError):  # how a terminal ends whose other side is closed
+            while part := os.read(here, 4096):
+                said += part
+        assert process.wait(timeout=60) == 1
+    os.close(here)
+    assert b"reading" in said
+    assert "━".encode() in said
