@@ -27,7 +27,9 @@ _ARGUMENTS = {
     "get": frozenset({"timeout", "propagate", "interval", "no_ack", "follow_parents", "disable_sync_subtasks"}),
     "revoke": frozenset({"terminate", "signal"}),
 }
-_CLASSES = frozenset({"celery.result.AsyncResult", "celery.result.EagerResult", "celery.result.GroupResult"})
+_CLASSES = frozenset({"celery.result.AsyncResult", "celery.result.EagerResult"})
+#: What is made of results and takes no others.
+_MADE = ("celery.result.GroupResult", "celery.result.ResultSet", "celery.result.result_from_tuple")
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,16 @@ def _is_odd(view: View, node: cst.Attribute | cst.Name) -> bool:
         value = view.value(node)
         if value is not None and value.kind == "app.attribute":
             return value.name.startswith("backend.") or value.name in ("control.revoke", "control.terminate")
-    if isinstance(parent, cst.Call) and parent.func is node:
+    name = view.dotted(node) or ""
+    if isinstance(parent, cst.ImportAlias | cst.ImportFrom | cst.AsName):
         return False
-    name = view.dotted(node)
-    if name == "celery.result.GroupResult.restore":
-        return True
-    if name not in _CLASSES or isinstance(parent, cst.ImportAlias | cst.ImportFrom | cst.Attribute):
+    if name.startswith(_MADE):
+        return not any(isinstance(one, cst.Annotation) for one in view.around(node))
+    if (
+        name not in _CLASSES
+        or isinstance(parent, cst.Attribute)
+        or (isinstance(parent, cst.Call) and parent.func is node)
+    ):
         return False
     # As of isinstance; what an annotation says is not asked when the program runs.
     in_helper = isinstance(parent, cst.Arg) and _calls_helper(view.parents.get(parent))
