@@ -16,9 +16,9 @@ from migration_tool import commands
 from migration_tool.config import Config, read_config
 from migration_tool.errors import MigrationError, UnreadableFile
 from migration_tool.files.replace import create, replace
-from migration_tool.model import Outcome, Verdict
-from migration_tool.report import formats, terminal
-from migration_tool.report.summary import summarise
+from migration_tool.model import Finding, Outcome, Verdict
+from migration_tool.report import formats, page, terminal
+from migration_tool.report.summary import count, summarise
 from migration_tool.workspace import Workspace, load
 
 DONE, LEFT, FAILED = 0, 1, 2
@@ -80,7 +80,7 @@ def check(
         )
         terminal.show_check(console, outcomes, everything)
     else:
-        text = {"json": formats.as_json, "html": formats.as_html, "github": formats.as_github}[form](outcomes)
+        text = {"json": formats.as_json, "html": page.as_html, "github": formats.as_github}[form](outcomes)
         if output is None:
             click.echo(text)
         else:
@@ -198,31 +198,51 @@ class _Session:
         self.say_errors(outcomes)
         changed = [one for one in outcomes if one.after is not None]
         failed = any(one.error is not None for one in outcomes)
+        findings = [finding for one in outcomes for finding in one.findings]
+        manual = any(finding.verdict is Verdict.MANUAL for finding in findings)
         if self.stdin:
-            outcome = outcomes[0]
-            content = outcome.after if outcome.after is not None else outcome.before
-            sys.stdout.buffer.write(content)
-            sys.stdout.buffer.flush()
-            sys.exit(FAILED if failed else DONE)
+            self._say_findings(findings)
+            self._answer(outcomes, only_check)
+            pending = only_check and bool(changed)
+            sys.exit(FAILED if failed else LEFT if pending or manual else DONE)
         written = 0
-        for one in changed:
+        # New modules first: what is changed imports them.
+        for one in sorted(changed, key=lambda one: not one.creates) if write else changed:
             if only_check:
                 click.echo(f"would {'create' if one.creates else 'change'} {one.path}")
             elif write:
-                failed |= not self._write(one)
-                written += 1
+                done = self._write(one)
+                failed |= not done
+                written += done
+                if one.creates and not done:
+                    self._fail(
+                        MigrationError(f"{one.path} cannot be written, which the other changes need: none is made")
+                    )
             else:
                 terminal.show_diff(Console(), one)
-        left = [finding for one in outcomes for finding in one.findings]
-        for finding in left:
+        self._say_findings(findings)
+        verb = "changed" if write else "would change"
+        click.echo(f"{count(len(outcomes), 'file')}, {written if write else len(changed)} {verb}", err=True)
+        pending = bool(changed) and not write
+        sys.exit(FAILED if failed else LEFT if pending or manual else DONE)
+
+    def _answer(self, outcomes: Sequence[Outcome], only_check: bool) -> None:
+        """The changed text of standard input, or only whether it would change."""
+        first, *others = outcomes
+        if only_check:
+            if first.after is not None:
+                click.echo("would change <stdin>")
+            return
+        sys.stdout.buffer.write(first.after if first.after is not None else first.before)
+        sys.stdout.buffer.flush()
+        for one in others:
+            click.echo(f"it needs {one.path} beside it, which is written where files are given by name", err=True)
+
+    def _say_findings(self, findings: Sequence[Finding]) -> None:
+        for finding in findings:
             if finding.verdict is not Verdict.WORKS:
                 mark = "by hand" if finding.verdict is Verdict.MANUAL else "note"
                 click.echo(f"{finding.place}: {mark}: {finding.kind} {finding.name}: {formats.text(finding)}", err=True)
-        manual = any(finding.verdict is Verdict.MANUAL for finding in left)
-        verb = "changed" if write else "would change"
-        click.echo(f"{len(outcomes)} files, {written if write else len(changed)} {verb}", err=True)
-        pending = bool(changed) and not write
-        sys.exit(FAILED if failed else LEFT if pending or manual else DONE)
 
     def _write(self, one: Outcome) -> bool:
         assert one.after is not None

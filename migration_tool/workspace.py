@@ -21,6 +21,12 @@ _USES = re.compile(
     r"\.(delay|apply_async|apply|s|si|subtask|signature|starmap|chunks|task|conf|send_task|AsyncResult)\b"
 )
 
+#: A folder that holds one of these is where a project starts, and imports with it, though it be a package by mistake.
+_STARTS = (
+    ".git", ".hg", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "Pipfile", "manage.py", "Procfile",
+    "Dockerfile", "compose.yaml", "docker-compose.yml", "docker-compose.yaml",
+)  # fmt: skip
+
 
 def as_named(path: Path) -> Path:
     """Return a path as a user in the current folder would name it."""
@@ -41,6 +47,7 @@ class Source:
         python: the Python text of a module or notebook.
         key, package: of its module in the project.
         error: why it is skipped.
+        readable: it can be parsed, as far as is known.
     """
 
     path: Path
@@ -53,6 +60,7 @@ class Source:
     package: str = ""
     notebook: Notebook | None = None
     error: str | None = None
+    readable: bool = True
 
 
 @dataclass
@@ -136,9 +144,13 @@ def load(
 def _top(paths: Sequence[Path]) -> Path:
     folders = [path.resolve() if path.is_dir() else path.resolve().parent for path in paths]
     top = Path(os.path.commonpath(folders)) if folders else Path.cwd()
-    while (top / "__init__.py").exists() and top.parent != top:
+    while (top / "__init__.py").exists() and top.parent != top and not _is_start(top):
         top = top.parent
     return top
+
+
+def _is_start(folder: Path) -> bool:
+    return any((folder / name).exists() for name in _STARTS)
 
 
 def read(found: Found, top: Path, target: bool, project: Project) -> Source:
@@ -198,9 +210,16 @@ def _find_roots(workspace: Workspace) -> None:
             if source.path.name == "__init__.py":
                 packages.add(source.package)
     roots = {folder for folder in folders if folder not in packages}
+    # Folders that hold only folders: packages need no __init__.py.
+    for folder in list(roots):
+        while folder:
+            folder = folder.rpartition(".")[0]
+            if folder not in packages:
+                roots.add(folder)
     # The folder above an outermost package is one too, though it may hold no module of its own.
     for folder in packages:
         parent = folder.rpartition(".")[0]
         if parent not in packages:
             roots.add(parent)
+    roots |= {folder for folder in packages if _is_start(workspace.top.joinpath(*folder.split(".")))}
     workspace.project.roots |= roots

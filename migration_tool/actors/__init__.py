@@ -17,6 +17,7 @@ from migration_tool.check.settings import configurations
 from migration_tool.engine import each, guarded
 from migration_tool.errors import MigrationError, UnreadableFile
 from migration_tool.model import Outcome, Verdict
+from migration_tool.project.project import Project
 from migration_tool.project.values import Value
 from migration_tool.project.view import Edit, View
 from migration_tool.rewriting import finding, rewrite, set_text, view_of
@@ -37,6 +38,7 @@ class _Gathered:
     launches: dict[task_uses.Key, classes.Launch] = field(default_factory=dict)
     settings_on: set[str] = field(default_factory=set)
     used: set[task_uses.Key] = field(default_factory=set)
+    parsed: bool = True
 
 
 @dataclass
@@ -44,7 +46,7 @@ class _Shared:
     plan: Plan
     names: dict[str, task_uses.Key]
     configurations: dict[str, str]
-    outside: frozenset[str] = frozenset()
+    task_classes: set[task_uses.Key]
 
 
 def migrate(
@@ -64,7 +66,16 @@ def migrate(
     relevant = frozenset(workspace.relevant())
     plan = Plan(workspace.project, relevant=relevant, closed=closed)
     keys = [task.key for task in workspace.project.tasks()]
-    shared = _Shared(plan, names_of(workspace.project, keys), configurations(workspace.project, texts))
+    shared = _Shared(
+        plan,
+        names_of(workspace.project, keys),
+        configurations(workspace.project, texts),
+        {
+            key
+            for key in _classes(workspace.project)
+            if "celery.Task" in workspace.project.bases(Value("class", key[1], key[0]))
+        },
+    )
     looked_at = [one for one in workspace.sources if one.python is not None and _concerns(one, shared)]
     gathered = list(each(_gather, looked_at, shared, jobs, progress))
     targets = {one.key for one in workspace.targets}
@@ -73,19 +84,28 @@ def migrate(
         plan.launches |= one.launches
         plan.redelivers |= {"task_acks_late", "task_reject_on_worker_lost"} <= one.settings_on
         if source.key not in targets:
+            one.facts.unreadable += one.facts.lookups
             one.facts.problems += [
-                (key, f"{as_named(source.path)}, which is not migrated, uses it") for key in one.facts.publishes
+                (key, f"{_inside(workspace, source)}, which is not migrated, uses it") for key in one.facts.publishes
             ]
             for definition in one.definitions.values():
                 definition.problem = "its file is not among those to be migrated"
-    decide(plan, {source.key: one.facts for source, one in zip(looked_at, gathered, strict=True)})
+    facts = {source.key: one.facts for source, one in zip(looked_at, gathered, strict=True)}
+    decide(plan, {**facts, **_unread(workspace, looked_at, gathered, plan)})
     plan.touched = frozenset(
         source.key
         for source, one in zip(looked_at, gathered, strict=True)
         if any(plan.converts(key) for key in one.used | set(one.definitions))
+        or any(plan.classes.get(key, "") is None for key in one.facts.classes)
+        or (one.facts.lookups and plan.reads_by_id)
     )
     pairs = list(each(_rewrite, workspace.targets, shared, jobs, progress))
     outcomes = [outcome for outcome, _ in pairs]
+    if any(
+        outcome.error is not None and source.readable
+        for outcome, source in zip(outcomes, workspace.targets, strict=True)
+    ):
+        return [_taken_back(outcome) for outcome in outcomes]
     left = any(
         _LEFT.search(_text(outcome, source))
         for outcome, source in zip(outcomes, workspace.targets, strict=True)
@@ -95,6 +115,40 @@ def migrate(
         if source.python is None and source.error is None:
             outcomes[number] = _dependency(source, "raycelery" if left else "ray")
     return outcomes + _helpers(workspace, plan, {key for _, key in pairs if key is not None}, limit)
+
+
+def _unread(
+    workspace: Workspace, looked_at: list[Source], gathered: list[_Gathered], plan: Plan
+) -> dict[str, task_uses.Facts]:
+    """Reasons against converting tasks whose names stand in files that cannot be parsed, and may use them."""
+    unread = [one for one in workspace.sources if one.error is not None and one.kind in ("python", "notebook")]
+    unread += [source for source, one in zip(looked_at, gathered, strict=True) if not one.parsed]
+    found = {}
+    for source in unread:
+        source.readable = False
+        words = set(re.findall(r"\w+", source.raw.decode("latin-1")))
+        problem = f"{_inside(workspace, source)}, which cannot be parsed, may use it"
+        keys = [key for key in plan.definitions if key[1].rpartition(".")[2] in words]
+        found[f"{source.key or source.path} (not read)"] = task_uses.Facts(problems=[(key, problem) for key in keys])
+    return found
+
+
+def _inside(workspace: Workspace, source: Source) -> str:
+    """A file's path in its project: comments hold no path of the machine."""
+    path = source.path.resolve()
+    return path.relative_to(workspace.top).as_posix() if path.is_relative_to(workspace.top) else path.name
+
+
+def _taken_back(outcome: Outcome) -> Outcome:
+    """The outcome of a file that stays as it is because another could not be changed."""
+    outcome.after, outcome.diff = None, []
+    if outcome.error is not None:
+        outcome.error += "; nothing else is changed either, so that all files go on fitting together"
+    return outcome
+
+
+def _classes(project: Project) -> list[task_uses.Key]:
+    return [(key, qualname) for key, module in project.modules.items() for qualname in module.classes]
 
 
 def _concerns(source: Source, shared: _Shared) -> bool:
@@ -121,9 +175,9 @@ def _gather(source: Source, shared: _Shared) -> _Gathered:
     try:
         view = view_of(source, project)
     except UnreadableFile:
-        return _Gathered(task_uses.Facts())
+        return _Gathered(task_uses.Facts(), parsed=False)
     uses = task_uses.find(view, str(source.path))
-    found = _Gathered(task_uses.facts(view, str(source.path), uses, shared.names))
+    found = _Gathered(task_uses.facts(view, str(source.path), uses, shared.names, shared.task_classes))
     found.used = {use.task for use in uses}
     for node in view.nodes:
         if isinstance(node, cst.FunctionDef):
@@ -159,8 +213,15 @@ def _edits(view: View, source: Source, shared: _Shared, outcome: Outcome, helper
     touched = view.key in plan.touched
     # What only stays needs no scopes, which are most of the work.
     uses = [one for one in task_uses.find(view, str(source.path)) if plan.converts(one.task)] if touched else []
-    found, needed = publishing.edits(view, uses)
-    home = next((use.task[0] for use in uses), None)
+    view.pending = shim_imports.edits(view, source, outcome.findings) + strings.edits(view)
+    needed, places = publishing.change(view, uses, plan) if touched else (set(), [])
+    found: list[Edit] = []
+    outcome.findings += [
+        finding(view, source, place, "result", "by id", Verdict.CHANGES, "it is read from this Ray cluster",
+                "programs that ask for results share one cluster with those that submit; set RAY_ADDRESS")
+        for place in places
+    ]  # fmt: skip
+    home = next((use.task[0] for use in uses), view.key if places else None)
     kept_here = False
     for node in view.nodes:
         if isinstance(node, cst.FunctionDef):
@@ -182,9 +243,17 @@ def _edits(view: View, source: Source, shared: _Shared, outcome: Outcome, helper
                 kept_here = True
                 found += _kept(view, source, node, plan.kept.get(task.key, "it cannot be told how it is used"), outcome)
         elif isinstance(node, cst.ClassDef) and _is_task_class(view, node):
-            name = node.name.value
-            message = "task classes stay on raycelery"
-            outcome.findings.append(finding(view, source, node.name, "task class", name, Verdict.CHANGES, message))
+            why = plan.classes.get((view.key, view.qualname(node)), "it is not known")
+            if why is None:
+                base = node.bases[0].value
+                found.append(Edit(*view.span(base), "Task"))
+                needed.add("Task")
+                home = home or view.key
+                continue
+            outcome.findings.append(
+                finding(view, source, node.name, "task class", node.name.value, Verdict.CHANGES,
+                        "it stays on raycelery", why)
+            )  # fmt: skip
         elif isinstance(node, cst.ClassDef) and (view.key, view.qualname(node)) in plan.actor_classes:
             name = node.name.value
             found.append(functions.after(view, node, [f"{name}Actor = ray.remote(num_cpus=1)({name})"]))
@@ -197,18 +266,20 @@ def _edits(view: View, source: Source, shared: _Shared, outcome: Outcome, helper
             found += more
             needed |= names
         found += leftovers.timeouts(view, bool(plan.kept), bool(uses))
+        found += leftovers.controls(view)
         if not plan.kept:
             found += leftovers.applications(view, source, outcome.findings)
-    changed, gone = imports.edits(view, plan, uses, found)
+    changed, gone = imports.edits(view, plan, uses, found + view.pending, needed & {"Task"})
     found += changed
     names_of_helper = needed - {"ray", "logging"}
     dotted = plan.helper_for(home) if home is not None and names_of_helper else None
     if dotted is not None and home is not None:
         helper.append(next(key for key in plan.helpers.values() if key == dotted or key.endswith(f".{dotted}")))
     found += imports.added(view, plan, needed, dotted, gone)
-    rest = shim_imports.edits(view, source, outcome.findings) + strings.edits(view)
     ranges = [(one.start, one.end) for one in found if one.end > one.start]
-    return found + [one for one in rest if not any(start <= one.start and one.end <= end for start, end in ranges)]
+    return found + [
+        one for one in view.pending if not any(start <= one.start and one.end <= end for start, end in ranges)
+    ]
 
 
 def _is_task_class(view: View, node: cst.ClassDef) -> bool:

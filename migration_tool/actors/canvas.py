@@ -1,18 +1,18 @@
-"""Canvas that is built and applied in one expression, out of signatures of known tasks.
+"""Canvas that is built and applied in one expression, or line under line, out of signatures of known tasks.
 
-group(T.s(x) for x in xs)()             Results(submit(T_remote, x) for x in xs)
-chain(A.s(1), B.s(2))()                 submit(B_remote, submit(A_remote, 1).ref, 2)
-(A.s(1) | B.s())()                      submit(B_remote, submit(A_remote, 1).ref)
-chord([T.s(x) for x in xs], B.s())()    submit(B_remote, gather(submit(T_remote, x) for x in xs))
+A chain passes references; a chord's body gets one to the list of its header's values. Canvas that is kept, passed on or
+built at run time stays, with the tasks in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import libcst as cst
 
+from migration_tool.actors.lines import Lines, has_comments
+from migration_tool.examples import Example
 from migration_tool.project.view import View
 
 _APPLY = ("delay", "apply_async")
@@ -43,10 +43,12 @@ class Canvas:
     Arguments:
         node: the call that applies it.
         steps: what comes one after another; a group can only be first, and then takes one signature after it.
+        built: statements above it that only build it, which are not needed any more.
     """
 
     node: cst.Call
     steps: list[Signature | Group]
+    built: list[cst.SimpleStatementLine] = field(default_factory=list)
 
     @property
     def signatures(self) -> list[Signature]:
@@ -64,35 +66,34 @@ class Canvas:
             names.add("gather" if len(self.steps) > 1 else "Results")
         return names
 
-    def render(self, view: View, remote: Callable[[Signature], str]) -> str:
+    def render(self, view: View, remote: Callable[[Signature], str], keep: bool = False) -> str:
         """The expression in plain Ray.
 
         Arguments:
             remote: how a signature's remote function is called where it stands.
+            keep: its results may be read by their ids.
         """
 
         def submitted(signature: Signature, *first: str) -> str:
             text = arguments(view, signature.node)
             return f"submit({', '.join([remote(signature), *first, *([text] if text else [])])})"
 
+        def single(signature: Signature) -> str:
+            return f"keep({submitted(signature)})" if keep and not rest else submitted(signature)
+
         head, *rest = self.steps
         if isinstance(head, Group):
             if head.comprehension is not None:
-                inner = f"{submitted(head.signatures[0])} {view.source(head.comprehension).lstrip()}"
+                inner = f"{single(head.signatures[0])} {view.source(head.comprehension).lstrip()}"
             else:
-                inner = "[" + ", ".join(submitted(one) for one in head.signatures) + "]"
+                inner = "[" + ", ".join(single(one) for one in head.signatures) + "]"
             text = f"gather({inner})" if rest else f"Results({inner})"
         else:
             text = submitted(head) + (".ref" if rest else "")
         for number, step in enumerate(rest, 1):
             assert isinstance(step, Signature)
             text = submitted(step, text) + (".ref" if number < len(rest) else "")
-        return text
-
-
-def has_comments(view: View, node: cst.CSTNode) -> bool:
-    """Whether comments stand inside a node."""
-    return any(isinstance(one, cst.Comment) for one in view.nodes_in(node))
+        return f"keep({text})" if keep and rest else text
 
 
 def arguments(view: View, call: cst.Call) -> str:
@@ -101,10 +102,10 @@ def arguments(view: View, call: cst.Call) -> str:
         return ""
     if has_comments(view, call):
         opening = view.raw.index(b"(", view.whole(call.func)[1])
-        return view.raw[opening + 1 : view.span(call)[1] - 1].decode("utf-8", "surrogatepass")
+        return view.between(opening + 1, view.span(call)[1] - 1)
     start, _ = view.span(call.args[0])
     _, end = view.whole(call.args[-1].value)
-    return view.raw[start:end].decode("utf-8", "surrogatepass")
+    return view.between(start, end)
 
 
 def applications(view: View) -> list[Canvas]:
@@ -119,54 +120,70 @@ def applications(view: View) -> list[Canvas]:
 
 
 def _application(view: View, node: cst.Call) -> Canvas | None:
-    function = node.func
+    function, given = node.func, [argument.value for argument in node.args if not argument.star]
     if isinstance(function, cst.Attribute) and function.attr.value in _APPLY and not node.args:
-        return _canvas(view, node, function.value, [])
-    if isinstance(function, cst.Call | cst.BinaryOperation):
-        return _canvas(view, node, function, [argument.value for argument in node.args if not argument.star])
-    return None
+        function, given = function.value, []
+    if not isinstance(function, cst.Call | cst.BinaryOperation | cst.Name):
+        return None
+    lines = Lines(view, node)
+    given = lines.values_of(given)
+    function = lines.values_of([function])[0]
+    if not isinstance(function, cst.Call | cst.BinaryOperation):
+        return None
+    canvas = _canvas(view, node, function, given, lines)
+    if canvas is not None:
+        canvas.built = lines.read
+    return canvas
 
 
-def _canvas(view: View, node: cst.Call, built: cst.BaseExpression, given: list[cst.BaseExpression]) -> Canvas | None:
+def _canvas(
+    view: View, node: cst.Call, built: cst.BaseExpression, given: list[cst.BaseExpression], lines: Lines
+) -> Canvas | None:
     """What ``built(*given)`` is."""
     if isinstance(built, cst.BinaryOperation):
         steps = _piped(view, built)
-        return Canvas(node, list(steps)) if steps and not given and _passes_on(steps) else None
+        return Canvas(node, steps) if len(steps) > 1 and not given and _passes_on(steps) else None
     if not isinstance(built, cst.Call) or any(one.star or one.keyword for one in built.args):
         return None
     name = view.dotted(built.func)
-    values = [argument.value for argument in built.args]
+    if name not in ("celery.chord", "celery.group", "celery.chain"):
+        return None
+    values = lines.values_of([argument.value for argument in built.args])
     if name == "celery.chord":
         if len(values) + len(given) != 2:
             return None
         header, body = _group(view, values[:1]), _signature(view, [*values, *given][1])
-        if header is None or body is None or body.immutable:
-            return None
-        return Canvas(node, [header, body])
+        return Canvas(node, [header, body]) if header and body and not body.immutable else None
     if given:
         return None
     if name == "celery.group":
         group = _group(view, values)
         return Canvas(node, [group]) if group is not None else None
-    if name == "celery.chain":
-        signatures = [_signature(view, one) for one in values]
-        chained = [one for one in signatures if one is not None]
-        if len(chained) == len(signatures) > 1 and _passes_on(chained):
-            return Canvas(node, list(chained))
-    return None
+    parts = [_piped(view, one) for one in values]
+    known = [step for part in parts for step in part]
+    head = known[0] if known else None
+    if isinstance(head, Group) and (head.comprehension is not None or len(head.signatures) == 1):
+        return None  # chain makes a group of one a task, whose value is not in a list
+    return Canvas(node, known) if all(parts) and len(known) > 1 and _passes_on(known) else None
 
 
-def _passes_on(signatures: list[Signature]) -> bool:
+def _passes_on(steps: list[Signature | Group]) -> bool:
     """Whether each takes what the one before gives; plain Ray orders tasks by what they pass, by nothing else."""
-    return not any(one.immutable for one in signatures[1:])
+    return not any(isinstance(one, Group) or one.immutable for one in steps[1:])
 
 
-def _piped(view: View, node: cst.BaseExpression) -> list[Signature]:
+def _piped(view: View, node: cst.BaseExpression) -> list[Signature | Group]:
+    """The steps of ``a | b``, or of a single signature or group; none if one of them is something else."""
     if isinstance(node, cst.BinaryOperation):
         if not isinstance(node.operator, cst.BitOr):
             return []
         left, right = _piped(view, node.left), _piped(view, node.right)
         return [*left, *right] if left and right else []
+    if isinstance(node, cst.Call) and view.dotted(node.func) == "celery.group":
+        if any(one.star or one.keyword for one in node.args):
+            return []
+        group = _group(view, [one.value for one in node.args])
+        return [group] if group is not None else []
     signature = _signature(view, node)
     return [signature] if signature is not None else []
 
@@ -195,3 +212,82 @@ def _signature(view: View, node: cst.BaseExpression) -> Signature | None:
     if value is None or value.kind != "task" or not value.module:
         return None
     return Signature((value.module, value.name), node.func.value, node, node.func.attr.value == "si")
+
+
+EXAMPLES = (
+    Example(
+        """\
+from celery import chain, chord, group, shared_task
+
+
+@shared_task
+def train(zone):
+    return zone
+
+
+@shared_task
+def report(model):
+    return model
+
+
+def main(zones):
+    job = group(train.s(zone) for zone in zones)
+    models = job.apply_async().get()
+    last = chain(train.s("a"), report.s())()
+    whole = chord([train.s(zone) for zone in zones])(report.s())
+    return models, last.get(), whole.get(), (train.s("b") | report.s()).delay().get()
+""",
+        """\
+import ray
+from ray_tasks import Results, gather, submit
+
+
+def train(zone):
+    return zone
+
+
+train_remote = ray.remote(num_cpus=1, max_retries=0)(train)
+
+
+def report(model):
+    return model
+
+
+report_remote = ray.remote(num_cpus=1, max_retries=0)(report)
+
+
+def main(zones):
+    models = Results(submit(train_remote, zone) for zone in zones).get()
+    last = submit(report_remote, submit(train_remote, "a").ref)
+    whole = submit(report_remote, gather(submit(train_remote, zone) for zone in zones))
+    return models, last.get(), whole.get(), submit(report_remote, submit(train_remote, "b").ref).get()
+""",
+    ),
+    Example(
+        """\
+from celery import group, shared_task
+
+
+@shared_task
+def train(zone):
+    return zone
+
+
+def build(zones):
+    return group(train.s(zone) for zone in zones)
+""",
+        """\
+from raycelery import group, shared_task
+
+
+# raycelery-migrate: stays on raycelery: its signature is used in a way that has no plain equivalent
+@shared_task
+def train(zone):
+    return zone
+
+
+def build(zones):
+    return group(train.s(zone) for zone in zones)
+""",
+    ),
+)

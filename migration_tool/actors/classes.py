@@ -1,14 +1,5 @@
 """A stateful class that is all a task uses becomes a Ray actor; the plain class stays importable.
 
-    @app.task(num_cpus=2)                   def train(zone, days):
-    def train(zone, days):                      trainer = Trainer(zone)
-        trainer = Trainer(zone)                 return trainer.fit(days)
-        return trainer.fit(days)
-                                            @launcher
-                                            def train_remote(zone, days):
-                                                trainer = TrainerActor.options(num_cpus=2).remote(zone)
-                                                return trainer.fit.remote(days)
-
 A task that does anything besides (measures its process, catches errors, calls several methods) keeps the plain class
 inside its remote function: there each object has one process to itself already.
 """
@@ -20,6 +11,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from migration_tool.actors.canvas import arguments
+from migration_tool.examples import Example
 from migration_tool.project.project import Project, Task
 from migration_tool.project.values import Value
 from migration_tool.project.view import View
@@ -153,3 +145,75 @@ def _passed_on(node: cst.FunctionDef, call: cst.Call) -> bool:
         if not isinstance(value, cst.SimpleString | cst.Integer | cst.Float):
             return False
     return True
+
+
+EXAMPLES = (
+    Example(
+        '''\
+from celery import shared_task
+
+
+class Trainer:
+    def __init__(self, zone):
+        self.zone = zone
+
+    def fit(self, days):
+        return self.zone, days
+
+
+@shared_task(num_cpus=2)
+def train(zone, days=7):
+    """Train one zone."""
+    trainer = Trainer(zone)
+    return trainer.fit(days)
+
+
+@shared_task(rate_limit="1/m")
+def slowly(zone):
+    return Trainer(zone).fit(1)
+
+
+def main(zones):
+    return [train.delay(zone) for zone in zones]
+''',
+        '''\
+from raycelery import shared_task
+import ray
+from ray_tasks import launcher, submit
+
+
+class Trainer:
+    def __init__(self, zone):
+        self.zone = zone
+
+    def fit(self, days):
+        return self.zone, days
+
+
+TrainerActor = ray.remote(num_cpus=1)(Trainer)
+
+
+def train(zone, days=7):
+    """Train one zone."""
+    trainer = Trainer(zone)
+    return trainer.fit(days)
+
+
+@launcher
+def train_remote(zone, days=7):
+    """Start train on an actor of its own, which ends with it."""
+    trainer = TrainerActor.options(num_cpus=2).remote(zone)
+    return trainer.fit.remote(days)
+
+
+# raycelery-migrate: stays on raycelery: it has rate_limit=, for which plain Ray has no equivalent
+@shared_task(rate_limit="1/m")
+def slowly(zone):
+    return Trainer(zone).fit(1)
+
+
+def main(zones):
+    return [submit(train_remote, zone) for zone in zones]
+''',
+    ),
+)

@@ -1,20 +1,16 @@
 """A task function becomes a plain function and, beside it, Ray's remote function of it.
 
-    @app.task                               def add(x, y):
-    def add(x, y):                              return x + y
-        return x + y
-                                            add_remote = ray.remote(num_cpus=1, max_retries=0)(add)
-
 The plain function goes on being called, imported and tested as it is, and Ray's processes import it, as Celery's
 worker did. A bound task loses ``self`` where it is unused; where it is used, the helper's ``retrying`` passes it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import libcst as cst
 
+from migration_tool.examples import Example
 from migration_tool.project.project import Task
 from migration_tool.project.view import Edit, View
 
@@ -29,8 +25,11 @@ _RETRIES = (
 #: Options that say nothing once there is neither broker nor result store.
 _NOTHING = frozenset(
     {"bind", "name", "ignore_result", "track_started", "throws", "typing", "trail", "send_events", "acks_late",
-     "reject_on_worker_lost", "store_errors_even_if_ignored", "acks_on_failure_or_timeout", "store_eager_result"}
+     "reject_on_worker_lost", "shared", "store_errors_even_if_ignored", "acks_on_failure_or_timeout",
+     "store_eager_result"}
 )  # fmt: skip
+#: Options that say nothing if they are what Ray does.
+_SERIALIZERS = frozenset({"serializer", "result_serializer"})
 _REQUEST = frozenset({"id", "retries", "args", "kwargs"})
 _RETRY_ARGUMENTS = frozenset({"exc", "countdown", "max_retries", "args", "kwargs", "throw"})
 
@@ -43,21 +42,22 @@ class Definition:
         problem: why it is not; None if it is.
         self_name: its first parameter, if it is bound.
         self_used: its body reads it.
-        tells_state: it calls ``update_state``.
+        base: the class of the project that it is an object of.
+        tells_state: it calls ``update_state``, or reads its own id, by which somebody may ask for it.
     """
 
     problem: str | None = None
     self_name: str | None = None
     self_used: bool = False
     tells_state: bool = False
-    notes: list[str] = field(default_factory=list)
+    base: tuple[str, str] | None = None
 
 
 def define(view: View, node: cst.FunctionDef, task: Task) -> Definition:
     """Look at a task function."""
-    found = Definition()
+    found = Definition(base=_base(view, node, task))
     keywords = task.decorator.keywords
-    found.problem = _shape(view, node, task) or _options(task)
+    found.problem = _shape(view, node, task) or _options(task, found.base is not None)
     if task.bind and found.problem is None:
         positional = [*node.params.posonly_params, *node.params.params]
         if not positional:
@@ -95,10 +95,22 @@ def _target(node: cst.BaseExpression) -> cst.BaseExpression:
     return node.func if isinstance(node, cst.Call) else node
 
 
-def _options(task: Task) -> str | None:
+def _base(view: View, node: cst.FunctionDef, task: Task) -> tuple[str, str] | None:
+    """The class of the project that a task names as its base."""
+    call = node.decorators[task.position].decorator
+    for argument in call.args if isinstance(call, cst.Call) else ():
+        if argument.keyword is not None and argument.keyword.value == "base":
+            value = view.value(argument.value)
+            return (value.module, value.name) if value is not None and value.kind == "class" else None
+    return None
+
+
+def _options(task: Task, has_base: bool) -> str | None:
     if task.decorator.starred:
         return "its options are only known when it runs"
-    for name in task.decorator.keywords:
+    for name, text in task.decorator.keywords.items():
+        if (name == "base" and has_base) or (name in _SERIALIZERS and text in ("'pickle'", '"pickle"')):
+            continue
         if name not in _NOTHING and name not in _REQUESTS and name not in _RETRIES:
             return f"it has {name}=, for which plain Ray has no equivalent"
     return None
@@ -118,7 +130,10 @@ def _look_at_self(view: View, node: cst.FunctionDef, found: Definition) -> None:
             found.problem = f"{found.self_name} is passed on"
             return
         attribute, outer = parent.attr.value, view.parents[parent]
+        if found.base is not None and _has(view, found.base, attribute):
+            continue
         if attribute == "request" and isinstance(outer, cst.Attribute) and outer.attr.value in _REQUEST:
+            found.tells_state |= outer.attr.value == "id"
             continue
         if attribute in ("max_retries", "default_retry_delay", "name"):
             continue
@@ -130,6 +145,12 @@ def _look_at_self(view: View, node: cst.FunctionDef, found: Definition) -> None:
         what = view.source(outer) if attribute == "request" else f"{found.self_name}.{attribute}"
         found.problem = f"it uses {what}"
         return
+
+
+def _has(view: View, owner: tuple[str, str], name: str) -> bool:
+    """Whether a class of the project has an attribute or method."""
+    klass = view.project.modules[owner[0]].classes[owner[1]]
+    return name in klass.attributes or name in klass.methods or name in klass.assigned
 
 
 def _known(call: cst.Call) -> bool:
@@ -148,10 +169,14 @@ def edits(
     name = node.name.value
     keywords = written(view, node, task)
     retries = {key: keywords[key] for key in _RETRIES if key in keywords}
-    by_helper = found.self_used or (
-        "autoretry_for" in retries and bool(set(retries) - {"autoretry_for", "max_retries", "default_retry_delay"})
+    by_helper = (
+        found.self_used
+        or found.base is not None
+        or ("autoretry_for" in retries and bool(set(retries) - {"autoretry_for", "max_retries", "default_retry_delay"}))
     )
     needed = {"ray"}
+    if found.base is not None:
+        retries = {"base": keywords["base"], **retries}
     changed = [_decorator(view, node, task, retries if by_helper else None, found)]
     if by_helper:
         needed.add("retrying")
@@ -166,7 +191,8 @@ def edits(
         options["max_retries"] = "-1" if limit == "None" else limit
         options["retry_exceptions"] = _as_list(retries["autoretry_for"])
         delay = retries.get("default_retry_delay", "180")
-        lines.append(f"{MARK} Celery waited {delay} s before it tried again, Ray does not wait")
+        if delay != "0":
+            lines.append(f"{MARK} Celery waited {delay} s before it tried again, Ray does not wait")
     if launch is not None:
         lines.append(launch)
         needed.add("launcher")
@@ -215,14 +241,14 @@ def _without_self(view: View, node: cst.FunctionDef) -> Edit:
     start, end = view.span(first)
     following = [*positional[1:], node.params.star_arg, *node.params.kwonly_params, node.params.star_kwarg]
     others = [one for one in following if isinstance(one, cst.Param | cst.ParamStar)]
-    if others and len(node.params.posonly_params) != 1:
+    if others:
         following_start = view.span(others[0])[0]
         star = others[0]
         if isinstance(star, cst.Param) and star.star in ("*", "**"):
             following_start = view.raw.index(b"*", end)
         return Edit(start, following_start, "")
-    comma = view.raw[end : view.raw.index(b")", end)]
-    return Edit(start, end + len(comma) if comma.strip() in (b",", b"") else end, "")
+    rest = view.raw[end : view.raw.index(b")", end)]
+    return Edit(start, end + len(rest) if rest.strip(b", /\t\r\n") == b"" else end, "")
 
 
 def after(view: View, node: cst.FunctionDef | cst.ClassDef, lines: list[str]) -> Edit:
@@ -257,3 +283,113 @@ def _last(node: cst.BaseCompoundStatement) -> cst.CSTNode:
         case cst.Match():
             suite = node.cases[-1].body
     return suite.body[-1]
+
+
+EXAMPLES = (
+    Example(
+        """\
+from celery import shared_task
+
+
+@shared_task(num_cpus=2)
+def train(zone):
+    return zone
+
+
+@shared_task(autoretry_for=(OSError,), max_retries=2)
+def fetch(url):
+    return url
+
+
+@shared_task(bind=True)
+def unused(self, x):
+    return x
+""",
+        """\
+import ray
+
+
+def train(zone):
+    return zone
+
+
+train_remote = ray.remote(num_cpus=2, max_retries=0)(train)
+
+
+def fetch(url):
+    return url
+
+
+# raycelery-migrate: Celery waited 180 s before it tried again, Ray does not wait
+fetch_remote = ray.remote(num_cpus=1, max_retries=2, retry_exceptions=[OSError])(fetch)
+
+
+def unused(x):
+    return x
+
+
+unused_remote = ray.remote(num_cpus=1, max_retries=0)(unused)
+""",
+        options=("--closed",),
+    ),
+    Example(
+        """\
+from celery import shared_task
+
+
+@shared_task(bind=True, max_retries=5)
+def load(self, url):
+    try:
+        return open(url)
+    except OSError as error:
+        raise self.retry(exc=error, countdown=2**self.request.retries)
+""",
+        """\
+import ray
+from ray_tasks import retrying
+
+
+@retrying(bind=True, max_retries=5)
+def load(self, url):
+    try:
+        return open(url)
+    except OSError as error:
+        raise self.retry(exc=error, countdown=2**self.request.retries)
+
+
+load_remote = ray.remote(num_cpus=1, max_retries=0)(load)
+""",
+        options=("--closed",),
+    ),
+    Example(
+        """\
+from celery import shared_task
+
+
+@shared_task(rate_limit="10/m")
+def limited(x):
+    return x
+
+
+@shared_task(time_limit=60)
+def timed(x):
+    return x
+""",
+        """\
+from raycelery import shared_task
+
+
+# raycelery-migrate: stays on raycelery: it has rate_limit=, for which plain Ray has no equivalent
+@shared_task(rate_limit="10/m")
+def limited(x):
+    return x
+
+
+# raycelery-migrate: stays on raycelery: it has time_limit=, for which plain Ray has no equivalent
+@shared_task(time_limit=60)
+def timed(x):
+    return x
+""",
+        options=("--closed",),
+    ),
+)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import libcst as cst
 
 from migration_tool.actors.plan import Plan
@@ -11,16 +13,22 @@ from migration_tool.project.view import Edit, View, dotted_name
 from migration_tool.shim.imports import is_celery
 
 
-def edits(view: View, plan: Plan, uses: list[Use], changes: list[Edit]) -> tuple[list[Edit], set[cst.CSTNode]]:
+def edits(
+    view: View, plan: Plan, uses: list[Use], changes: list[Edit], replaced_names: set[str]
+) -> tuple[list[Edit], set[cst.CSTNode]]:
     """The changes of a file's import statements, and the statements that are gone.
 
     Arguments:
         uses: of tasks in this file.
         changes: all other edits; a name that is only read inside them is not needed any more.
+        replaced_names: names of Celery's that now come from the helper.
     """
     found: list[Edit] = []
     gone: set[cst.CSTNode] = set()
     for node in view.nodes:
+        if isinstance(node, cst.Import):
+            found += _plain(view, node, changes, gone)
+            continue
         if not isinstance(node, cst.ImportFrom) or isinstance(node.names, cst.ImportStar):
             continue
         if any(outer_end for outer_end in changes if _inside(view, node, outer_end)):
@@ -28,11 +36,28 @@ def edits(view: View, plan: Plan, uses: list[Use], changes: list[Edit]) -> tuple
         replaced: dict[cst.ImportAlias, str] = {}
         for alias in node.names:
             new = _alias(view, plan, node, alias, uses, changes)
+            local = alias.evaluated_alias or alias.evaluated_name
+            if new is None and local in replaced_names and is_celery(dotted_name(node.module)) and not node.relative:
+                new = ""
             if new is not None:
                 replaced[alias] = new
         if replaced:
             found += _statement(view, node, replaced, gone)
     return found, gone
+
+
+def _plain(view: View, node: cst.Import, changes: list[Edit], gone: set[cst.CSTNode]) -> list[Edit]:
+    """Take ``import celery`` away if nothing needs it any more."""
+    alias = node.names[0]
+    if len(node.names) > 1 or alias.evaluated_name != "celery" or view.project.shadows_celery(view.key):
+        return []
+    local = alias.evaluated_alias or "celery"
+    dotted = [
+        one
+        for one in view.nodes
+        if isinstance(one, cst.Import) and any(each.evaluated_name.startswith("celery.") for each in one.names)
+    ]
+    return _gone(view, node, gone) if not dotted and _only_inside(view, local, changes) else []
 
 
 def _inside(view: View, node: cst.CSTNode, edit: Edit) -> bool:
@@ -50,10 +75,10 @@ def _alias(
     remote = f"{alias.evaluated_name}_remote" + (f" as {local}_remote" if alias.evaluated_alias else "")
     if value is not None and value.kind == "task" and plan.converts((value.module, value.name)):
         mine = [use for use in uses if isinstance(use.node, cst.Name) and use.node.value == local]
-        submitted = [use for use in mine if use.form != "direct"]
-        if len(submitted) == len(mine) and mine:
-            return remote
-        return f"{written}, {remote}" if submitted or not mine else None
+        forms = {use.form for use in mine}
+        if not forms & {"direct", "run"} and mine:
+            return remote if forms & {"call", "canvas"} else ""
+        return f"{written}, {remote}" if forms & {"call", "canvas"} or not mine else None
     if value is not None and value.kind == "class" and (value.module, value.name) in plan.actor_classes:
         launches = [one for key, one in plan.launches.items() if key[0] == view.key and plan.converts(key)]
         if any(one.constructor == local for one in launches):
@@ -67,10 +92,11 @@ def _alias(
 
 
 def _only_inside(view: View, name: str, changes: list[Edit]) -> bool:
-    """Whether a name is read, and only in places that are replaced."""
+    """Whether a name is read, and only in places that are replaced by something without it."""
     names = [node for node in view.nodes if isinstance(node, cst.Name) and node.value == name]
     places = [view.span(node) for node in names if is_loaded(view, node)]
-    spans = [(edit.start, edit.end) for edit in changes if edit.end > edit.start]
+    word = re.compile(rf"\b{re.escape(name)}\b")
+    spans = [(edit.start, edit.end) for edit in changes if edit.end > edit.start and not word.search(edit.text)]
     return bool(places) and all(any(start <= place[0] and place[1] <= end for start, end in spans) for place in places)
 
 
@@ -83,7 +109,6 @@ def _statement(
     if not removed:
         return [Edit(*_span(view, alias), text) for alias, text in replaced.items()]
     kept = [name for name in names if name]
-    line = view.parents[node]
     if kept:
         # The names are written anew on one line unless a comment would be lost by that.
         first, last = _span(view, node.names[0])[0], _span(view, node.names[-1])[1]
@@ -92,6 +117,12 @@ def _statement(
         return [_cut(view, node, alias) for alias in removed] + [
             Edit(*_span(view, alias), text) for alias, text in replaced.items() if text
         ]
+    return _gone(view, node, gone)
+
+
+def _gone(view: View, node: cst.Import | cst.ImportFrom, gone: set[cst.CSTNode]) -> list[Edit]:
+    """Take a statement away that has its line to itself, at the top of the module."""
+    line = view.parents[node]
     alone = isinstance(line, cst.SimpleStatementLine) and len(line.body) == 1
     if alone and isinstance(view.parents[line], cst.Module):
         gone.add(line)

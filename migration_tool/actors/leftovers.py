@@ -1,9 +1,6 @@
-"""What is left of Celery in a file whose tasks are plain Ray: loggers, time-outs, settings, applications.
+"""What is left of Celery in a file whose tasks are plain Ray: loggers, time-outs, settings, control, applications.
 
-    logger = get_task_logger(__name__)              logger = logging.getLogger(__name__)
-    from celery.exceptions import TimeoutError      from ray.exceptions import GetTimeoutError as TimeoutError
-
-Settings that do not reach remote functions, and applications without tasks, get a comment that says so.
+Settings and commands that do not reach remote functions, and applications without tasks, get a comment that says so.
 """
 
 from __future__ import annotations
@@ -14,6 +11,7 @@ import libcst as cst
 
 from migration_tool.actors.functions import MARK
 from migration_tool.check import catalogue, settings
+from migration_tool.examples import Example
 from migration_tool.model import Finding, Verdict
 from migration_tool.project import tables
 from migration_tool.project.view import Edit, View, dotted_name
@@ -123,6 +121,22 @@ def has_comment(view: View, at: int) -> bool:
     return MARK.encode() in previous
 
 
+def controls(view: View) -> list[Edit]:
+    """Comments where an application's control or events are used, which know nothing of remote functions."""
+    found = []
+    for node in view.nodes:
+        if not isinstance(node, cst.Attribute) or node.attr.value not in ("control", "events"):
+            continue
+        value = view.value(node)
+        at = view.span(view.statement(node))[0]
+        if value is None or value.kind != "app.attribute" or value.name not in ("control", "events"):
+            continue
+        if not has_comment(view, at) and isinstance(view.statement(node), cst.SimpleStatementLine):
+            text = "remote functions do not appear here; ray.util.state lists them, ray.cancel ends them"
+            found.append(comment(view, at, text))
+    return list({edit.start: edit for edit in found}.values())
+
+
 def applications(view: View, source: Source, findings: list[Finding]) -> list[Edit]:
     """Comments at applications that no task is left on."""
     found = []
@@ -138,3 +152,59 @@ def applications(view: View, source: Source, findings: list[Finding]) -> list[Ed
             finding(view, source, node, "app", "Celery", Verdict.MANUAL, "no task is left on it", "take it away")
         )
     return found
+
+
+EXAMPLES = (
+    Example(
+        """\
+from celery import Celery
+from celery.exceptions import TimeoutError
+from celery.utils.log import get_task_logger
+
+app = Celery("shop", broker="redis://")
+app.conf.task_time_limit = 60
+logger = get_task_logger(__name__)
+
+
+@app.task
+def train(zone):
+    logger.info(zone)
+
+
+def main(zone):
+    try:
+        train.delay(zone).get(timeout=1)
+    except TimeoutError:
+        logger.error("too late")
+    app.control.purge()
+""",
+        """\
+from raycelery import Celery
+from ray.exceptions import GetTimeoutError as TimeoutError
+import logging
+import ray
+
+# raycelery-migrate: no task is left on this application; take it away once nothing reads its settings
+app = Celery("shop", broker="redis://")
+# raycelery-migrate: no time limit holds for remote functions; ray.cancel what takes too long
+app.conf.task_time_limit = 60
+logger = logging.getLogger(__name__)
+
+
+def train(zone):
+    logger.info(zone)
+
+
+train_remote = ray.remote(num_cpus=1, max_retries=0)(train)
+
+
+def main(zone):
+    try:
+        ray.get(train_remote.remote(zone), timeout=1)
+    except TimeoutError:
+        logger.error("too late")
+    # raycelery-migrate: remote functions do not appear here; ray.util.state lists them, ray.cancel ends them
+    app.control.purge()
+""",
+    ),
+)

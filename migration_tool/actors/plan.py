@@ -22,23 +22,27 @@ class Plan:
         project: what names mean.
         definitions: of all tasks.
         kept: why a task stays on raycelery, by its key.
+        classes: task classes, and why each stays on raycelery; None if it becomes one of the helper's.
         launches: tasks that are a call of an actor.
         helpers: the helper module's key for each root of imports.
         redelivers: the applications start a message again whose worker died.
         relevant: modules that are looked at.
         closed: nothing outside these files submits tasks.
-        touched: modules that define or use a task that is converted.
+        touched: modules that define or use a task that is converted, or read results by id.
+        kept_results: tasks whose results may be read by id.
     """
 
     project: Project
     definitions: dict[Key, Definition] = field(default_factory=dict)
     kept: dict[Key, str] = field(default_factory=dict)
+    classes: dict[Key, str | None] = field(default_factory=dict)
     launches: dict[Key, Launch] = field(default_factory=dict)
     helpers: dict[str, str] = field(default_factory=dict)
     redelivers: bool = False
     relevant: frozenset[str] = frozenset()
     touched: frozenset[str] = frozenset()
     closed: bool = False
+    kept_results: frozenset[Key] = frozenset()
 
     def converts(self, key: Key) -> bool:
         """Whether a task becomes a remote function."""
@@ -48,6 +52,11 @@ class Plan:
     def converted(self) -> list[Key]:
         """All tasks that do."""
         return [key for key in self.definitions if key not in self.kept]
+
+    @property
+    def reads_by_id(self) -> bool:
+        """Whether results of tasks that are converted may be read by id."""
+        return any(self.converts(key) for key in self.kept_results)
 
     @property
     def actor_classes(self) -> set[Key]:
@@ -62,7 +71,19 @@ class Plan:
 
 
 def root_of(project: Project, module: str) -> str:
-    """The folder that imports of a module start from: the nearest that is no package."""
+    """The folder that imports of a module start from.
+
+    What the project's imports say decides: how others import the module, or it them. Else it is the nearest folder that
+    is no package.
+    """
+    written = project.imports_by_name().get(module.rpartition(".")[2], set())
+    known = [dotted for dotted in written if module == dotted or module.endswith(f".{dotted}")]
+    if known:
+        return module.removesuffix(max(known, key=len)).rstrip(".")
+    for dotted in sorted(project.modules[module].imports, key=len, reverse=True) if module in project.modules else ():
+        found = project.find(dotted, module)
+        if found is not None and found.endswith(dotted):
+            return found.removesuffix(dotted).rstrip(".")
     parts = module.split(".")
     for end in range(len(parts) - 1, -1, -1):
         root = ".".join(parts[:end])
@@ -102,23 +123,28 @@ def decide(plan: Plan, facts: dict[str, Facts]) -> None:
 
 def _keep(plan: Plan, facts: list[Facts]) -> None:
     looked_up = {key for one in facts for key in one.looked_up}
-    lookups = [place for one in facts for place in one.lookups]
+    unreadable = [place for one in facts for place in one.unreadable]
+    told = {key for key, definition in plan.definitions.items() if key in looked_up or definition.tells_state}
     for key, definition in plan.definitions.items():
         if definition.problem is not None:
             plan.kept.setdefault(key, definition.problem)
-        elif lookups and (key in looked_up or definition.tells_state):
-            plan.kept.setdefault(key, f"results are read by id ({lookups[0]})")
     for one in facts:
         for key, problem in one.problems:
             if key in plan.definitions:
                 plan.kept.setdefault(key, problem)
+    for key in plan.definitions:
+        if unreadable and key in told:
+            plan.kept.setdefault(key, f"results are read in a way that has no plain equivalent ({unreadable[0]})")
+    if any(one.lookups for one in facts):
+        plan.kept_results = frozenset(told)
     published = {key for one in facts for key in one.publishes}
     for key in plan.definitions:
         if key not in published and not plan.closed:
             plan.kept.setdefault(key, "nothing in the project submits it, so somebody outside may do it by its name")
+    _look_at_classes(plan, facts)
     changed = True
     while changed:
-        changed = False
+        changed = _keep_with_classes(plan)
         for one in facts:
             for group in one.linked:
                 stays = [key for key in group if not plan.converts(key)]
@@ -126,6 +152,41 @@ def _keep(plan: Plan, facts: list[Facts]) -> None:
                     if plan.converts(key):
                         plan.kept[key] = f"it shares a canvas with {stays[0][1]}, which stays"
                         changed = True
+
+
+def _look_at_classes(plan: Plan, facts: list[Facts]) -> None:
+    for one in facts:
+        plan.classes |= one.classes
+    for one in facts:
+        for key, problem in one.class_problems:
+            if plan.classes.get(key) is None:
+                plan.classes[key] = problem
+    used = {definition.base for definition in plan.definitions.values()}
+    for key in plan.classes:
+        if key not in used and plan.classes[key] is None:
+            plan.classes[key] = "no task function has it for its base"
+
+
+def _keep_with_classes(plan: Plan) -> bool:
+    """A class and its tasks are converted together or not at all; whether that changed anything."""
+    changed = False
+    stay = {key[0] for key, why in plan.classes.items() if why is not None}
+    for key, why in plan.classes.items():
+        if why is None and key[0] in stay:
+            plan.classes[key] = "another task class of its module stays"
+            changed = True
+    for key, definition in plan.definitions.items():
+        base = definition.base
+        if base is None:
+            continue
+        why = plan.classes.get(base, "it is not known")
+        if plan.converts(key) and why is not None:
+            plan.kept[key] = f"its base class {base[1]} stays: {why}"
+            changed = True
+        elif not plan.converts(key) and why is None:
+            plan.classes[base] = f"{key[1]} stays"
+            changed = True
+    return changed
 
 
 def _place_helpers(plan: Plan) -> None:

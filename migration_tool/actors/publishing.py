@@ -1,19 +1,22 @@
 """The side that submits: what was sent to a queue is started on Ray, at most so many at once, results in order.
 
-    result = add.delay(1, 2)                        result = submit(add_remote, 1, 2)
-    add.apply_async((1, 2), {"z": 3})               submit(add_remote, 1, 2, **{"z": 3})
-    add.delay(1, 2).get(timeout=9)                  ray.get(add_remote.remote(1, 2), timeout=9)
-    group(add.s(x, x) for x in xs)()                Results(submit(add_remote, x, x) for x in xs)
-
-What ``submit`` returns has the methods of Celery's results, so what is done with them stays as it is.
+What ``submit`` returns has the methods of Celery's results, so what is done with them stays as it is. A task that is
+called with options for which plain Ray has no like stays.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import libcst as cst
 
+from migration_tool.actors import results
 from migration_tool.actors.canvas import Signature, arguments
-from migration_tool.actors.uses import Use
+from migration_tool.actors.leftovers import comment, has_comment
+from migration_tool.actors.plan import Plan, root_of
+from migration_tool.actors.uses import Use, is_kept
+from migration_tool.examples import Example
 from migration_tool.project.view import Edit, View
 
 
@@ -22,33 +25,72 @@ def remote(view: View, node: cst.BaseExpression) -> str:
     return f"{view.source(node)}_remote"
 
 
-def edits(view: View, uses: list[Use]) -> tuple[list[Edit], set[str]]:
-    """The changes of a file's uses, and the names that they need."""
-    found: list[Edit] = []
+def change(view: View, uses: list[Use], plan: Plan) -> tuple[set[str], list[cst.Call]]:
+    """Make the changes of a file's uses; the names that they need, and the places where results are read by id."""
     needed: set[str] = set()
-    done: set[int] = set()
+    jobs: list[tuple[int, int, Callable[[], str]]] = []
+    canvases = {id(use.canvas): use.canvas for use in uses if use.canvas is not None}
+    for canvas in canvases.values():
+        keep = any(_is_told(plan, one.task, not is_kept(view, canvas.node)) for one in canvas.signatures)
+        jobs.append((*view.span(canvas.node), partial(canvas.render, view, partial(_of_signature, view), keep)))
+        needed |= canvas.helpers | ({"keep"} if keep else set())
     for use in uses:
         if use.form == "call" and use.call is not None:
-            given = _arguments(view, use.call)
-            name = remote(view, use.node)
-            if use.wait is not None:
-                limit = [view.source(argument.value) for argument in use.wait.args]
-                inner = f"{name}.remote({given})"
-                text = f"ray.get({inner}, timeout={limit[0]})" if limit else f"ray.get({inner})"
-                found.append(Edit(*view.span(use.wait), text))
-                needed.add("ray")
-            else:
-                found.append(Edit(*view.span(use.call), f"submit({', '.join([name, *([given] if given else [])])})"))
-                needed.add("submit")
-        elif use.canvas is not None and id(use.canvas) not in done:
-            done.add(id(use.canvas))
+            keep = use.wait is None and _is_told(plan, use.task, use.discarded)
+            jobs.append((*view.span(use.wait or use.call), partial(_submitted, view, use, keep)))
+            needed |= {"ray"} if use.wait is not None else {"submit", "keep"} if keep else {"submit"}
+        elif use.form == "run" and use.call is not None:
+            jobs.append((view.span(use.node)[1], view.span(use.call.func)[1], str))
+    read, places = _lookups(view, plan)
+    needed |= {"result_of"} if places else set()
+    # What stands inside another is changed before it.
+    for start, end, text in sorted([*jobs, *read], key=lambda job: job[1] - job[0]):
+        view.change(Edit(start, end, text()))
+    for canvas in canvases.values():
+        for line in canvas.built:
+            start, end = view.span(line)
+            view.change(Edit(view.line_start(start), view.line_end(max(end - 1, start)), ""))
+    return needed, places
 
-            def of(signature: Signature) -> str:
-                return remote(view, signature.expression)
 
-            found.append(Edit(*view.span(use.canvas.node), use.canvas.render(view, of)))
-            needed |= use.canvas.helpers
-    return found, needed
+def _of_signature(view: View, signature: Signature) -> str:
+    return remote(view, signature.expression)
+
+
+def _submitted(view: View, use: Use, keep: bool) -> str:
+    assert use.call is not None
+    given = _arguments(view, use.call)
+    name = remote(view, use.node)
+    if use.wait is not None:
+        limit = [view.source(argument.value) for argument in use.wait.args]
+        inner = f"{name}.remote({given})"
+        return f"ray.get({inner}, timeout={limit[0]})" if limit else f"ray.get({inner})"
+    text = f"submit({', '.join([name, *([given] if given else [])])})"
+    return f"keep({text})" if keep else text
+
+
+def _lookups(view: View, plan: Plan) -> tuple[list[tuple[int, int, Callable[[], str]]], list[cst.Call]]:
+    """The changes where results are read by their ids, and the places that read them from the helper."""
+    found: list[tuple[int, int, Callable[[], str]]] = []
+    places = []
+    for one in results.lookups(view)[0] if plan.reads_by_id else ():
+        if one.task is not None and not plan.converts(one.task):
+            continue
+        if root_of(view.project, view.key) in plan.helpers:
+            others = bool(plan.kept) and one.task is None
+            found.append((*view.span(one.node), partial(one.render, view, others)))
+            places.append(one.node)
+        elif not has_comment(view, view.span(one.node)[0]):
+            text = "results of remote functions are read with result_of, of the ray_tasks.py beside them"
+            edit = comment(view, view.span(one.node)[0], text)
+            found.append((edit.start, edit.end, partial(str, edit.text)))
+    return found, places
+
+
+def _is_told(plan: Plan, task: tuple[str, str], dropped: bool) -> bool:
+    """Whether somebody may ask for a submission's result by its id."""
+    definition = plan.definitions.get(task)
+    return task in plan.kept_results and (not dropped or (definition is not None and definition.tells_state))
 
 
 def _arguments(view: View, call: cst.Call) -> str:
@@ -70,7 +112,7 @@ def _arguments(view: View, call: cst.Call) -> str:
                 start, _ = view.span(value.elements[0])
                 last = value.elements[-1]
                 _, end = view.whole(last.value)
-                parts.append(view.raw[start:end].decode("utf-8", "surrogatepass"))
+                parts.append(view.between(start, end))
         else:
             parts.append(f"*{_grouped(view, value)}")
     return ", ".join(parts)
@@ -80,3 +122,77 @@ def _grouped(view: View, node: cst.BaseExpression) -> str:
     text = view.source(node)
     simple = isinstance(node, cst.Name | cst.Attribute | cst.Call | cst.Dict | cst.Subscript)
     return text if simple or text.startswith("(") else f"({text})"
+
+
+EXAMPLES = (
+    Example(
+        """\
+from celery import shared_task
+
+
+@shared_task
+def train(zone, days=7):
+    return zone
+
+
+def main(zones):
+    results = [train.delay(zone) for zone in zones]
+    for zone, result in zip(zones, results):
+        try:
+            print(zone, result.get(timeout=60))
+        except ValueError as error:
+            print(zone, error)
+    first = train.apply_async((zones[0],), {"days": 1})
+    return first.get(), train.delay("all").get(timeout=9), train("here")
+""",
+        """\
+import ray
+from ray_tasks import submit
+
+
+def train(zone, days=7):
+    return zone
+
+
+train_remote = ray.remote(num_cpus=1, max_retries=0)(train)
+
+
+def main(zones):
+    results = [submit(train_remote, zone) for zone in zones]
+    for zone, result in zip(zones, results):
+        try:
+            print(zone, result.get(timeout=60))
+        except ValueError as error:
+            print(zone, error)
+    first = submit(train_remote, zones[0], **{"days": 1})
+    return first.get(), ray.get(train_remote.remote("all"), timeout=9), train("here")
+""",
+    ),
+    Example(
+        """\
+from celery import shared_task
+
+
+@shared_task
+def remind(user):
+    return user
+
+
+def main(user):
+    remind.apply_async((user,), countdown=3600)
+""",
+        """\
+from raycelery import shared_task
+
+
+# raycelery-migrate: stays on raycelery: it is called with countdown=
+@shared_task
+def remind(user):
+    return user
+
+
+def main(user):
+    remind.apply_async((user,), countdown=3600)
+""",
+    ),
+)

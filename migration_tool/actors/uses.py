@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import libcst as cst
 
-from migration_tool.actors import environment
-from migration_tool.actors.canvas import Canvas, applications, has_comments
+from migration_tool.actors import bases, environment, results
+from migration_tool.actors.canvas import Canvas, applications
+from migration_tool.actors.lines import has_comments
 from migration_tool.project.view import View
 
 Key = tuple[str, str]
@@ -20,7 +21,8 @@ class Use:
     Arguments:
         task: module and qualified name of the task.
         node: the expression that is the task.
-        form: "call" (``delay``, ``apply_async``), "direct", "canvas", "other".
+        form: "call" (``delay``, ``apply_async``), "direct", "run" (``T.run(...)``), "canvas", "lookup" (a result by its
+            id), "other".
         place: file and line.
         problem: why plain Ray has no equivalent; None if it has.
         call: the call that submits it.
@@ -49,7 +51,10 @@ class Facts:
         linked: tasks that can only be converted together.
         looked_up: tasks whose results are kept by somebody.
         lookups: places where results are read by id.
+        unreadable: of them, those that have no like.
         publishes: tasks that are submitted here.
+        classes: task classes, and why each stays.
+        class_problems: reasons against converting a task class.
         blockers: what the tasks' processes are given here that remote functions would not have.
     """
 
@@ -57,7 +62,10 @@ class Facts:
     linked: list[set[Key]] = field(default_factory=list)
     looked_up: set[Key] = field(default_factory=set)
     lookups: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
     publishes: set[Key] = field(default_factory=set)
+    classes: dict[Key, str | None] = field(default_factory=dict)
+    class_problems: list[tuple[Key, str]] = field(default_factory=list)
     blockers: list[str] = field(default_factory=list)
 
 
@@ -122,6 +130,10 @@ def _classify(view: View, use: Use, signatures: dict[cst.CSTNode, Canvas]) -> No
             wait = view.parents.get(outer)
             if isinstance(wait, cst.Call) and _plain_get(view, wait):
                 use.wait = wait
+    elif name == "run":
+        use.form, use.call = "run", call
+    elif name == "AsyncResult" and results.lookup(view, call) is not None:
+        use.form, use.call = "lookup", call
     elif name in ("s", "si") and call in signatures:
         use.form, use.canvas = "canvas", signatures[call]
     elif name in ("s", "si", "signature", "subtask"):
@@ -153,9 +165,11 @@ def _call_problem(view: View, call: cst.Call) -> str | None:
     return None
 
 
-def facts(view: View, where: str, uses: list[Use], task_names: dict[str, Key]) -> Facts:
+def facts(view: View, where: str, uses: list[Use], task_names: dict[str, Key], task_classes: set[Key]) -> Facts:
     """What a file's uses mean for the tasks."""
-    found = Facts()
+    found = Facts(classes=bases.found(view))
+    for key, node in bases.uses(view, task_classes) if task_classes else ():
+        found.class_problems.append((key, f"it is used in another way ({where}:{view.line(view.span(node)[0])})"))
     for use in uses:
         if use.problem is not None:
             found.problems.append((use.task, f"{use.problem} ({use.place})"))
@@ -165,7 +179,8 @@ def facts(view: View, where: str, uses: list[Use], task_names: dict[str, Key]) -
             found.looked_up.add(use.task)
         if use.canvas is not None:
             found.linked.append({signature.task for signature in use.canvas.signatures})
-            found.looked_up |= found.linked[-1]
+            if is_kept(view, use.canvas.node):
+                found.looked_up |= found.linked[-1]
     found.blockers = environment.blockers(view, where)
     module = view.project.modules[view.key]
     for dotted in sorted(module.imports | set(module.stars)):
@@ -174,14 +189,35 @@ def facts(view: View, where: str, uses: list[Use], task_names: dict[str, Key]) -
             for key in task_names.values():
                 if key[0] in unsure:
                     found.problems.append((key, f"there are several modules {dotted} that may be meant ({where}:1)"))
+    found.lookups, found.unreadable = ([f"{where}:{view.line(view.span(one)[0])}" for one in places]
+                                       for places in _places(view))  # fmt: skip
+    in_canvas = {signature.task for use in uses if use.canvas is not None for signature in use.canvas.signatures}
+    for attribute, value, why in results.unlike(view):
+        of = value.of
+        place = f"{where}:{view.line(view.span(attribute)[0])}"
+        if value.name == "by id":
+            found.unreadable.append(place)
+        elif of is not None and of.kind == "task":
+            found.problems.append(((of.module, of.name), f"{why} ({place})"))
+        else:
+            found.problems += [(key, f"{why} ({place})") for key in in_canvas]
     for node in view.nodes:
-        if isinstance(node, cst.Call):
-            value = view.value(node)
-            if value is not None and value.kind in ("result", "results") and value.name == "by id":
-                found.lookups.append(f"{where}:{view.line(view.span(node)[0])}")
-        elif isinstance(node, cst.SimpleString):
+        if isinstance(node, cst.SimpleString):
             _named(view, node, where, task_names, found)
     return found
+
+
+def _places(view: View) -> tuple[list[cst.CSTNode], list[cst.CSTNode]]:
+    found, odd = results.lookups(view)
+    return [one.node for one in found], odd
+
+
+def is_kept(view: View, call: cst.Call) -> bool:
+    """Whether what a call gives is neither dropped nor waited for at once."""
+    outer = view.parents.get(call)
+    return not isinstance(outer, cst.Expr) and not (
+        isinstance(outer, cst.Attribute) and outer.attr.value in ("get", "join", "wait")
+    )
 
 
 def _named(view: View, node: cst.SimpleString, where: str, task_names: dict[str, Key], found: Facts) -> None:

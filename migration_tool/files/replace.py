@@ -90,13 +90,23 @@ def replace(path: Path, before: bytes, after: bytes) -> Path | None:
 
 
 def create(path: Path, content: str) -> None:
-    """Write a file that is not there yet.
+    """Write a file that is not there yet, wholly or not at all.
 
     Raises:
         UnreadableFile: it is there, or cannot be written.
     """
     try:
-        with path.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(content)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".new")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(name, 0o666 & ~mask)
+            os.link(name, path)  # unlike a move, it never takes the place of a file
+        finally:
+            Path(name).unlink(missing_ok=True)
     except OSError as error:
         raise UnreadableFile(f"{path}: {error.strerror or error}") from error

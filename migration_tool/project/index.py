@@ -47,7 +47,7 @@ class Function:
 
 @dataclass
 class Class:
-    """A class: bases and what its attributes are."""
+    """A class: bases, what its attributes are, and the names of all that its methods assign to its objects."""
 
     qualname: str
     line: int
@@ -55,6 +55,7 @@ class Class:
     attributes: dict[str, Expression]
     methods: list[str]
     decorators: list[Decorator]
+    assigned: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -185,9 +186,11 @@ class _Indexer:
                     self.assign(one, None, prefix, scope)
             case ast.Attribute(value=ast.Name(id=name)) if scope.get(name, [None])[0] is not None:
                 first = scope[name][0]
-                if first[0] == "self" and value is not None:
-                    attributes = self.module.classes[first[1]].attributes
-                    attributes[target.attr] = any_of([attributes.get(target.attr), value])
+                if first[0] == "self":
+                    owner = self.module.classes[first[1]]
+                    owner.assigned.add(target.attr)
+                    if value is not None:
+                        owner.attributes[target.attr] = any_of([owner.attributes.get(target.attr), value])
 
     def imported(self, node: ast.Import | ast.ImportFrom, prefix: str, scope: _Locals) -> None:
         if isinstance(node, ast.Import):

@@ -56,9 +56,10 @@ class Project:
     _known: dict[object, Value | None] = field(default_factory=dict, repr=False)
     _found: dict[tuple[str, str], str | None] = field(default_factory=dict, repr=False)
     _packages: set[str] = field(default_factory=set, repr=False)
+    _imports: dict[str, set[str]] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, object]:
-        fresh: dict[str, object] = {"_busy": set(), "_known": {}, "_found": {}, "_packages": set()}
+        fresh: dict[str, object] = {"_busy": set(), "_known": {}, "_found": {}, "_packages": set(), "_imports": {}}
         return {"modules": self.modules, "roots": self.roots, **fresh}
 
     # ---- modules
@@ -95,7 +96,7 @@ class Project:
                 return Value("module", key, key)
             if key is None and module in self._folders():
                 return Value("package", module, near)
-            return Value("external", canonical(module))
+            return _external(module)
         key = self.find(module, near)
         if key is not None and not self._is_celery(module, key, near):
             found = self.member(key, name, depth + 1)
@@ -106,7 +107,15 @@ class Project:
             return Value("module", below, below)
         if key is not None and not self._is_celery(module, key, near):
             return None
-        return Value("external", canonical(f"{module}.{name}"))
+        return _external(f"{module}.{name}")
+
+    def imports_by_name(self) -> dict[str, set[str]]:
+        """All dotted names that the project's modules import, by their last part."""
+        if not self._imports:
+            for module in self.modules.values():
+                for dotted in (*module.imports, *module.stars):
+                    self._imports.setdefault(dotted.rpartition(".")[2], set()).add(dotted)
+        return self._imports
 
     def _folders(self) -> set[str]:
         """Dotted paths of all folders that hold modules."""
@@ -177,7 +186,7 @@ class Project:
                         if found is not None:
                             return found
                     elif star.partition(".")[0] in ("celery", "raycelery"):
-                        return Value("external", canonical(f"{star}.{name}"))
+                        return _external(f"{star}.{name}")
                 return None
             case ("import", module_name, name):
                 return self.imported(module_name, name, key, depth)
@@ -301,8 +310,7 @@ class Project:
             case Value("package"):
                 return self.imported(f"{of.name}.{name}", None, of.module, depth)
             case Value("external"):
-                full = canonical(f"{of.name}.{name}")
-                return Value("app", full) if full in tables.APPS else Value("external", full)
+                return _external(f"{of.name}.{name}")
             case Value("app" | "task" | "signature" | "result" | "results" | "task instance" as kind):
                 if kind == "task" and name == "app":
                     return Value("app", "task.app")
@@ -416,6 +424,12 @@ class Project:
                 if task is not None:
                     found.append(task)
         return sorted(found, key=lambda task: (task.module, task.function.line))
+
+
+def _external(dotted: str) -> Value:
+    """What something outside the project is."""
+    name = canonical(dotted)
+    return Value("app", name) if name in tables.APPS else Value("external", name)
 
 
 def key_of(relative: PurePosixPath) -> str:

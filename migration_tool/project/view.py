@@ -72,6 +72,8 @@ class View:
     def __init__(self, text: str, key: str, package: str, project: Project) -> None:
         self.text, self.key, self.package, self.project = text, key, package, project
         self.raw = text.encode("utf-8", "surrogatepass")
+        #: Changes that are made already: what is written out of parts of the file has them in it.
+        self.pending: list[Edit] = []
         self.tree = cst.parse_module(text)
         self._wrapper = MetadataWrapper(self.tree, unsafe_skip_copy=True)
         self._values: dict[cst.CSTNode, Value | None] = {}
@@ -129,9 +131,19 @@ class View:
         return start, end
 
     def source(self, node: cst.CSTNode) -> str:
-        """A node's text as written, with the parentheses around it."""
-        start, end = self.whole(node)
-        return self.raw[start:end].decode("utf-8", "surrogatepass")
+        """A node's text, with the parentheses around it and with what is changed already."""
+        return self.between(*self.whole(node))
+
+    def between(self, start: int, end: int) -> str:
+        """The text of some bytes, with what is changed already."""
+        inside = [one for one in self.pending if start <= one.start and one.end <= end]
+        moved = [Edit(one.start - start, one.end - start, one.text) for one in inside]
+        return apply(self.raw[start:end].decode("utf-8", "surrogatepass"), moved)
+
+    def change(self, edit: Edit) -> None:
+        """Make a change; those inside it are in its text already."""
+        self.pending = [one for one in self.pending if not (edit.start <= one.start and one.end <= edit.end)]
+        self.pending.append(edit)
 
     @cached_property
     def _line_starts(self) -> list[int]:

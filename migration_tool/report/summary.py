@@ -33,11 +33,16 @@ class Summary:
 
     def __str__(self) -> str:
         return (
-            f"{self.files} files, {self.with_celery} with Celery, {self.tasks} tasks:"
+            f"{count(self.files, 'file')}, {self.with_celery} with Celery, {count(self.tasks, 'task')}:"
             f" {self.works} uses work as they are,"
             f" {self.changes} work and change, {self.manual} must be changed by hand"
-            + (f"; {self.skipped} files could not be read" if self.skipped else "")
+            + (f"; {count(self.skipped, 'file')} could not be read" if self.skipped else "")
         )
+
+
+def count(number: int, thing: str) -> str:
+    """A number of things, in words."""
+    return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
 def summarise(outcomes: Sequence[Outcome]) -> Summary:

@@ -1,10 +1,5 @@
 """The dependency on Celery becomes one on raycelery, which brings Celery with it.
 
-    requirements*.txt       celery[redis]==5.4.0 ; python_version > "3"   ->   raycelery[redis] ; python_version > "3"
-    setup.cfg, setup.py     the same in install_requires and extras
-    pyproject.toml          the same in dependencies; ``celery = "^5.4"`` under Poetry -> ``raycelery = "*"``
-    Pipfile                 celery = "*"  ->  raycelery = "*"
-
 Lock files and lines with hashes cannot be changed this way and are reported.
 """
 
@@ -14,6 +9,7 @@ import re
 
 import libcst as cst
 
+from migration_tool.examples import Example
 from migration_tool.model import Finding, Verdict
 from migration_tool.project.view import Edit, View
 from migration_tool.rewriting import finding
@@ -116,7 +112,7 @@ def _lines(text: str, source: Source, findings: list[Finding], to: str) -> list[
             not match["indent"] or not _section(text, match.start()).startswith("options")
         ):
             continue
-        if "--hash" in match["tail"] or match["tail"].startswith("\\") or match["tail"].strip() == "\\":
+        if "--hash" in match[0] or match["tail"].startswith("\\") or match["tail"].strip() == "\\":
             findings.append(
                 Finding(str(source.path), *_place(text, match.start("name")), "dependency", "celery", Verdict.MANUAL,
                         "a requirement with hashes is made by a tool", "change its input and compile it again")
@@ -206,3 +202,66 @@ def in_setup(view: View, source: Source, findings: list[Finding]) -> list[Edit]:
         start += len(node.prefix) + len(node.quote)
         edits.append(Edit(start, start + len(text.encode()), new))
     return edits
+
+
+EXAMPLES = (
+    Example(
+        """\
+# tasks
+celery[redis]==5.4.0 ; python_version > "3"  # queue
+flower>=2
+""",
+        """\
+# tasks
+raycelery[redis] ; python_version > "3"  # queue
+flower>=2
+""",
+        file="requirements.txt",
+    ),
+    Example(
+        """\
+[project]
+name = "shop"
+dependencies = ["celery>=5.3,<6", "numpy"]
+""",
+        """\
+[project]
+name = "shop"
+dependencies = ["raycelery", "numpy"]
+""",
+        file="pyproject.toml",
+    ),
+    Example(
+        """\
+[tool.poetry.dependencies]
+celery = { version = "^5.3", extras = ["redis"] }
+""",
+        """\
+[tool.poetry.dependencies]
+raycelery = { version = "*", extras = ["redis"] }
+""",
+        file="pyproject.toml",
+    ),
+    Example(
+        """\
+[options]
+install_requires =
+    celery
+    numpy
+""",
+        """\
+[options]
+install_requires =
+    raycelery
+    numpy
+""",
+        file="setup.cfg",
+    ),
+    Example(
+        """\
+django-celery-results==2.5
+celery==5.4.0 --hash=sha256:aa
+""",
+        file="requirements.txt",
+    ),
+)

@@ -1,11 +1,4 @@
-"""``from celery import X`` -> ``from raycelery import X``, in every form that an import has.
-
-from celery.app.task import Task        from raycelery.app.task import Task
-import celery                           import raycelery as celery
-import celery as c                      import raycelery as c
-import celery.utils.log                 import raycelery.utils.log; its uses celery.utils.log.x are renamed
-importlib.import_module("celery.app")   importlib.import_module("raycelery.app")
-"""
+"""Celery's imports become raycelery's, in every form that an import has."""
 
 from __future__ import annotations
 
@@ -13,6 +6,7 @@ import libcst as cst
 from libcst.metadata import ImportAssignment, Scope
 from libcst.metadata.scope_provider import BaseAssignment
 
+from migration_tool.examples import Example
 from migration_tool.model import Finding, Verdict
 from migration_tool.project.view import Edit, View, dotted_name
 from migration_tool.rewriting import finding
@@ -20,6 +14,10 @@ from migration_tool.workspace import Source
 
 #: What Celery 5 no longer has; raycelery has what Celery 5 has.
 GONE = {
+    "celery.task.control": "use the application's control: app.control",
+    "celery.task.schedules": "use celery.schedules",
+    "celery.task.http": "write a task that makes the request",
+    "celery.task.sets": "use celery.group",
     "celery.task": "import shared_task, or use the application's own task decorator",
     "celery.decorators": "import shared_task, or use the application's own task decorator",
     "celery.messaging": "use kombu",
@@ -164,3 +162,70 @@ def _plain_import(assignment: object) -> bool:
 
 def _scope(view: View, node: cst.Import) -> Scope | None:
     return view.scopes.get(node) or view.scopes.get(node.names[0].name)
+
+
+EXAMPLES = (
+    Example(
+        """\
+from celery import Celery, group as g
+from celery.app.task import Task
+import celery
+import celery as c, os
+""",
+        """\
+from raycelery import Celery, group as g
+from raycelery.app.task import Task
+import raycelery as celery
+import raycelery as c, os
+""",
+    ),
+    Example(
+        """\
+import celery.utils.log
+
+logger = celery.utils.log.get_task_logger(__name__)
+""",
+        """\
+import raycelery.utils.log
+
+logger = raycelery.utils.log.get_task_logger(__name__)
+""",
+    ),
+    Example(
+        """\
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from celery.result import AsyncResult
+
+
+def start(result: "AsyncResult"):
+    from celery import current_app
+
+    return current_app
+""",
+        """\
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from raycelery.result import AsyncResult
+
+
+def start(result: "AsyncResult"):
+    from raycelery import current_app
+
+    return current_app
+""",
+    ),
+    Example(
+        """\
+from celery_app import app
+from flask_celery import Celery
+from celery.task import periodic_task  # Celery 5 does not have it: reported
+
+
+def celery(group):
+    return group.celery
+""",
+    ),
+)

@@ -1,9 +1,4 @@
-"""Strings that name Celery's modules, where it is sure that they are imported by that name.
-
-    @app.task(base="celery.Task")                   base="raycelery.Task"
-    mock.patch("celery.group")                      mock.patch("raycelery.group")
-    pytest_plugins = ("celery.contrib.pytest",)     ("raycelery.contrib.pytest",)
-    importlib.import_module("celery.app")           importlib.import_module("raycelery.app")
+"""Strings that name Celery's modules become raycelery's, where it is sure that they are imported by that name.
 
 Names of loggers, queues and settings stay: they are Celery's whoever runs the tasks.
 """
@@ -12,6 +7,7 @@ from __future__ import annotations
 
 import libcst as cst
 
+from migration_tool.examples import Example
 from migration_tool.project.view import Edit, View
 from migration_tool.shim.imports import gone, is_celery
 
@@ -32,8 +28,9 @@ def edits(view: View) -> list[Edit]:
         return found
     for node in view.nodes:
         if isinstance(node, cst.Call):
-            if node.args and not node.args[0].star and node.args[0].keyword is None and _imports(view, node):
-                found += _string(view, node.args[0].value)
+            first = node.args[0] if node.args and not node.args[0].star else None
+            if first is not None and (first.keyword is None or first.keyword.value == "name") and _imports(view, node):
+                found += _string(view, first.value)
             for argument in node.args:
                 if argument.keyword is not None and argument.keyword.value == "base" and _makes_task(view, node):
                     found += _string(view, argument.value)
@@ -48,10 +45,11 @@ def edits(view: View) -> list[Edit]:
 
 
 def _imports(view: View, node: cst.Call) -> bool:
-    name = view.dotted(node.func)
-    if name in _IMPORTERS:
-        return True
     function = node.func
+    if isinstance(function, cst.Name) and function.value == "__import__":
+        return "__import__" not in view.project.modules[view.key].bindings
+    if view.dotted(function) in _IMPORTERS:
+        return True
     if not isinstance(function, cst.Attribute):
         return False
     names = []
@@ -78,3 +76,52 @@ def _string(view: View, node: cst.BaseExpression) -> list[Edit]:
     start, _ = view.span(node)
     start += len(node.prefix) + len(node.quote)
     return [Edit(start, start + len("celery"), "raycelery")]
+
+
+EXAMPLES = (
+    Example(
+        """\
+from unittest.mock import patch
+from celery import shared_task
+import importlib
+
+states = importlib.import_module("celery.states")
+
+
+@shared_task(base="celery.Task")
+def train(zone):
+    return zone
+
+
+@patch("celery.group")
+def test_train(group):
+    pass
+""",
+        """\
+from unittest.mock import patch
+from raycelery import shared_task
+import importlib
+
+states = importlib.import_module("raycelery.states")
+
+
+@shared_task(base="raycelery.Task")
+def train(zone):
+    return zone
+
+
+@patch("raycelery.group")
+def test_train(group):
+    pass
+""",
+    ),
+    Example(
+        """\
+import logging
+
+logging.getLogger("celery.worker").setLevel("INFO")
+queue = "celery"
+name = "celery.Task"
+""",
+    ),
+)

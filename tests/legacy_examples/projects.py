@@ -1,4 +1,4 @@
-"""Runs a legacy project twice: as it is, on stock Celery; with its imports swapped, on raycelery without a Redis."""
+"""Runs a legacy project as it is, on stock Celery, and migrated, on Ray without a Redis."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
+from migration_tool.cli import main
 from tests import support
 
 SOURCES = support.ROOT / "legacy_examples"
 #: What the READMEs tell to do with sed. Modules of a project's own that are called celery or celery_app are left alone.
 SWAP = (re.compile(r"^(from|import) celery\b", re.M), r"\1 raycelery")
+#: The commands of ``raycelery-migrate`` that projects are migrated by. Where ``actors`` leaves all tasks on raycelery,
+#: it is ``shim`` with comments, so running that too is not for every time.
+WAYS = ["shim", pytest.param("actors", marks=pytest.mark.slow)]
 
 #: Lines that Ray passes on from its own processes and from workers.
 _OF_RAY = re.compile(r"(\x1b\[\d+m)?\((raylet|autoscaler|.* pid=\d+)\b")
@@ -66,24 +73,29 @@ class Project:
         return json.loads(self.says("-c", textwrap.dedent(code), **environment))
 
 
-def copy(name: str, folder: Path, swap: bool = False, env: dict[str, str] | None = None) -> Project:
+def migrate(way: str, folder: Path) -> None:
+    """Migrate what is in a folder by a command of ``raycelery-migrate``."""
+    done = CliRunner().invoke(main, [way, "--write", "--jobs", "1", str(folder)])
+    assert done.exit_code in (0, 1), done.output
+    originals = list(folder.rglob("*.orig"))
+    assert originals
+    for path in originals:
+        path.unlink()
+
+
+def copy(name: str, folder: Path, way: str | None = None, env: dict[str, str] | None = None) -> Project:
     """Copy a project, as a user who tries raycelery would.
 
     Arguments:
         name: its folder in ``legacy_examples``.
         folder: where the copy's folder is made.
-        swap: whether to put ``raycelery`` for ``celery`` in its import lines.
+        way: the command to migrate it by; None for not at all.
         env: added to the environment of what is run in it.
     """
-    ignored = shutil.ignore_patterns("__pycache__", "*.csv", "*.log", "*.sqlite3")
+    ignored = shutil.ignore_patterns("__pycache__", "*.csv", "*.log", "*.sqlite3", "*.joblib")
     target = Path(shutil.copytree(SOURCES / name, folder / name, ignore=ignored))
-    if swap:
-        swapped = 0
-        for path in target.rglob("*.py"):
-            text, count = SWAP[0].subn(SWAP[1], path.read_text())
-            path.write_text(text)
-            swapped += count
-        assert swapped > 0
+    if way is not None:
+        migrate(way, target)
     return Project(target, env or {})
 
 
@@ -103,13 +115,14 @@ def on_celery(name: str, folder: Path, url: str, module: str, *arguments: str) -
         yield project
 
 
-def on_raycelery(name: str, folder: Path, **env: str) -> Project:
-    """Copy a project and swap its imports; where its Redis should be, nothing answers.
+def on_raycelery(name: str, folder: Path, way: str = "shim", **env: str) -> Project:
+    """Copy a project and migrate it; where its Redis should be, nothing answers.
 
     Arguments:
         name: its folder in ``legacy_examples``.
         folder: where the copy's folder is made.
+        way: the command to migrate it by.
         env: more of the environment of what is run in it.
     """
     nowhere = f"redis://127.0.0.1:{support.free_port()}/0"
-    return copy(name, folder, swap=True, env={"CELERY_BROKER_URL": nowhere, "CELERY_RESULT_BACKEND": nowhere, **env})
+    return copy(name, folder, way, env={"CELERY_BROKER_URL": nowhere, "CELERY_RESULT_BACKEND": nowhere, **env})

@@ -27,9 +27,9 @@ def stock(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Done:
         return use(project)
 
 
-@pytest.fixture(scope="module")
-def ray(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    return use(projects.on_raycelery(NAME, tmp_path_factory.mktemp("ray")))
+@pytest.fixture(scope="module", params=projects.WAYS)
+def ray(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    return use(projects.on_raycelery(NAME, tmp_path_factory.mktemp("ray"), request.param))
 
 
 def test_stock_celery_scores_all_patients(stock: Done) -> None:
@@ -46,8 +46,8 @@ def test_raycelery_scores_them_equally_without_redis(stock: Done, ray: Done) -> 
     assert ray.stdout == stock.stdout
 
 
-@pytest.mark.parametrize("system", ["stock", "ray"])
-def test_a_process_loads_the_model_once(system: str, request: pytest.FixtureRequest) -> None:
-    said = re.search(r"loaded (\d+) times in (\d+) processes", request.getfixturevalue(system).stderr)
-    assert said is not None
-    assert said[1] == said[2]
+def test_a_process_loads_the_model_once(stock: Done, ray: Done) -> None:
+    for done in (stock, ray):
+        said = re.search(r"loaded (\d+) times in (\d+) processes", done.stderr)
+        assert said is not None
+        assert said[1] == said[2]

@@ -61,10 +61,14 @@ def stock(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
         return use(project)
 
 
-@pytest.fixture(scope="module")
-def ray(tmp_path_factory: pytest.TempPathFactory, ray_session: support.RaySession) -> Run:
+@pytest.fixture(scope="module", params=projects.WAYS)
+def ray(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ray_session: support.RaySession
+) -> Run:
     # Its commands share a cluster, as a site's processes do.
-    return use(projects.on_raycelery(NAME, tmp_path_factory.mktemp("ray"), RAY_ADDRESS=ray_session.address))
+    return use(
+        projects.on_raycelery(NAME, tmp_path_factory.mktemp("ray"), request.param, RAY_ADDRESS=ray_session.address)
+    )
 
 
 def test_stock_celery_trains_the_zones(stock: Run) -> None:

@@ -25,9 +25,9 @@ def stock(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
         return use(project)
 
 
-@pytest.fixture(scope="module")
-def ray(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return use(projects.on_raycelery(NAME, tmp_path_factory.mktemp("ray")))
+@pytest.fixture(scope="module", params=projects.WAYS)
+def ray(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return use(projects.on_raycelery(NAME, tmp_path_factory.mktemp("ray"), request.param))
 
 
 def test_stock_celery_retries_and_gives_up_as_told(stock: Run) -> None:

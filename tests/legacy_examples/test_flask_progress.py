@@ -90,9 +90,9 @@ def stock(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
         return use(project)
 
 
-@pytest.fixture(scope="module")
-def ray(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return use(projects.on_raycelery(NAME, tmp_path_factory.mktemp("ray")))
+@pytest.fixture(scope="module", params=projects.WAYS)
+def ray(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return use(projects.on_raycelery(NAME, tmp_path_factory.mktemp("ray"), request.param))
 
 
 def test_stock_celery_trains_and_tells_its_progress(stock: Run) -> None:

@@ -64,10 +64,14 @@ def stock(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
         return use(project)
 
 
-@pytest.fixture(scope="module")
-def ray(tmp_path_factory: pytest.TempPathFactory, ray_session: support.RaySession) -> Run:
+@pytest.fixture(scope="module", params=projects.WAYS)
+def ray(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ray_session: support.RaySession
+) -> Run:
     # Several programs one after the other: they share a cluster, as on a schedule they would.
-    return use(projects.on_raycelery(NAME, tmp_path_factory.mktemp("ray"), RAY_ADDRESS=ray_session.address))
+    return use(
+        projects.on_raycelery(NAME, tmp_path_factory.mktemp("ray"), request.param, RAY_ADDRESS=ray_session.address)
+    )
 
 
 def test_stock_celery_runs_what_is_scheduled(stock: Run) -> None:

@@ -40,11 +40,11 @@ BY_COMMAND = [name for name in NAMES if re.search(r"sed -i", (projects.SOURCES /
 
 @pytest.mark.parametrize("name", BY_COMMAND)
 def test_its_readmes_command_swaps_the_imports(name: str, tmp_path: Path) -> None:
-    """The other tests swap by the same rule."""
+    """The codemod, by which the other tests migrate, does the same."""
     (tmp_path / "readme").mkdir()
     project = projects.copy(name, tmp_path / "readme")
     command = re.search(r"^.*sed -i .*$", (project.folder / "README.md").read_text(), re.M)
     assert command is not None
     subprocess.run(["bash", "-c", command[0]], cwd=project.folder, check=True, timeout=60)
     (tmp_path / "helper").mkdir()
-    assert sources(project.folder) == sources(projects.copy(name, tmp_path / "helper", swap=True).folder)
+    assert sources(project.folder) == sources(projects.copy(name, tmp_path / "helper", "shim").folder)

@@ -1,4 +1,4 @@
-"""The legacy project trains zones on stock Celery, and the same ones equally on raycelery with one import swapped."""
+"""The legacy project trains zones on stock Celery, and the same ones equally on Ray, migrated either way."""
 
 from __future__ import annotations
 
@@ -76,6 +76,19 @@ def test_raycelery_trains_them_equally_without_redis(stock: tuple[list[Row], str
     rows, said = train(projects.on_raycelery(NAME, tmp_path), ZONES)
     assert rows == stock[0]
     assert "0 failed" in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_plain_ray_trains_them_equally(stock: tuple[list[Row], str, list[Row]], tmp_path: Path) -> None:
+    project = projects.on_raycelery(NAME, tmp_path, "actors")
+    rows, said = train(project, 1)
+    assert rows == stock[2]
+    assert "0 failed" in said
+    # Nothing but the application, on which no task is left, knows of either.
+    sources = "".join(path.read_text() for path in project.folder.glob("*.py") if path.name != "celery_app.py")
+    assert "from raycelery" not in sources
+    assert "import celery" not in sources
 
 
 def test_over_a_thousand_partitions_are_worth_a_model(project: Project) -> None:

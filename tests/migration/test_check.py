@@ -130,6 +130,22 @@ def test_a_page(tmp_path: Path) -> None:
     page = report(tmp_path, "html")
     assert page.startswith("<!doctype html>")
     assert "Procfile</h2>" in page
+    assert page.count("<li>") == json.loads(report(tmp_path))["summary"]["works"] + page.count("by hand</span>") + (
+        page.count("works, changes</span>")
+    )
+
+
+def test_whatever_a_file_holds_is_text_on_the_page(tmp_path: Path) -> None:
+    (tmp_path / "<img src=x>&.py").write_text(
+        "from celery import shared_task\n@shared_task(exchange='<b>')\ndef f(): f.delay()\n"
+        "x = 'celery -A <i>x</i> worker'\n"
+    )
+    (tmp_path / "<u>.py").write_text("print '<script>'\n")
+    done = CliRunner().invoke(main, ["check", "--format", "html", str(tmp_path)])
+    assert done.exit_code == 2
+    for tag in ("<img", "<u>", "<b>", "<i>", "<script"):
+        assert tag not in done.stdout
+    assert "&lt;img src=x&gt;&amp;.py" in done.stdout
 
 
 def test_a_table_ends_with_the_estimate(tmp_path: Path) -> None:

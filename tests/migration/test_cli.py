@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +79,35 @@ def test_standard_input_and_output() -> None:
     assert done.exit_code == 2
 
 
+def test_nothing_that_standard_input_needs_is_kept_silent() -> None:
+    source = b"from celery import shared_task\n@shared_task(rate_limit=1)\ndef f(): ...\n"
+    source += b"@shared_task\ndef g(): ...\ng.delay()\n"
+    done = invoke("actors", "-", stdin=source)
+    assert done.exit_code == 0
+    assert "submit(g_remote)\n" in done.stdout
+    assert "it needs ray_tasks.py beside it" in done.stderr
+    assert "task f: it stays on raycelery; it has rate_limit=" in done.stderr
+    ast.parse(done.stdout)
+    done = invoke("shim", "-", "--check", stdin=b"import celery\n")
+    assert (done.exit_code, done.stdout) == (1, "would change <stdin>\n")
+    assert invoke("shim", "-", "--check", stdin=b"import os\n").exit_code == 0
+    done = invoke("shim", "-", stdin=b"from celery.task import task\n")
+    assert (done.exit_code, done.stdout) == (1, "from celery.task import task\n")
+    assert "<stdin>:1:1: by hand: import celery.task: Celery 5 does not have it" in done.stderr
+
+
+def test_no_caller_is_changed_if_its_helper_cannot_be_written(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "caller.py").write_text("from tasks import f\n\nf.delay()\n")
+    before = {path: path.read_bytes() for path in project.iterdir()}
+    helper = project / "ray_tasks.py"
+    helper.symlink_to(project / "nowhere" / "else.py")  # neither read nor replaced
+    done = invoke("actors", "--write", project)
+    assert done.exit_code == 2
+    assert "ray_tasks.py cannot be written, which the other changes need: none is made" in done.stderr
+    helper.unlink()
+    assert {path: path.read_bytes() for path in project.iterdir()} == before
+
+
 def test_configuration(project: Path) -> None:
     config = project / "pyproject.toml"
     config.write_text('[tool.raycelery-migrate]\nexclude = ["tasks.py"]\njobs = 1\n')
@@ -145,3 +178,21 @@ def test_no_absolute_path_gets_into_a_project(project: Path, monkeypatch: pytest
     done = invoke("actors", ".")
     assert "+++ b/ray_tasks.py" in done.stdout
     assert str(project) not in done.stdout
+
+
+def test_a_bar_is_drawn_on_a_terminal_only(project: Path) -> None:
+    command = [sys.executable, "-m", "migration_tool", "shim", "--check", str(project)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80"}
+    piped = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert piped.stderr == "1 file, 1 would change\n"
+    here, there = pty.openpty()
+    with subprocess.Popen(command, env=environment, stderr=there, stdout=subprocess.DEVNULL) as process:
+        os.close(there)
+        said = b""
+        with contextlib.suppress(OSError):  # how a terminal ends whose other side is closed
+            while part := os.read(here, 4096):
+                said += part
+        assert process.wait(timeout=60) == 1
+    os.close(here)
+    assert b"reading" in said
+    assert "━".encode() in said

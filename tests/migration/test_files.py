@@ -135,3 +135,23 @@ def test_a_file_that_changes_meanwhile_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UnreadableFile, match="changed while"):
         replace(path, b"old", b"newer")
     assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "mark", "end"),
+    [("latin-1", b"", "\n"), ("utf-8", b"\xef\xbb\xbf", "\r\n"), ("cp1252", b"", "\r\n")],
+)
+def test_actors_keeps_the_encoding_and_the_line_ends(tmp_path: Path, encoding: str, mark: bytes, end: str) -> None:
+    text = f"# -*- coding: {encoding} -*-{end}from celery import shared_task  # Größe{end}{end}\x0c{end}"
+    text += f"@shared_task  # type: ignore{end}def f(x):{end}\treturn 'ü'  # noqa{end}{end}f.delay('é'){end}"
+    path = tmp_path / "a.py"
+    path.write_bytes(mark + text.encode(encoding))
+    done = CliRunner().invoke(main, ["actors", "--write", str(path)])
+    assert done.exit_code == 0, done.output
+    after = path.read_bytes()
+    assert after.startswith(mark)
+    decoded = after[len(mark) :].decode(encoding)
+    assert "\n" not in decoded.replace("\r\n", "") if end == "\r\n" else "\r" not in decoded
+    for kept in ("\x0c" + end, f"\treturn 'ü'  # noqa{end}", "'é')"):
+        assert kept in decoded
+    assert f"submit(f_remote, 'é'){end}" in decoded

@@ -50,6 +50,10 @@ OF_CELERY = [
     "def local():\n    from celery import current_app\n    return current_app, bound.delay(1)",
     "limited.apply_async((1,), countdown=3)",
     "app.conf.update(task_time_limit=3)",
+    "print(add.delay(add.delay(1, 2).get(), celery.states.SUCCESS).get(), add.run(1, 2))",
+    "from celery.result import AsyncResult\nprint(AsyncResult(add.delay(1, flaky.delay().get()).id).state)",
+    "class Base(celery.Task):\n    n = 0\n\n@celery.shared_task(base=Base, bind=True)\ndef based(self): return self.n",
+    "job = g(add.s(i, i) for i in range(3))\nbased.delay(job().get())",
 ]
 LINES = st.lists(st.sampled_from([*UNRELATED, *OF_CELERY]), max_size=14)
 ENDS = st.sampled_from(["\n", "\r\n"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +13,8 @@ import pytest
 import ray
 
 from migration_tool.actors import ray_tasks
-from migration_tool.actors.ray_tasks import Results, gather, launcher, retrying, submit
-from tests.support import RaySession
+from migration_tool.actors.ray_tasks import Results, Task, gather, keep, launcher, result_of, retrying, submit
+from tests.support import ROOT, RaySession
 
 SECONDS = 60
 
@@ -20,6 +23,7 @@ SECONDS = 60
 def _ray(ray_session: RaySession) -> Iterator[None]:
     yield
     ray_tasks._running.clear()
+    ray_tasks._keeping.clear()
 
 
 @ray.remote(num_cpus=0.1)
@@ -103,19 +107,25 @@ def test_bound_tasks_retry_and_tell_their_state() -> None:
     assert ray.get(states.get.remote(result.id)) == ("PROGRESS", {"at": 2})
 
 
-def test_errors_that_are_tried_again() -> None:
-    tries = []
+def test_errors_that_are_tried_again(tmp_path: Path) -> None:
+    tries = tmp_path / "tries"
 
     @retrying(autoretry_for=(OSError,), dont_autoretry_for=(FileNotFoundError,), max_retries=3, default_retry_delay=0)
     def flaky(error: type[Exception]) -> None:
-        tries.append(error)
-        raise error
+        with tries.open("a") as file:
+            file.write(".")
+        raise error("on purpose")
 
+    remote = ray.remote(num_cpus=0.1)(flaky)
     for error, times in ((OSError, 4), (FileNotFoundError, 1), (KeyError, 1)):
-        tries.clear()
+        tries.write_text("")
         with pytest.raises(error):
-            flaky(error)
-        assert len(tries) == times
+            submit(remote, error).get(timeout=SECONDS)
+        assert len(tries.read_text()) == times
+    tries.write_text("")
+    with pytest.raises(OSError, match="on purpose"):
+        flaky(OSError)
+    assert tries.read_text() == ".", "called directly, it is tried once"
 
 
 def test_an_actor_that_is_launched() -> None:
@@ -133,3 +143,93 @@ def test_an_actor_that_is_launched() -> None:
         return actor.options(num_cpus=0.1).remote(zone).fit.remote(days)
 
     assert Results([submit(train, "a"), submit(train, "b", days=2)]).get(timeout=SECONDS) == [("a", 7), ("b", 2)]
+
+
+def test_results_are_read_by_id(tmp_path: Path) -> None:
+    @ray.remote(num_cpus=0.1)
+    def wait_for(name: str) -> str:
+        while not (tmp_path / name).exists():
+            time.sleep(0.01)
+        return name
+
+    waiting, failing = keep(submit(wait_for, "a")), keep(submit(double, -1))
+    found = result_of(str(waiting))
+    assert found == waiting
+    assert (found.state, found.ready(), found.result) == ("PENDING", False, None)
+    with pytest.raises(TimeoutError):
+        found.get(timeout=0.1)
+    (tmp_path / "a").touch()
+    assert found.get(timeout=SECONDS) == "a"
+    assert (found.state, found.result) == ("SUCCESS", "a")
+    with pytest.raises(ValueError, match="-1 is negative"):
+        result_of(failing.id).get(timeout=SECONDS)
+    assert result_of(failing.id).state == "FAILURE"
+    assert "-1 is negative" in result_of(failing.id).traceback
+
+    cancelled = keep(submit(wait_for, "never"))
+    result_of(cancelled.id).revoke()
+    assert isinstance(result_of(cancelled.id).get(timeout=SECONDS, propagate=False), ray.exceptions.TaskCancelledError)
+    assert result_of(cancelled.id).state == "REVOKED"
+
+
+def test_ids_of_others_are_asked_of_others() -> None:
+    theirs = str(uuid.uuid4())
+    assert result_of(theirs, lambda task_id: ("theirs", task_id)) == ("theirs", theirs)
+    assert result_of("my-own-id", lambda task_id: ("theirs", task_id)) == ("theirs", "my-own-id")
+    ours = submit(double, 2)
+    assert result_of(ours.id, lambda task_id: None) == ours
+    unknown = result_of(theirs)
+    assert (unknown.state, unknown.ready(), unknown.info) == ("PENDING", False, None)
+    unknown.revoke()
+    with pytest.raises(TimeoutError):
+        unknown.get(timeout=0.1)
+
+
+SUBMITTER = """
+import ray, sys
+from migration_tool.actors.ray_tasks import keep, submit
+
+ray.init(address=sys.argv[1], log_to_driver=False)
+
+@ray.remote(num_cpus=0.1)
+def answer(fail):
+    if fail:
+        raise ValueError("no answer")
+    return [42]
+
+print(*[keep(submit(answer, fail)).id for fail in (False, True)])
+"""
+
+
+def test_results_outlive_the_program_that_submitted(ray_session: RaySession) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SUBMITTER, ray_session.address], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    good, bad = done.stdout.split()
+    assert result_of(good).get(timeout=SECONDS) == [42]
+    with pytest.raises(ValueError, match="no answer"):
+        result_of(bad).get(timeout=SECONDS)
+
+
+def test_a_base_class_keeps_what_the_calls_of_a_process_share() -> None:
+    class Model(Task):
+        loads = 0
+
+        def __call__(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+            if not self.loads:
+                self.loads += 1
+            return self.run(*args, **kwargs)
+
+    @retrying(bind=True, base=Model)
+    def predict(self, x: int) -> tuple[int, int]:  # type: ignore[no-untyped-def]
+        return self.loads, x
+
+    @retrying(base=Model)
+    def unbound(x: int) -> int:
+        return x
+
+    assert [predict(x) for x in range(3)] == [(1, 0), (1, 1), (1, 2)]
+    assert unbound(3) == 3
+    remote = ray.remote(num_cpus=0.1)(predict)
+    assert Results([submit(remote, 1), submit(remote, x=2)]).get(timeout=SECONDS) == [(1, 1), (1, 2)]

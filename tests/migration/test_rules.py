@@ -1,0 +1,46 @@
+"""Each rule does what its examples show, and the page of rules shows what the rules do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from migration_tool import rules
+from migration_tool.cli import main
+from migration_tool.examples import Example
+from tests.support import ROOT
+
+EXAMPLES = [(rule, number, example) for rule in rules.RULES for number, example in enumerate(rule.examples, 1)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "example"),
+    [(rule, example) for rule, _, example in EXAMPLES],
+    ids=[f"{rule.name}-{number}" for rule, number, _ in EXAMPLES],
+)
+def test_example(rule: rules.Rule, example: Example, tmp_path: Path) -> None:
+    (tmp_path / ".hg").mkdir()  # so that no backups are made
+    path = tmp_path / example.file
+    path.write_text(example.before)
+    done = CliRunner().invoke(main, [rule.command, "--write", "--jobs", "1", *example.options, str(path)])
+    assert done.exit_code in (0, 1), done.output
+    assert path.read_text() == (example.before if example.after is None else example.after)
+
+
+@pytest.mark.parametrize("rule", rules.RULES, ids=[rule.name for rule in rules.RULES])
+def test_a_rule_shows_what_it_does_and_what_it_leaves_alone(rule: rules.Rule) -> None:
+    changed = [example for example in rule.examples if example.after is not None]
+    assert changed
+    assert rule.about
+    if rule.command == "shim":
+        assert len(changed) < len(rule.examples)
+    else:
+        # What stays on raycelery is told by a comment.
+        assert any("# raycelery-migrate:" in (example.after or "") for example in rule.examples)
+
+
+def test_the_page_of_rules_is_up_to_date() -> None:
+    remedy = "run: python -m migration_tool.rules > docs/migrating-rules.md"
+    assert (ROOT / "docs" / "migrating-rules.md").read_text(encoding="utf-8") == rules.page(), remedy
