@@ -161,9 +161,12 @@ class Celery(celery.Celery):  # type: ignore[misc]
     def _connection(self, url: Any, *args: Any, **kwargs: Any) -> Any:
         if not self.direct or url not in self._broker_urls():
             return super()._connection(url, *args, **kwargs)
+        from raycelery import session
+
         options = {**(kwargs.pop("transport_options", None) or {}), "app": self}
         timeout = kwargs.get("connect_timeout") or self.conf.broker_connection_timeout
-        return self.amqp.Connection("ray://", transport_options=options, connect_timeout=timeout)
+        url = f"ray://{session.dispatcher_name(self)}"
+        return self.amqp.Connection(url, transport_options=options, connect_timeout=timeout)
 
     def _broker_urls(self) -> list[Any]:
         conf = self.conf

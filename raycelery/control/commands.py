@@ -182,7 +182,8 @@ def stats(node: Node, **_: Any) -> Reply:
         },
         "prefetch_count": dispatcher.brain.policy.max_batch,
         "broker": {"transport": "ray", "hostname": node.hostname.partition("@")[2], **counts},
-        "node": {"id": node.id, **node.plane.machines.get(node.id, {})},
+        "node": {"id": node.id},
+        "rusage": {name: value for name, value in node.plane.machines.get(node.id).items() if name[0] != "_"},
     }
 
 
@@ -252,7 +253,7 @@ def _plain(text: str | None) -> Any:
 
 def heartbeat_of(node: Node) -> Reply:
     """Return what a worker says of itself in a heartbeat."""
-    machine = node.plane.machines.get(node.id, {})
+    machine = node.plane.machines.get(node.id)
     return {
         "freq": node.plane.heartbeat_seconds,
         "active": sum(1 for state in node.executors if state.outstanding and not state.lane.clerk),

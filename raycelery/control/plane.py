@@ -19,6 +19,7 @@ from raycelery import wire
 from raycelery.control import commands
 from raycelery.control.bus import Bus, Message
 from raycelery.control.events import Events
+from raycelery.control.machines import Machines
 from raycelery.control.transport import Transport
 from raycelery.errors import DispatcherUnreachable
 
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that what Ray said of its nodes is taken for true.
 NODES_SECONDS = 1.0
+#: Seconds that machines are looked at for somebody who has asked about them.
+WATCHED_SECONDS = 10.0
 
 
 class ControlPlane:
@@ -61,8 +64,9 @@ class ControlPlane:
         self.heartbeat_seconds = 2.0
         self._online: set[str] = set()
         self._beat = 0.0
-        #: What is known of the machines, by node: see :mod:`raycelery.control.machines`.
-        self.machines: dict[str, dict[str, Any]] = {}
+        self.machines = Machines(self.here)
+        #: Until when somebody watches who does not listen to events.
+        self._watched_until = 0.0
 
     # -- nodes --------------------------------------------------------------------------------------------------
 
@@ -85,6 +89,10 @@ class ControlPlane:
     def name_of(self, node: str) -> str:
         """Return the name of a node, live or not."""
         return self._names.get(node) or self.nodes().get(node) or f"celery@{node[:6]}"
+
+    def respondents(self) -> int:
+        """Return how many will answer a command that is meant for all: nodes, and processes such as beat."""
+        return len(self.nodes()) + len(self.bus.table(self._control_exchange))
 
     # -- what tools ask -----------------------------------------------------------------------------------------
 
@@ -187,6 +195,12 @@ class ControlPlane:
         if self._dispatcher.watched:
             self.events.add(kind, fields, node)
 
+    def watch(self) -> None:
+        """Have the machines looked at for a while."""
+        if time.time() > self._watched_until:
+            self.machines.look(self.nodes())
+        self._watched_until = time.time() + WATCHED_SECONDS
+
     def heartbeat(self) -> None:
         """Send heartbeats at once, to listeners who have just come."""
         self._beat = 0.0
@@ -195,6 +209,8 @@ class ControlPlane:
     def tick(self, now: float) -> None:
         """Do what is to be done every second."""
         self.bus.expire(now)
+        if self.events.listening or now < self._watched_until:
+            self.machines.look(self.nodes())
         if not self.events.listening or now - self._beat < self.heartbeat_seconds:
             return
         self._beat = now

@@ -58,7 +58,7 @@ class Control(CeleryControl):  # type: ignore[misc]
             given.update(self._known_here(command, given))
             if reply and limit is None and not destination and not pattern:
                 # All will answer: there is no need to wait until the time is over.
-                limit = len(self.app.client.call("nodes"))
+                limit = self.app.client.call("respondents")
         replies: Reply | None = super().broadcast(
             command, given, destination, connection, reply, timeout, limit, callback, channel, pattern, matcher
         )
@@ -84,9 +84,11 @@ class Control(CeleryControl):  # type: ignore[misc]
 
         queues = list(self.app.amqp.queues.consume_from.values())
         consumer = SimpleNamespace(task_consumer=SimpleNamespace(queues=queues))
-        return {
-            "known": Panel.data[_KNOWN_HERE[command]](SimpleNamespace(app=self.app, consumer=consumer), **arguments)
-        }
+        known = Panel.data[_KNOWN_HERE[command]](SimpleNamespace(app=self.app, consumer=consumer), **arguments)
+        if _KNOWN_HERE[command] == "conf":
+            # It is among the settings that a worker was started with.
+            known = {"include": list(self.app.conf.include), **known}
+        return {"known": known}
 
     def _mark_unseen(self, task_id: Any) -> None:
         ids = {str(one) for one in maybe_list(task_id) or []}

@@ -124,6 +124,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
     """The transport; ``transport_options`` hold the application as ``app``, or in the dispatcher a ``side``."""
 
     Channel = Channel
+    can_parse_url = True
     driver_type = "ray"
     driver_name = "ray"
     connection_errors = (*virtual.Transport.connection_errors, DispatcherUnreachable)
@@ -139,6 +140,10 @@ class Transport(virtual.Transport):  # type: ignore[misc]
     def driver_version(self) -> str:
         """Return raycelery's version."""
         return __version__
+
+    def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
+        """Return the URL, which holds no secret: ``ray://`` and the application's name."""
+        return uri
 
     def establish_connection(self) -> Any:
         """Connect to the dispatcher.

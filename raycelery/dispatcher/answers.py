@@ -60,9 +60,9 @@ class Answers:
         """Those of some task ids of which there is no message."""
         return [task_id for task_id in ids if self._dispatcher.brain.find(task_id) is None]
 
-    def nodes(self) -> dict[str, str]:
-        """Names of the live nodes, as Celery's tools see them, by Ray's ids."""
-        return self._dispatcher.control().nodes()
+    def respondents(self) -> int:
+        """How many will answer a remote control command that is meant for all."""
+        return self._dispatcher.control().respondents()
 
     def revoked(self) -> list[str]:
         """Revoked ids that are remembered."""
@@ -155,6 +155,12 @@ class Answers:
     def why(self, task_id: str) -> str:
         """Why a message waits, in one sentence."""
         return self._dispatcher.brain.why(task_id)
+
+    def overview(self) -> dict[str, Any]:
+        """Everything that ``raycelery status`` and ``top`` show; see :mod:`raycelery.control.overview`."""
+        from raycelery.control.overview import overview
+
+        return overview(self._dispatcher)
 
     def stats(self) -> dict[str, Any]:
         """Counts of everything, and the memory of this process in bytes."""
