@@ -20,12 +20,12 @@ def render(overview: Overview, before: Overview | None = None, height: int | Non
         before: an earlier one, from which rates are worked out.
         height: lines that there is room for; the list of running tasks is cut to it.
     """
-    nodes, queues, lanes = _nodes(overview), _queues(overview), _lanes(overview)
-    parts: list[RenderableType] = [_headline(overview, before), nodes, queues, lanes]
+    tables = [table for table in (_nodes(overview), _queues(overview), _lanes(overview)) if table.row_count]
+    parts: list[RenderableType] = [_headline(overview, before), *tables]
     room = None
     if height is not None:
         # A table has a line of space, a title and a head; so has the one to come, and a line for what it leaves out.
-        used = 1 + sum(3 + table.row_count for table in (nodes, queues, lanes))
+        used = 1 + sum(3 + table.row_count for table in tables)
         room = max(1, height - used - 5)
     return Group(*parts, *_running(overview, room))
 
@@ -95,6 +95,8 @@ def _lanes(overview: Overview) -> Table:
 def _running(overview: Overview, room: int | None) -> list[RenderableType]:
     table = _table("\nRunning", "task", "arguments", "for", "on", "pid")
     running = overview["running"]
+    if not running:
+        return []
     shown = running if room is None else running[:room]
     for one in shown:
         arguments = f"{one['args'] or ''} {'' if one['kwargs'] in (None, '{}') else one['kwargs']}".strip()

@@ -50,6 +50,8 @@ def connect(app: Celery) -> Any:
     """
     if not (app.conf.ray_address or os.environ.get("RAY_ADDRESS")):
         raise click.ClickException("no cluster is named: set RAY_ADDRESS, or ray_address in the application's settings")
+    # The command's own words are enough on a terminal.
+    app.conf.ray_init = {"logging_level": "WARNING", "log_to_driver": False, **(app.conf.ray_init or {})}
     try:
         return app.session
     except RayCeleryError as exc:

@@ -83,10 +83,7 @@ class Bus:
             return
         for exchange, table in list(self._bindings.items()):
             for binding in [binding for binding in table if binding[2] == queue]:
-                del table[binding]
-            if not table:
-                del self._bindings[exchange]
-                self._tell_bound(exchange)
+                self.unbind(exchange, binding)
 
     # -- bindings -----------------------------------------------------------------------------------------------
 
@@ -95,6 +92,13 @@ class Bus:
         table = self._bindings.setdefault(exchange, {})
         table[binding] = None
         if len(table) == 1:
+            self._tell_bound(exchange)
+
+    def unbind(self, exchange: str, binding: Binding) -> None:
+        """Undo :meth:`bind`."""
+        table = self._bindings.get(exchange, {})
+        if table.pop(binding, False) is None and not table:
+            del self._bindings[exchange]
             self._tell_bound(exchange)
 
     def table(self, exchange: str) -> list[Binding]:

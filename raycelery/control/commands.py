@@ -326,12 +326,15 @@ def pool_shrink(node: Node, n: int = 1, **_: Any) -> Reply:
 def _resize(node: Node, by: int) -> Reply:
     brain = node.dispatcher.brain
     now = brain.limit("app").maximum
-    if now is None:
-        now = max(1, int(brain.nodes.total_cpus / UNIT))
-        if by > 0:
-            return nok(f"nothing bounds the application but its {now} CPUs: set worker_concurrency, or shrink first")
-    then = max(0, now + by)
-    node.plane.change("limit", "app", then)
+    cpus = max(1, int(brain.nodes.total_cpus / UNIT))
+    if now is None and by > 0:
+        return nok(f"nothing bounds the application but its {cpus} CPUs: set worker_concurrency, or shrink first")
+    then = max(0, (cpus if now is None else now) + by)
+    if then >= cpus and ("limit", "app") not in node.dispatcher.bounds:
+        # As it was before it was shrunk.
+        node.plane.change("restore", "limit", "app")
+    else:
+        node.plane.change("limit", "app", then)
     return ok(f"pool will {'grow' if by > 0 else 'shrink'}: {then} messages at once in the whole cluster")
 
 

@@ -122,7 +122,7 @@ class ControlPlane:
             return None
         if operation in ("size", "purge") and not self.bus.has(args[0]):
             return self._task_queue(operation, args[0])
-        if operation not in ("has", "size", "purge", "delete", "bind", "table", "put", "fanout"):
+        if operation not in ("has", "size", "purge", "delete", "bind", "unbind", "table", "put", "fanout"):
             raise ValueError(f"the bus knows no {operation!r}")
         return getattr(self.bus, operation)(*args)
 

@@ -80,7 +80,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         if queue in self._auto_delete:
             self._auto_delete.discard(queue)
             try:
-                self._bus.call("delete", queue)
+                self.queue_delete(queue)
             except DispatcherUnreachable:
                 pass  # and the queue with it
 
@@ -93,14 +93,31 @@ class Channel(virtual.Channel):  # type: ignore[misc]
     def _purge(self, queue: str) -> int:
         return int(self._bus.call("purge", queue))
 
-    def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
-        self._bus.call("delete", queue)
-
     def after_reply_message_received(self, queue: str) -> None:
         """Do nothing: the queue was deleted when its reader left."""
 
-    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
-        self._bus.call("bind", exchange, (routing_key, pattern, queue))
+    # What kombu notes of bindings in each process would outlast the queues, which others may delete.
+
+    def queue_bind(
+        self, queue: str, exchange: str | None = None, routing_key: str = "", arguments: Any = None, **kwargs: Any
+    ) -> None:
+        """Bind a queue to an exchange."""
+        self._bus.call("bind", *self._binding(queue, exchange, routing_key, arguments))
+
+    def queue_unbind(
+        self, queue: str, exchange: str | None = None, routing_key: str = "", arguments: Any = None, **kwargs: Any
+    ) -> None:
+        """Undo it."""
+        self._bus.call("unbind", *self._binding(queue, exchange, routing_key, arguments))
+
+    def _binding(self, queue: str, exchange: str | None, routing_key: str, arguments: Any) -> tuple[str, Any]:
+        exchange = exchange or "amq.direct"
+        return exchange, self.typeof(exchange).prepare_bind(queue, exchange, routing_key, arguments)
+
+    def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> None:
+        """Delete a queue and its bindings."""
+        if not (if_empty and self._size(queue)):
+            self._bus.call("delete", queue)
 
     def get_table(self, exchange: str) -> list[tuple[str, str, str]]:
         """Return the bindings of an exchange."""
