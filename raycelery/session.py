@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -145,7 +146,7 @@ def _start_ray(app: Celery) -> bool:
     try:
         if address:
             _knock(str(address))
-        with _real_streams():
+        with _real_streams(), _own_handler():
             if address:
                 ray.init(**arguments)
             else:
@@ -223,6 +224,17 @@ def _real_streams() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def _own_handler() -> Iterator[None]:
+    """Leave a process its own handler of SIGTERM, in whose place Ray puts one: beat saves its schedule in it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _has_descriptor(stream: Any) -> bool:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 import celery
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.objects import cached_property
 
 from raycelery.app.conf import RememberingSettings
@@ -20,6 +21,8 @@ from raycelery.app.producer import RayProducer, new_id
 from raycelery.app.settings import DEFAULTS, check_options, check_settings, options_of
 
 logger = logging.getLogger(__name__)
+
+TRANSPORT_ALIASES["ray"] = "raycelery.control.transport:Transport"
 
 _OURS = ("raycelery", "celery", "kombu", "contextlib", "functools")
 
@@ -154,6 +157,29 @@ class Celery(celery.Celery):  # type: ignore[misc]
     def now(self) -> datetime:
         """Return the current time in the application's time zone; Celery's goes by way of UTC and dateutil."""
         return datetime.now(self.timezone)
+
+    def _connection(self, url: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.direct or url not in self._broker_urls():
+            return super()._connection(url, *args, **kwargs)
+        from raycelery import session
+
+        options = {**(kwargs.pop("transport_options", None) or {}), "app": self}
+        timeout = kwargs.get("connect_timeout") or self.conf.broker_connection_timeout
+        url = f"ray://{session.dispatcher_name(self)}"
+        return self.amqp.Connection(url, transport_options=options, connect_timeout=timeout)
+
+    def _broker_urls(self) -> list[Any]:
+        conf = self.conf
+        return [None, "ray://", conf.broker_url, conf.broker_read_url, conf.broker_write_url]
+
+    @cached_property
+    def Worker(self) -> Any:
+        """Celery's worker; in direct mode there is none to start."""
+        if self.direct:
+            from raycelery.control.worker import refuse
+
+            return refuse
+        return super().Worker
 
     def _acquire_producer(self, timeout: float | None = None) -> Any:
         found = self.__dict__.get("_ray_producer")

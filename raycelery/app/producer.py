@@ -144,6 +144,10 @@ class RayProducer:
         """
         headers = headers or {}
         if isinstance(body, dict):
+            if "task" not in headers and "type" in body:
+                # An event, such as task-sent.
+                self.app.client.store(("event", body["type"], body, None))
+                return
             # task_protocol=1: Celery's worker, too, makes version 2 of it first.
             body, headers, _, _ = proto1_to_proto2(SimpleNamespace(headers=headers), body)
         name = headers["task"]

@@ -12,7 +12,10 @@ import click
 #: Subcommands and the modules that hold them; imported when used, so that ``--help`` is quick.
 COMMANDS = {
     "bench": "bench.cli",
+    "beat": "raycelery.cli.beat",
     "demo": "raycelery.cli.demo",
+    "status": "raycelery.cli.status",
+    "top": "raycelery.cli.top",
 }
 
 

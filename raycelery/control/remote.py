@@ -1,4 +1,4 @@
-"""``app.control`` in direct mode: what would be broadcast to workers goes to the dispatcher.
+"""``app.control`` in direct mode: Celery's own, over the ``ray://`` transport.
 
 Follows https://docs.celeryq.dev/en/stable/reference/celery.app.control.html.
 """
@@ -6,54 +6,97 @@ Follows https://docs.celeryq.dev/en/stable/reference/celery.app.control.html.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from celery import states
 from celery.app.control import Control as CeleryControl
 from celery.utils.functional import maybe_list
-from celery.utils.time import rate
+from kombu.utils.functional import lazy
 
-from raycelery.control.inspection import Inspection, node_name
 from raycelery.errors import RayCeleryError
 
 Reply = list[dict[str, Any]]
 
+#: Commands whose answer only the application knows: it goes along with the question.
+_KNOWN_HERE = {
+    "active_queues": "active_queues",
+    "conf": "conf",
+    "dump_conf": "conf",
+    "dump_tasks": "registered",
+    "registered": "registered",
+    "report": "report",
+}
+#: Commands that name a task, which must be one of the application's.
+_OF_A_TASK = ("rate_limit", "time_limit")
+
 
 class Control(CeleryControl):  # type: ignore[misc]
-    """Celery's ``Control``; in bridge mode entirely so.
+    """Celery's ``Control``; each Ray node answers as a worker would.
 
-    ``destination`` is not looked at: there is one dispatcher. ``terminate`` ends executors with SIGKILL, whatever
-    ``signal`` says.
+    In direct mode what is set holds for the whole application, whatever the ``destination``; ``terminate`` ends
+    executors with SIGKILL, whatever ``signal`` says.
     """
+
+    def __init__(self, app: Any = None) -> None:
+        super().__init__(app)
+        # Celery's pool of producers publishes tasks; in direct mode only those.
+        self.mailbox._producer_pool = lazy(lambda: None if app.direct else app.amqp.producer_pool)
 
     def broadcast(self, command: str, arguments: Mapping[str, Any] | None = None, destination: Any = None,
                   connection: Any = None, reply: bool = False, timeout: float = 1.0, limit: Any = None,
                   callback: Any = None, channel: Any = None, pattern: Any = None, matcher: Any = None,
                   **more: Any) -> Reply | None:  # fmt: skip
-        """Carry out a worker command, and return its reply in Celery's form if one is wanted.
+        """Send a command to all nodes or to some, and return their replies if they are wanted.
 
         Raises:
             RayCeleryError: direct mode has no such command.
         """
-        if not self.app.direct:
-            replies: Reply | None = super().broadcast(
-                command, arguments, destination, connection, reply, timeout, limit, callback, channel, pattern,
-                matcher, **more,
-            )  # fmt: skip
-            return replies
         given = {**(arguments or {}), **more}
-        inspection = Inspection(self.app)
-        handler = getattr(self, f"_do_{command}", None)
-        if handler is None and not command.startswith("_"):
-            handler = getattr(inspection, command, None)
-        if command == "heartbeat":
-            return None  # a wish for events, of which there are none yet
-        if handler is None:
-            raise RayCeleryError(f"there is no worker to take the control command {command!r} in direct mode")
-        answer = {node_name(self.app): handler(**given)}
-        if callback is not None:
-            callback(answer)
-        return [answer] if reply else None
+        if self.app.direct:
+            self._see_that_it_is_known(command)
+            given.update(self._known_here(command, given))
+            if reply and limit is None and not destination and not pattern:
+                # All will answer: there is no need to wait until the time is over.
+                limit = self.app.client.call("respondents")
+        replies: Reply | None = super().broadcast(
+            command, given, destination, connection, reply, timeout, limit, callback, channel, pattern, matcher
+        )
+        if self.app.direct and command in ("revoke", "terminate"):
+            self._mark_unseen(given.get("task_id"))
+        return replies
+
+    def _see_that_it_is_known(self, command: str) -> None:
+        from raycelery.control.commands import COMMANDS
+
+        if command not in COMMANDS:
+            raise RayCeleryError(
+                f"there is no worker to take the control command {command!r} in direct mode; "
+                f"known: {', '.join(sorted(COMMANDS))}"
+            )
+
+    def _known_here(self, command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if command in _OF_A_TASK:
+            return {"known": arguments.get("task_name") in self.app.tasks}
+        if command not in _KNOWN_HERE:
+            return {}
+        from celery.worker.control import Panel
+
+        queues = list(self.app.amqp.queues.consume_from.values())
+        consumer = SimpleNamespace(task_consumer=SimpleNamespace(queues=queues))
+        known = Panel.data[_KNOWN_HERE[command]](SimpleNamespace(app=self.app, consumer=consumer), **arguments)
+        if _KNOWN_HERE[command] == "conf":
+            # It is among the settings that a worker was started with.
+            known = {"include": list(self.app.conf.include), **known}
+        return {"known": known}
+
+    def _mark_unseen(self, task_id: Any) -> None:
+        ids = {str(one) for one in maybe_list(task_id) or []}
+        backend = self.app.backend
+        for unknown in self.app.client.call("unknown", list(ids)):
+            # Celery marks what it has not seen yet; what has ended, or goes on elsewhere, keeps its state.
+            if backend.get_state(unknown) == states.PENDING:
+                backend.mark_as_revoked(unknown, "revoked")
 
     def purge(self, connection: Any = None) -> int:
         """Drop every waiting message and return how many there were."""
@@ -62,28 +105,6 @@ class Control(CeleryControl):  # type: ignore[misc]
         return int(self.app.client.call("purge"))
 
     discard_all = purge
-
-    def _do_revoke(self, task_id: Any, terminate: bool = False, signal: Any = None, **_: Any) -> dict[str, str]:
-        ids = {str(one) for one in maybe_list(task_id) or []}
-        backend = self.app.backend
-        for unknown in self.app.client.call("revoke", list(ids), bool(terminate)):
-            # Celery marks what it has not seen yet; what has ended, or goes on elsewhere, keeps its state.
-            if backend.get_state(unknown) == states.PENDING:
-                backend.mark_as_revoked(unknown, "revoked")
-        return {"ok": f"tasks {ids} flagged as revoked"}
-
-    def _do_revoke_by_stamped_headers(
-        self, headers: Any, terminate: bool = False, signal: Any = None, **_: Any
-    ) -> dict[str, str]:
-        if isinstance(headers, list):
-            headers = dict(header.split("=", 1) for header in headers)
-        stamps = {name: maybe_list(value) for name, value in headers.items()}
-        self.app.client.call("revoke_stamps", stamps, bool(terminate))
-        return {"ok": f"headers {headers} {'revoked' if terminate else 'flagged as revoked, but not terminated'}"}
-
-    def _do_rate_limit(self, task_name: str, rate_limit: Any, **_: Any) -> dict[str, str]:
-        self.app.client.call("rate", task_name, rate(rate_limit) or None)
-        return {"ok": "new rate limit set successfully" if rate_limit else "rate limit disabled successfully"}
 
     def terminate(
         self, task_id: str | Iterable[str], destination: Any = None, signal: Any = "SIGTERM", **kwargs: Any

@@ -15,7 +15,7 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -32,6 +32,9 @@ from raycelery.dispatcher.model import Assign, Kill, Lane, Message, Policy, Reca
 from raycelery.dispatcher.recovery import MUTATIONS, chord_message, clerk_lane, given_up, message_of, recover
 from raycelery.dispatcher.store import Store
 from raycelery.dispatcher.watch import Watch
+
+if TYPE_CHECKING:
+    from raycelery.control.plane import ControlPlane
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +99,14 @@ class Dispatcher:
         #: Limits and rates as they were defined, and the number of each client's last frame.
         self.bounds: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         self.frames: dict[str, int] = {}
-        #: Messages finished, by task.
-        self.finished: Counter[str] = Counter()
+        #: What remote control has set in their stead, by the same names.
+        self.overridden: dict[tuple[Any, ...], Any] = {}
+        #: Messages finished, by node and task.
+        self.finished: Counter[tuple[str, str]] = Counter()
+        self.since = time.time()
+        #: Remote control and events, once a tool has asked for them; and whether anybody listens to task events.
+        self.plane: ControlPlane | None = None
+        self.watched = False
         self.journal = Journal(_journal_path(name, limits.journal))
         self.answers = Answers(self)
         self.bridges = Bridges(self)
@@ -171,7 +180,11 @@ class Dispatcher:
         if message.verdict == "chord":
             self.brain.add_lane(clerk_lane(message.lane.partition(":")[2]))
             keys = self.store.chord_keys(message.payload[0])
+        if self.overridden:
+            self.answers.apply_time_limit(message)
         self.brain.submit(message, now)
+        if self.watched and message.verdict is None and self.plane is not None:
+            self.plane.received(message)
         if keys:
             self.keys[message.seq] = keys
             self.depot.refer(keys)
@@ -195,10 +208,12 @@ class Dispatcher:
             self.brain.add_lane(definition[1])
         elif kind == "limit":
             self.bounds[definition[:2]] = definition
-            self.brain.set_limit(definition[1], definition[2])
+            if definition[:2] not in self.overridden:
+                self.brain.set_limit(definition[1], definition[2])
         elif kind == "rate":
             self.bounds[definition[:2]] = definition
-            self.brain.set_rate(definition[1], definition[2])
+            if definition[:2] not in self.overridden:
+                self.brain.set_rate(definition[1], definition[2])
 
     def store_op(self, op: tuple[Any, ...], now: float) -> Message | None:
         """Write to the store; return the message to be run if that completes a chord."""
@@ -230,6 +245,8 @@ class Dispatcher:
         elif kind == "drop":
             for key in op[2]:
                 self.depot.release(key, op[1])
+        elif kind == "event" and self.plane is not None:
+            self.plane.event(*op[1:])
         return None
 
     def _wake(self, task_id: str, state: str, payload: bytes) -> None:
@@ -253,7 +270,7 @@ class Dispatcher:
             if message is not None:
                 if message.bridged:
                     self.bridges.finished(message)
-                self.finished[message.task] += 1
+                self.finished[conn.info["node"], message.task] += 1
                 self.metrics.finished(message, report[2], now)
         elif kind == "requeue":
             self.brain.requeued(executor, report[1], now)
@@ -427,6 +444,8 @@ class Dispatcher:
         elif method == "inline":
             assert self._loop is not None
             self._loop.create_task(self._inline(conn, number, args[0]))
+        elif method == "bus":
+            self.control().on_call(conn, number, *args)
         elif handler is None:
             conn.reply(number, False, ValueError(f"the dispatcher knows no {method!r}"))
         else:
@@ -438,6 +457,22 @@ class Dispatcher:
             else:
                 conn.reply(number, True, value)
             self.turn_soon()
+
+    def control(self) -> ControlPlane:
+        """Return the control plane, which is made when it is asked for first."""
+        if self.plane is None:
+            from raycelery.control.plane import ControlPlane
+
+            self.plane = ControlPlane(self)
+        return self.plane
+
+    def greet(self, conn: Connection) -> None:
+        """Tell an executor that has connected what differs from what it was started with."""
+        if self.watched:
+            conn.send(wire.pack("events", True))
+        limits = self.answers.time_limits()
+        if limits:
+            conn.send(wire.pack("limits", limits))
 
     async def _inline(self, conn: Connection, number: int, key: str) -> None:
         try:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import psutil
+
+from raycelery import wire
+from raycelery.dispatcher.recovery import live
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
@@ -47,11 +52,17 @@ class Answers:
         """Drop a value."""
         self._dispatcher.store.delete(key)
 
-    def revoke(self, ids: list[str], terminate: bool) -> list[str]:
-        """Revoke messages by task id; return the ids of which there is no message."""
-        brain = self._dispatcher.brain
-        brain.revoke(ids, time.time(), terminate=terminate)
-        return [task_id for task_id in ids if brain.find(task_id) is None]
+    def revoke(self, ids: list[str], terminate: bool) -> None:
+        """Revoke messages by task id."""
+        self._dispatcher.brain.revoke(ids, time.time(), terminate=terminate)
+
+    def unknown(self, ids: list[str]) -> list[str]:
+        """Those of some task ids of which there is no message."""
+        return [task_id for task_id in ids if self._dispatcher.brain.find(task_id) is None]
+
+    def respondents(self) -> int:
+        """How many will answer a remote control command that is meant for all."""
+        return self._dispatcher.control().respondents()
 
     def revoked(self) -> list[str]:
         """Revoked ids that are remembered."""
@@ -85,6 +96,9 @@ class Answers:
             "eta": message.eta,
             "since": message.assigned,
             "deliveries": message.deliveries,
+            "executor": message.executor if message.place == "executor" else 0,
+            "task": message.task,
+            "queue": message.queue,
             "pid": connection.info.get("pid") if connection is not None and place == "running" else None,
         }
 
@@ -100,16 +114,53 @@ class Answers:
         return len(messages)
 
     def rate(self, task: str, per_second: float | None) -> None:
-        """Set a task's rate limit, in runs per second."""
+        """Set a task's rate limit, in runs per second, whatever the application says from now on."""
+        self._dispatcher.overridden["rate", task] = per_second
         self._dispatcher.brain.set_rate(task, per_second)
 
     def limit(self, name: str, maximum: int | None) -> None:
-        """Set a concurrency limit."""
+        """Set a concurrency limit, whatever the application says from now on."""
+        self._dispatcher.overridden["limit", name] = maximum
         self._dispatcher.brain.set_limit(name, maximum)
+
+    def restore(self, kind: str, name: str) -> None:
+        """Let a rate or a limit be again what the application says."""
+        self._dispatcher.overridden.pop((kind, name), None)
+        defined = self._dispatcher.bounds.get((kind, name), (kind, name, None))
+        brain = self._dispatcher.brain
+        (brain.set_rate if kind == "rate" else brain.set_limit)(name, defined[2])
+
+    def time_limit(self, task: str, soft: float | None, hard: float | None) -> None:
+        """Set a task's time limits in seconds, for messages that do not bring their own."""
+        dispatcher = self._dispatcher
+        dispatcher.overridden["time_limit", task] = (soft, hard)
+        for message in live(dispatcher.brain):
+            if message.place != "executor":
+                self.apply_time_limit(message)
+        for connection in dispatcher.connected.values():
+            connection.send(wire.pack("limits", self.time_limits()))
+
+    def time_limits(self) -> dict[str, tuple[float | None, float | None]]:
+        """Soft and hard time limits that were set by :meth:`time_limit`, by task."""
+        return {key[1]: value for key, value in self._dispatcher.overridden.items() if key[0] == "time_limit"}
+
+    def apply_time_limit(self, message: Message) -> None:
+        """Give a message the hard time limit that was set for its task, unless it brings its own."""
+        limits = self._dispatcher.overridden.get(("time_limit", message.task))
+        if limits is not None and message.verdict is None:
+            headers = pickle.loads(message.payload)[0]
+            if not (headers.get("timelimit") or [None])[0]:
+                message.time_limit = limits[1]
 
     def why(self, task_id: str) -> str:
         """Why a message waits, in one sentence."""
         return self._dispatcher.brain.why(task_id)
+
+    def overview(self) -> dict[str, Any]:
+        """Everything that ``raycelery status`` and ``top`` show; see :mod:`raycelery.control.overview`."""
+        from raycelery.control.overview import overview
+
+        return overview(self._dispatcher)
 
     def stats(self) -> dict[str, Any]:
         """Counts of everything, and the memory of this process in bytes."""
@@ -121,7 +172,7 @@ class Answers:
             "running": stats.running,
             "executors": stats.executors,
             "pending": brain.pending,
-            "finished": dict(self._dispatcher.finished),
+            "finished": self._finished(),
             "results": len(self._dispatcher.store),
             "large_values": len(self._dispatcher.depot),
             "result_bytes": self._dispatcher.store.bytes,
@@ -130,3 +181,9 @@ class Answers:
             "executor_pids": {number: c.info.get("pid") for number, c in self._dispatcher.connected.items()},
             "log": list(brain.log)[-200:],
         }
+
+    def _finished(self) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for (_, task), count in self._dispatcher.finished.items():
+            total[task] += count
+        return dict(total)

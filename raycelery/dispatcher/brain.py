@@ -391,6 +391,18 @@ class Brain(Revocation):
             for name, amount in request.items():
                 lacking[name] = lacking.get(name, 0) - amount
 
+    def retire(self, executors: Iterable[int], now: float) -> None:
+        """Have executors end after what they run; others start where there is work."""
+        self.now = now
+        for number in executors:
+            state = self.executors.get(number)
+            if state is None or state.leaving:
+                continue
+            if number in self.idle or state.resting:
+                self.stop(state)
+            elif state.usable() and not state.blocked:
+                self.ask(state, "")
+
     def set_limit(self, name: str, maximum: int | None) -> None:
         """Set the most messages that run at once under a name: "app", "queue:<name>", "task:<name>"; None: no limit."""
         limit = self.limit(name)

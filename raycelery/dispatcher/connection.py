@@ -88,6 +88,7 @@ class Connection(asyncio.Protocol):
                 if self.info.get("role") == "executor":
                     self.executor = self.info["executor"]
                     self.dispatcher.connected[self.info["executor"]] = self
+                    self.dispatcher.greet(self)
 
     def _prove(self, data: bytes) -> bytes:
         assert self.transport is not None
@@ -110,6 +111,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         dispatcher = self.dispatcher
         dispatcher.connections.discard(self)
+        if dispatcher.plane is not None:
+            dispatcher.plane.gone(self)
         for task_id in self.watching:
             waiting = dispatcher.waiters.get(task_id)
             if waiting is not None:

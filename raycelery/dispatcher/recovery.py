@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from raycelery.dispatcher.brain import Brain
 
 #: Questions that change something, and so are kept in the journal.
-MUTATIONS = frozenset({"forget", "set", "delete", "revoke", "revoke_stamps", "purge", "rate", "limit"})
+MUTATIONS = frozenset(
+    {"forget", "set", "delete", "revoke", "revoke_stamps", "purge", "rate", "limit", "restore", "time_limit"}
+)
 #: Seconds that the failure of a message that was given up is kept.
 GIVEN_UP_SECONDS = 86_400.0
 RESTARTED = "the dispatcher was restarted while it ran"
@@ -140,6 +142,8 @@ def _snapshot(dispatcher: Dispatcher) -> Iterator[tuple[Any, bytes]]:
     for executor, seqs in given.items():
         yield "", wire.pack("given", executor, sorted(seqs))
     yield "", wire.pack("numbered", dispatcher.brain.seq)
+    for (kind, name), value in dispatcher.overridden.items():
+        yield "", wire.pack("call", 0, kind, (name, *value) if kind == "time_limit" else (name, value))
     revoked, stamps = dispatcher.brain.revocations()
     if revoked:
         yield "", wire.pack("call", 0, "revoke", (revoked, False))

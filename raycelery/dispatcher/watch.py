@@ -44,6 +44,8 @@ class Watch:
             if dispatcher.journal.size > max(REWRITE_BYTES, 4 * needed):
                 rewrite(dispatcher)
             dispatcher.metrics.sample(dispatcher.brain)
+            if dispatcher.plane is not None:
+                dispatcher.plane.tick(time.time())
             dispatcher.turn_soon()
 
     def _look_at_nodes(self) -> None:

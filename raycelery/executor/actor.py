@@ -17,6 +17,7 @@ from raycelery.app.spec import AppSpec
 from raycelery.client import Client
 from raycelery.errors import AppLoadError, DispatcherUnreachable
 from raycelery.executor.bundles import Bundle
+from raycelery.executor.eventer import Eventer
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class Loop:
             on_frame=self._on_frame,
         )
         self._client.linger = 0.0005
+        self._eventer = Eventer(self._client, self._node)
         dispatcher = ray.get_actor(f"raycelery:{_name(spec)}", namespace=session.NAMESPACE)
         session.install(session.Session(_name(spec), self._client, dispatcher))
         self._app_spec: AppSpec = pickle.loads(spec)
@@ -111,7 +113,7 @@ class Loop:
         worker = _Worker(app, runner.hostname())
         celery.signals.worker_init.send(sender=worker)
         celery.signals.worker_process_init.send(sender=worker)
-        self.runner = runner.Runner(app, self._client)
+        self.runner = runner.Runner(app, self._client, self._eventer)
         self._bundle_runner = bundles.BundleRunner(self.runner, self._client)
         self._client.on_block = self._on_block
 
@@ -134,7 +136,9 @@ class Loop:
                 self._client.report(*bundle.take_back())
         elif kind == "recall":
             self._give_back()
-        elif kind in ("stop", "closed"):
+        elif kind == "events":
+            self._eventer.enabled = frame[1]
+        elif kind in ("stop", "closed", "limits"):
             self._inbox.put((kind, frame[1] if len(frame) > 1 else ""))
 
     def _give_back(self) -> None:
@@ -187,6 +191,8 @@ class Loop:
                     break
             elif kind == "learn":
                 self.runner.tasks.learn(item)
+            elif kind == "limits":
+                self.runner.tasks.set_time_limits(item)
             elif kind == "closed":
                 return f"the dispatcher went away: {item}"
             else:

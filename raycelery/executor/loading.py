@@ -138,6 +138,21 @@ class Tasks:
         self._app = app
         self._codes: dict[str, bytes] = {}
         self._loaded: dict[str, str] = {}
+        self._time_limits: dict[str, tuple[float | None, float | None]] = {}
+
+    def set_time_limits(self, limits: dict[str, tuple[float | None, float | None]]) -> None:
+        """Set soft and hard time limits by task, as remote control wishes.
+
+        Arguments:
+            limits: seconds; all that were ever set.
+        """
+        self._time_limits = limits
+        for name in limits.keys() & self._app._tasks.keys():
+            self._limit(self._app._tasks[name])
+
+    def _limit(self, task: Any) -> None:
+        if task.name in self._time_limits:
+            task.soft_time_limit, task.time_limit = self._time_limits[task.name]
 
     def learn(self, codes: list[tuple[str, str, bytes, bool]]) -> None:
         """Register tasks that travel by value; they may be called from one another before their own messages come.
@@ -178,6 +193,7 @@ class Tasks:
             from celery.app.trace import build_tracer
 
             found.__trace__ = build_tracer(name, found, self._app.loader, _hostname(), app=self._app)
+            self._limit(found)
         return found
 
     def _load(self, name: str, key: str) -> None:

@@ -29,14 +29,16 @@ from celery.worker.request import Request
 from kombu.compression import decompress
 from kombu.serialization import loads as kombu_loads
 from kombu.serialization import prepare_accept_content
+from kombu.utils.encoding import safe_repr
 
 from raycelery import values
 from raycelery.client import Client
+from raycelery.executor.eventer import Eventer
 from raycelery.executor.loading import Tasks
 
 logger = logging.getLogger(__name__)
 
-_HOSTNAME = f"ray@{socket.gethostname()}"
+_HOSTNAME = f"celery@{socket.gethostname()}"
 #: For most messages: a generator made and run for nothing is a twentieth of what the executor spends on one.
 _UNLIMITED = contextlib.nullcontext()
 
@@ -60,23 +62,18 @@ class _Message:
         self.properties = properties
 
 
-class _NoEvents:
-    enabled = False
-
-    def send(self, *args: Any, **kwargs: Any) -> None:
-        """Events come with the control plane."""
-
-
 class Runner:
     """Runs the messages of one application in this process.
 
     Arguments:
         app: the loaded application.
         client: the executor's connection; its ``sending`` keeps time limits from cutting a frame in two.
+        eventer: takes Celery's events.
     """
 
-    def __init__(self, app: celery.Celery, client: Client) -> None:
+    def __init__(self, app: celery.Celery, client: Client, eventer: Eventer) -> None:
         self.app = app
+        self._eventer = eventer
         self.tasks = Tasks(app)
         self._client = client
         self._accept = prepare_accept_content(app.conf.accept_content)
@@ -132,6 +129,11 @@ class Runner:
         if signals.task_received.receivers:
             message = _Message(headers, (args, kwargs, embed), delivery_info, properties)
             signals.task_received.send(sender=self, request=self._request(message, task)[0])
+        observed: Request | None = None
+        if self._eventer.enabled:
+            message = _Message(headers, (args, kwargs, embed), delivery_info, properties)
+            observed = self._request(message, task)[0]
+            observed.send_event("task-started")
         limits = headers.get("timelimit") or (None, None)
         soft = limits[1] or task.soft_time_limit
         began = time.monotonic()
@@ -149,6 +151,9 @@ class Runner:
             celery_request, outcome = self._request(message, task)
             celery_request.on_failure(result[0], return_ok=True)
             return outcome[0], ran
+        if observed is not None:
+            # As Celery's pool reports it to the request: it sends the event that there is for this end.
+            observed.on_success((0, result[3], ran) if info is None else (1, result[0], ran))
         return "done", ran
 
     def _is_quiet(self, task: Any) -> bool:
@@ -179,7 +184,7 @@ class Runner:
             on_ack=lambda *args, **kwargs: None,
             on_reject=on_reject,
             hostname=_HOSTNAME,
-            eventer=_NoEvents(),
+            eventer=self._eventer,
             app=self.app,
             task=task,
             body=message.body,
@@ -218,10 +223,12 @@ class Runner:
             sender=request.task, task_id=request.id, exception=exc, args=request.args, kwargs=request.kwargs,
             traceback=einfo.traceback, einfo=einfo,
         )  # fmt: skip
+        request.send_event("task-failed", exception=safe_repr(exc), traceback=einfo.traceback)
 
     def _fail(self, request: dict[str, Any], exc: Exception) -> None:
         logger.error("Task %s[%s] cannot run: %s", request["task"], request["id"], exc)
         fail(self.app, request, exc)
+        self._eventer.send("task-failed", uuid=request["id"], exception=safe_repr(exc), traceback="")
         if isinstance(exc, NotRegistered):
             signals.task_unknown.send(sender=self.app, message=None, exc=exc, name=request["task"], id=request["id"])
 
@@ -270,7 +277,7 @@ class Unloadable:
         self._error = error
         self.current: str | None = None
         self.thread = threading.get_ident()
-        self.tasks = SimpleNamespace(learn=lambda codes: None)
+        self.tasks = SimpleNamespace(learn=lambda codes: None, set_time_limits=lambda limits: None)
 
     def run(self, payload: Any, verdict: str | None, reason: str, deliveries: int) -> tuple[str, float]:
         """Fail the message."""

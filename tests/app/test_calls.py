@@ -88,7 +88,7 @@ def test_request_context() -> None:
     assert request["delivery_info"]["routing_key"] == "forecasts"
     assert request["delivery_info"]["priority"] == 3
     assert request["headers"]["tenant"] == "north"
-    assert request["hostname"].startswith("ray@")
+    assert request["hostname"].startswith("celery@")
     assert request["thread"], "time limits need the main thread"
     assert request["loaded"] == ["model"], "worker_process_init runs once per executor"
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -65,7 +66,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     inspect = sys.modules.get("t.integration.test_inspect")
     if inspect is not None:
         # The tests name the worker after their own process, where it runs on Celery.
-        inspect.NODENAME = f"ray@{APP}"  # type: ignore[attr-defined]
+        inspect.NODENAME = f"celery@{socket.gethostname()}"  # type: ignore[attr-defined]
 
 
 # The suite's own time limit is 300 s for a test, and its teardown may wait for ever for a task that hangs.

@@ -1,0 +1,42 @@
+"""``raycelery beat``: the application's schedule, kept inside the cluster."""
+
+from __future__ import annotations
+
+import click
+
+from raycelery.cli.project import app_option, connect, load
+
+
+@click.command("beat")
+@app_option
+@click.option("-S", "--scheduler", help="Scheduler class, as `celery beat` takes it; else the application's.")
+@click.option("-s", "--schedule", "filename", help="File for the schedule's state, on the node where beat runs.")
+@click.option("-l", "--loglevel", default="INFO", show_default=True, help="Of its log, which is among Ray's.")
+@click.option("--stop", "ending", is_flag=True, help="End it.")
+def command(name: str, scheduler: str | None, filename: str | None, loglevel: str, ending: bool) -> None:
+    """Have the application's schedule run in the cluster, with no process of its own outside.
+
+    One beat per application: started again, as after a change of the schedule, it takes the place of the one before.
+    """
+    app = load(name)
+    session = connect(app)
+
+    import ray
+
+    from raycelery.control import beat
+
+    if ending:
+        if not beat.stop(session.name):
+            raise click.ClickException(f"no beat of {session.name} runs in the cluster")
+        click.echo(f"the beat of {session.name} has ended")
+        return
+    app.loader.import_default_modules()
+    try:
+        described = beat.start(app, scheduler, filename, loglevel.upper())
+    except ray.exceptions.RayError as exc:
+        raise click.ClickException(f"beat does not start: {exc}") from exc
+    click.echo(f"beat of {session.name} runs on {described['node']}, pid {described['pid']}, {described['scheduler']}:")
+    for entry, schedule in described["entries"].items():
+        click.echo(f"  {entry}  {schedule}")
+    if not described["entries"]:
+        click.echo("  nothing is scheduled yet")

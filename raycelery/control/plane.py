@@ -1,0 +1,231 @@
+"""The control plane in the dispatcher: the bus, a worker as Celery's tools see it per Ray node, and events.
+
+It comes into being when a tool connects for the first time; an application that nobody looks at pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import ray
+from kombu.clocks import LamportClock
+from kombu.connection import Connection as KombuConnection
+
+from raycelery import wire
+from raycelery.control import commands
+from raycelery.control.bus import Bus, Message
+from raycelery.control.events import Events
+from raycelery.control.machines import Machines
+from raycelery.control.transport import Transport
+from raycelery.errors import DispatcherUnreachable
+
+if TYPE_CHECKING:
+    from raycelery.dispatcher.actor import Dispatcher
+    from raycelery.dispatcher.connection import Connection
+    from raycelery.dispatcher.model import Message as TaskMessage
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that what Ray said of its nodes is taken for true.
+NODES_SECONDS = 1.0
+#: Seconds that machines are looked at for somebody who has asked about them.
+WATCHED_SECONDS = 10.0
+
+
+class ControlPlane:
+    """Remote control and events of one application.
+
+    Arguments:
+        dispatcher: whose.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self.bus = Bus()
+        self.bus.on_fanout = self._on_fanout
+        self.bus.on_bound = self._on_bound
+        self._control_exchange, self._event_exchange = "celery.pidbox", "celeryev"
+        connection = KombuConnection(transport=Transport, transport_options={"side": self})
+        self._channel = connection.channel()
+        self.clock = LamportClock(initial_value=1)
+        self.events = Events(self._channel, self.name_of, self.clock)
+        #: Whether task events are wanted by those who listen.
+        self.task_events = True
+        #: Names of nodes by Ray's ids; one that has gone keeps its own for the case that it comes back.
+        self._names: dict[str, str] = {}
+        self._nodes: dict[str, str] = {}
+        self._asked = 0.0
+        self.here = ray.get_runtime_context().get_node_id()
+        #: Seconds between heartbeats, as Celery's workers send them.
+        self.heartbeat_seconds = 2.0
+        self._online: set[str] = set()
+        self._beat = 0.0
+        self.machines = Machines(self.here)
+        #: Until when somebody watches who does not listen to events.
+        self._watched_until = 0.0
+
+    # -- nodes --------------------------------------------------------------------------------------------------
+
+    def nodes(self) -> dict[str, str]:
+        """Return the names of the live nodes by their ids, the dispatcher's own first."""
+        if time.monotonic() - self._asked < NODES_SECONDS:
+            return self._nodes
+        self._asked = time.monotonic()
+        alive = {node["NodeID"]: str(node["NodeManagerHostname"]) for node in ray.nodes() if node["Alive"]}
+        names = {}
+        for node in sorted(alive, key=lambda node: (node != self.here, node)):
+            if node not in self._names:
+                name = f"celery@{alive[node]}"
+                taken = {self._names[other] for other in self._names if other in alive}
+                self._names[node] = f"{name}-{node[:6]}" if name in taken else name
+            names[node] = self._names[node]
+        self._nodes = names
+        return names
+
+    def name_of(self, node: str) -> str:
+        """Return the name of a node, live or not."""
+        return self._names.get(node) or self.nodes().get(node) or f"celery@{node[:6]}"
+
+    def respondents(self) -> int:
+        """Return how many will answer a command that is meant for all: nodes, and processes such as beat."""
+        return len(self.nodes()) + len(self.bus.table(self._control_exchange))
+
+    # -- what tools ask -----------------------------------------------------------------------------------------
+
+    def on_call(self, conn: Connection, number: int, operation: str, args: tuple[Any, ...]) -> None:
+        """Carry out an operation of the bus for a process, and answer it."""
+        try:
+            if operation == "read":
+                self._read(conn, number, *args)
+                return
+            value = None
+            if operation == "declare":
+                self.bus.declare(args[0], conn, args[1], time.time())
+            elif operation == "open":
+                self._open(*args)
+            else:
+                value = self.call(operation, *args)
+        except Exception as exc:  # whatever it is, the caller must hear of it
+            logger.exception("%s failed", operation)
+            conn.reply(number, False, exc)
+        else:
+            conn.reply(number, True, value)
+
+    def call(self, operation: str, *args: Any) -> Any:
+        """Carry out an operation of the bus; the transport's other side, in the dispatcher itself."""
+        if operation == "declare":
+            self.bus.declare(args[0], self, args[1], time.time())
+            return None
+        if operation in ("size", "purge") and not self.bus.has(args[0]):
+            return self._task_queue(operation, args[0])
+        if operation not in ("has", "size", "purge", "delete", "bind", "unbind", "table", "put", "fanout"):
+            raise ValueError(f"the bus knows no {operation!r}")
+        return getattr(self.bus, operation)(*args)
+
+    def _task_queue(self, operation: str, queue: str) -> int:
+        if operation == "purge":
+            return int(self.change("purge", queue))
+        return self._dispatcher.brain.waiting_by_queue[queue]
+
+    def _open(self, control_exchange: str, event_exchange: str, serializer: str) -> None:
+        self._control_exchange, self._event_exchange = control_exchange, event_exchange
+        self.events.configure(event_exchange, serializer)
+
+    def _read(self, conn: Connection, number: int, queues: list[str], seconds: float) -> None:
+        missing = [queue for queue in queues if not self.bus.has(queue)]
+        if missing:
+            error = DispatcherUnreachable(f"the dispatcher does not know {missing[0]!r}, it may have been restarted")
+            conn.reply(number, False, error)
+            return
+        timers: list[asyncio.TimerHandle] = []
+
+        def answer(taken: list[tuple[str, Message]]) -> None:
+            for timer in timers:
+                timer.cancel()
+            conn.reply(number, True, taken)
+
+        give_up = self.bus.read(queues, conn, time.time(), answer)
+        assert self._dispatcher._loop is not None
+        timers.append(self._dispatcher._loop.call_later(seconds, give_up))
+
+    def change(self, method: str, *args: Any) -> Any:
+        """Change something of the dispatcher's as a process would, so that it lasts."""
+        dispatcher = self._dispatcher
+        dispatcher.journal.append("", wire.pack("call", 0, method, args))
+        dispatcher.turn_soon()
+        return getattr(dispatcher.answers, method)(*args)
+
+    def _on_fanout(self, exchange: str, message: Message) -> None:
+        if exchange == self._control_exchange:
+            commands.take(self._dispatcher, self, self._channel, message)
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def _on_bound(self, exchange: str) -> None:
+        if exchange == self._event_exchange:
+            self.see_who_listens()
+
+    def see_who_listens(self) -> None:
+        """Have task events sent from now on, or no more."""
+        listening = bool(self.bus.table(self._event_exchange))
+        watched = listening and self.task_events
+        if watched != self._dispatcher.watched:
+            self._dispatcher.watched = watched
+            for conn in self._dispatcher.connected.values():
+                self.tell(conn)
+        if listening and not self.events.listening:
+            self._online.clear()
+            self._beat = 0.0
+        self.events.listening = listening
+
+    def tell(self, conn: Connection) -> None:
+        """Tell an executor whether somebody listens."""
+        conn.send(wire.pack("events", self._dispatcher.watched))
+
+    def received(self, message: TaskMessage) -> None:
+        """Send the event of a message that has come."""
+        self.events.received(message, self.here)
+
+    def event(self, kind: str, fields: Mapping[str, Any], node: str | None) -> None:
+        """Pass an event on from an executor on ``node``, or from a producer."""
+        if self._dispatcher.watched:
+            self.events.add(kind, fields, node)
+
+    def watch(self) -> None:
+        """Have the machines looked at for a while."""
+        if time.time() > self._watched_until:
+            self.machines.look(self.nodes())
+        self._watched_until = time.time() + WATCHED_SECONDS
+
+    def heartbeat(self) -> None:
+        """Send heartbeats at once, to listeners who have just come."""
+        self._beat = 0.0
+        self.tick(time.time())
+
+    def tick(self, now: float) -> None:
+        """Do what is to be done every second."""
+        self.bus.expire(now)
+        if self.events.listening or now < self._watched_until:
+            self.machines.look(self.nodes())
+        if not self.events.listening or now - self._beat < self.heartbeat_seconds:
+            return
+        self._beat = now
+        nodes = self.nodes()
+        for node in nodes.keys() - self._online:
+            self.events.worker("online", node, self._heartbeat_of(node))
+        for node in nodes:
+            self.events.worker("heartbeat", node, self._heartbeat_of(node))
+        for node in self._online - nodes.keys():
+            self.events.worker("offline", node, {})
+        self._online = set(nodes)
+
+    def _heartbeat_of(self, node: str) -> dict[str, Any]:
+        return commands.heartbeat_of(commands.Node(self._dispatcher, self, node, self.name_of(node), False))
+
+    def gone(self, conn: Connection) -> None:
+        """Note that a process has gone."""
+        self.bus.gone(conn)

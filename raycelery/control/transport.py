@@ -1,0 +1,201 @@
+"""The kombu transport ``ray://``: remote control and events by way of the application's dispatcher.
+
+A small ``kombu.transport.virtual`` transport, see https://docs.celeryq.dev/projects/kombu/en/stable/reference/. It
+carries what Celery's tools exchange with workers. Tasks take another way, see :mod:`raycelery.app.producer`; of their
+queues one can ask the length here, and purge them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from queue import Empty
+from typing import Any, Protocol
+
+from kombu.transport import virtual as kombu_virtual
+
+from raycelery import __version__
+from raycelery.errors import DispatcherUnreachable
+
+# kombu is annotated in part, and some of it too narrowly.
+virtual: Any = kombu_virtual
+
+#: Seconds after which a process that waits for messages asks anew, so that a lost dispatcher is noticed.
+WAIT_SECONDS = 5.0
+
+
+class Side(Protocol):
+    """How a transport reaches the bus: over the connection to the dispatcher, or in the dispatcher itself."""
+
+    def call(self, operation: str, *args: Any) -> Any:
+        """Carry out an operation of the bus."""
+
+
+class Remote:
+    """The bus, from a process of the application.
+
+    Arguments:
+        app: whose dispatcher it is.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def call(self, operation: str, *args: Any) -> Any:
+        """Carry out an operation of the bus; in words that tell the dispatcher how the application names things."""
+        return self._app.client.call("bus", operation, args, timeout=60.0)
+
+    def open(self) -> None:
+        """Connect, and say what the application's exchanges are called."""
+        conf = self._app.conf
+        self.call("open", f"{conf.control_exchange}.pidbox", conf.event_exchange, conf.event_serializer)
+
+
+class Channel(virtual.Channel):  # type: ignore[misc]
+    """A channel whose queues the dispatcher keeps."""
+
+    supports_fanout = True
+    # Messages travel in pickled frames, which carry bytes as they are.
+    body_encoding = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._auto_delete: set[str] = set()
+
+    @property
+    def _bus(self) -> Side:
+        side: Side = self.connection.side
+        return side
+
+    def _new_queue(self, queue: str, auto_delete: bool = False, arguments: Any = None, **kwargs: Any) -> None:
+        expires = (arguments or {}).get("x-expires")
+        self._bus.call("declare", queue, None if expires is None else expires / 1000)
+        if auto_delete:
+            self._auto_delete.add(queue)
+
+    def basic_cancel(self, consumer_tag: str) -> Any:
+        """Stop reading a queue; one that was to be deleted then is."""
+        queue = self._tag_to_queue.get(consumer_tag)
+        super().basic_cancel(consumer_tag)
+        if queue in self._auto_delete:
+            self._auto_delete.discard(queue)
+            try:
+                self.queue_delete(queue)
+            except DispatcherUnreachable:
+                pass  # and the queue with it
+
+    def _has_queue(self, queue: str, **kwargs: Any) -> bool:
+        return bool(self._bus.call("has", queue))
+
+    def _size(self, queue: str) -> int:
+        return int(self._bus.call("size", queue))
+
+    def _purge(self, queue: str) -> int:
+        return int(self._bus.call("purge", queue))
+
+    def after_reply_message_received(self, queue: str) -> None:
+        """Do nothing: the queue was deleted when its reader left."""
+
+    # What kombu notes of bindings in each process would outlast the queues, which others may delete.
+
+    def queue_bind(
+        self, queue: str, exchange: str | None = None, routing_key: str = "", arguments: Any = None, **kwargs: Any
+    ) -> None:
+        """Bind a queue to an exchange."""
+        self._bus.call("bind", *self._binding(queue, exchange, routing_key, arguments))
+
+    def queue_unbind(
+        self, queue: str, exchange: str | None = None, routing_key: str = "", arguments: Any = None, **kwargs: Any
+    ) -> None:
+        """Undo it."""
+        self._bus.call("unbind", *self._binding(queue, exchange, routing_key, arguments))
+
+    def _binding(self, queue: str, exchange: str | None, routing_key: str, arguments: Any) -> tuple[str, Any]:
+        exchange = exchange or "amq.direct"
+        return exchange, self.typeof(exchange).prepare_bind(queue, exchange, routing_key, arguments)
+
+    def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> None:
+        """Delete a queue and its bindings."""
+        if not (if_empty and self._size(queue)):
+            self._bus.call("delete", queue)
+
+    def get_table(self, exchange: str) -> list[tuple[str, str, str]]:
+        """Return the bindings of an exchange."""
+        table: list[tuple[str, str, str]] = self._bus.call("table", exchange)
+        return table
+
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        self._bus.call("put", queue, message)
+
+    def _put_fanout(self, exchange: str, message: Any, routing_key: str, **kwargs: Any) -> None:
+        self._bus.call("fanout", exchange, message)
+
+    def _get(self, queue: str, timeout: float | None = None) -> Any:
+        found = self._bus.call("read", [queue], 0.0)
+        if not found:
+            raise Empty
+        return found[0][1]
+
+
+class Transport(virtual.Transport):  # type: ignore[misc]
+    """The transport; ``transport_options`` hold the application as ``app``, or in the dispatcher a ``side``."""
+
+    Channel = Channel
+    can_parse_url = True
+    driver_type = "ray"
+    driver_name = "ray"
+    connection_errors = (*virtual.Transport.connection_errors, DispatcherUnreachable)
+    implements = virtual.Transport.implements.extend(exchange_type=frozenset(["direct", "topic", "fanout"]))
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        super().__init__(client, **kwargs)
+        options = client.transport_options
+        self.side: Side = options["side"] if "side" in options else Remote(_app(options))
+        #: Messages that have come and are to be delivered.
+        self._arrived: deque[tuple[str, Any]] = deque()
+
+    def driver_version(self) -> str:
+        """Return raycelery's version."""
+        return __version__
+
+    def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
+        """Return the URL, which holds no secret: ``ray://`` and the application's name."""
+        return uri
+
+    def establish_connection(self) -> Any:
+        """Connect to the dispatcher.
+
+        Raises:
+            DispatcherUnreachable: none answers.
+        """
+        if isinstance(self.side, Remote):
+            self.side.open()
+        return super().establish_connection()
+
+    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+        """Deliver one message, waiting for it for at most ``timeout`` seconds; it is pushed, nothing is polled.
+
+        Raises:
+            TimeoutError: none came.
+            DispatcherUnreachable: the dispatcher went away; queues must be declared anew.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            while self._arrived:
+                queue, message = self._arrived.popleft()
+                if queue in self._callbacks:
+                    self._deliver(message, queue)
+                    return
+            left = WAIT_SECONDS if deadline is None else min(WAIT_SECONDS, deadline - time.monotonic())
+            queues = [queue for channel in self.channels for queue in channel._active_queues]
+            self._arrived.extend(self.side.call("read", queues, max(0.0, left)))
+            if not self._arrived and deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError("no message came in time")
+
+
+def _app(options: Any) -> Any:
+    if "app" in options:
+        return options["app"]
+    from celery import current_app
+
+    return current_app._get_current_object()

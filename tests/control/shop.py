@@ -1,0 +1,62 @@
+"""A project whose tasks are looked at and steered by Celery's own tools."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Reject
+
+from raycelery import Celery
+
+app = Celery("shop", broker="redis://nowhere.invalid:1/0", backend="redis://nowhere.invalid:1/1", set_as_current=False)
+app.conf.update(
+    ray_idle_seconds=5.0,
+    beat_schedule={"ticking": {"task": "shop.tick", "schedule": 0.2, "args": (os.environ.get("SHOP_FILE", ""),)}},
+)
+
+
+@app.task(name="shop.add")
+def add(x: Any, y: Any) -> Any:
+    return x + y
+
+
+@app.task(name="shop.hold")
+def hold(path: str, seconds: float = 60.0) -> str:
+    """Say in a file that it runs, and run until there is another, ``<path>.go``."""
+    Path(path).touch()
+    deadline = time.monotonic() + seconds
+    while not os.path.exists(f"{path}.go") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return "held"
+
+
+@app.task(name="shop.fail")
+def fail(code: int) -> None:
+    raise ValueError(f"code {code}")
+
+
+@app.task(name="shop.again", bind=True, max_retries=2)
+def again(self: Task) -> int:
+    if not self.request.retries:
+        raise self.retry(countdown=0.05)
+    return int(self.request.retries)
+
+
+@app.task(name="shop.refuse", acks_late=True)
+def refuse() -> None:
+    raise Reject("no", requeue=False)
+
+
+@app.task(name="shop.tick")
+def tick(path: str) -> None:
+    with open(path, "a") as file:
+        file.write(f"{time.time()}\n")
+
+
+@app.task(name="shop.pid")
+def pid() -> int:
+    return os.getpid()
