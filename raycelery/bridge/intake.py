@@ -34,6 +34,35 @@ def choose_transport(app: Any) -> None:
             app.conf.broker_transport = redis_transport.NAME
 
 
+#: What a malformed message leads to, and a connection does not.
+_OF_MESSAGES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+def _guarded(c: Any) -> Any:
+    """Return the consumer's ``create_task_handler``, whose handler survives every message.
+
+    Celery's raises for some that are malformed, which ends the worker, and the next one that gets the message.
+    """
+    make = type(c).create_task_handler
+
+    def create_task_handler(*args: Any, **kwargs: Any) -> Any:
+        handle = make(c, *args, **kwargs)
+
+        def on_message(message: Any) -> None:
+            try:
+                handle(message)
+            except Exception as exc:  # anything can be wrong with a message
+                # kombu counts KeyError among the errors of connections.
+                if isinstance(exc, c.connection_errors) and not isinstance(exc, _OF_MESSAGES):
+                    raise
+                logger.critical("rejected an invalid message (%r): %.1024r %r", exc, message.headers, message.body)
+                message.reject_log_error(logger, c.connection_errors)
+
+        return on_message
+
+    return create_task_handler
+
+
 class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
     """Opens and closes the tap between broker and pool.
 
@@ -67,6 +96,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         pool: Pool = c.pool
         pool.most = c.controller.max_concurrency
         self._paused = self._ahead = False
+        c.create_task_handler = _guarded(c)
         if self._by_tags:
             self._gate(c)
             channel = c.task_consumer.channel

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from billiard.einfo import ExceptionInfo
-from celery.exceptions import Terminated, WorkerLostError
+from celery.exceptions import InvalidTaskError, Terminated, WorkerLostError
 
 if TYPE_CHECKING:
     from raycelery.bridge.pool import Pool
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: What executors need not be told: they have it from the message's body.
 _DECODED = ("args", "kwargs")
+#: No time limit is longer, in seconds.
+_LONGEST = 1e9
 
 
 class Job:
@@ -39,8 +41,10 @@ class Job:
         self._on_timeout: Callable[..., Any] | None = options.get("timeout_callback")
         self._on_success: Callable[..., Any] | None = options.get("callback")
         self._on_failure: Callable[..., Any] | None = options.get("error_callback")
-        self.soft_limit: float | None = options.get("soft_timeout")
-        self.hard_limit: float | None = options.get("timeout")
+        if not isinstance(self.id, str):
+            raise InvalidTaskError(f"the task id {self.id!r} is no string")
+        self.soft_limit = _seconds(options.get("soft_timeout"))
+        self.hard_limit = _seconds(options.get("timeout"))
         #: Celery's ``Request``.
         self.request: Any = getattr(self._on_accepted, "__self__", None)
         delivery = self._headers.get("delivery_info") or {}
@@ -69,12 +73,12 @@ class Job:
             parts.append(tag)
         return "/".join(parts)
 
-    def payload(self) -> bytes:
-        """Return what the executor is told."""
+    def payload(self, module: str | None, code: tuple[str, bool] | None) -> bytes:
+        """Return what the executor is told, and where it finds the task."""
         headers = {key: value for key, value in self._headers.items() if key not in _DECODED}
         body = bytes(self._body) if isinstance(self._body, memoryview) else self._body
         arguments = (self.task, self.id, headers, body, self._content_type, self._encoding)
-        return pickle.dumps((*arguments, self.soft_limit, headers.get("hostname")), 5)
+        return pickle.dumps((*arguments, self.soft_limit, headers.get("hostname"), module, code), 5)
 
     # -- what Celery asks ---------------------------------------------------------------------------------------
 
@@ -90,6 +94,13 @@ class Job:
             return False
         self.ended = True
         return True
+
+    def invalid(self, exc: Exception) -> None:
+        """Fail it: it cannot be handed over."""
+        logger.error("task %s cannot be handed over: %s", self.id, exc)
+        self.ended = True
+        self.accept(0)
+        self._call(self._on_failure, _raised(exc))
 
     # -- what became of it --------------------------------------------------------------------------------------
 
@@ -156,6 +167,14 @@ class Job:
             callback(*args)
         except Exception:  # as other pools do: what a callback raises is about one message, and the worker goes on
             logger.exception("the worker's bookkeeping of task %s failed", self.id)
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < _LONGEST:
+        raise InvalidTaskError(f"the time limit {value!r} is no number of seconds")
+    return value
 
 
 def _raised(exc: Exception) -> ExceptionInfo:

@@ -217,18 +217,23 @@ class Pool(BasePool):  # type: ignore[misc]
                 else:
                     kept.append(job)
             if kept:
-                bundles.append(self._bundle(kept, quick))
+                try:
+                    bundles.append(self._bundle(kept, quick))
+                except Exception as exc:  # of a task's options, or of what its message holds
+                    for job in kept:
+                        job.invalid(exc)
+                        self._forget(job)
         if bundles:
             self.link.send("bundles", bundles)
 
     def _bundle(self, jobs: list[Job], quick: bool) -> tuple[Any, ...]:
         first = jobs[0]
         place = self.placing.place(first.task, first.queue)
+        fields = [(job.identity, job.id, job.again, job.payload(place.module, place.code)) for job in jobs]
         self.link.define(place.definitions)
         number = next(self._numbers)
         self._bundles[number] = Bundle(number, jobs, quick)
-        kind = (first.task, first.queue, place.lane, first.hard_limit, quick)
-        return number, kind, [(job.identity, job.id, job.again, job.payload()) for job in jobs]
+        return number, (first.task, first.queue, place.lane, first.hard_limit, quick), fields
 
     # -- what comes back ----------------------------------------------------------------------------------------
 
@@ -245,7 +250,10 @@ class Pool(BasePool):  # type: ignore[misc]
                     continue
                 job = bundle.jobs[index]
                 if job.bundle is bundle and not job.ended:
-                    self._on_event(bundle, job, event)
+                    try:
+                        self._on_event(bundle, job, event)
+                    except Exception:  # it is about one message, and the worker goes on
+                        logger.exception("what became of task %s cannot be noted", job.id)
             if self._draining:
                 self.give_back()
             elif self._waiting:
@@ -272,7 +280,7 @@ class Pool(BasePool):  # type: ignore[misc]
             else:
                 self._waiting.appendleft(job)
             return
-        if kind == "ok":
+        if kind == "ok" and event[2] is not None:
             self._runtimes.note(job.task, event[2])
         job.end(event)
         self._forget(job)

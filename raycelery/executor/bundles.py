@@ -102,8 +102,8 @@ class BundleRunner:
     def _outcome(self, seq: int, index: int, payload: bytes) -> tuple[Any, ...]:
         runner = self._runner
         try:
-            name, task_id, request, body, content_type, encoding, soft, hostname = pickle.loads(payload)
-            task = runner.tasks.find(name, None, None)
+            name, task_id, request, body, content_type, encoding, soft, hostname, *code = pickle.loads(payload)
+            task = runner.tasks.find(name, *code)
             runner.current = task_id
             arguments = (name, task_id, request, body, content_type, encoding)
             where = (runner.app._tasks, self._accept, hostname)

@@ -1,11 +1,12 @@
 """A pytest plugin that runs Celery's integration suite on raycelery, without an edit of it.
 
 Stands in for what a project does that swaps its import line: `from celery import Celery`, in the suite as in
-`celery.contrib.testing`, gives raycelery's class. The suite's one embedded worker gives way to Ray.
+`celery.contrib.testing`, gives raycelery's class. The suite's one embedded worker gives way to Ray; in bridge mode it
+stays, and only its pool does.
 
 Loaded with `-p`, before the suite's conftest; configured by environment variables that `run.py` sets:
-`CONFORMANCE_BACKEND` (`ray`, or `redis` for `ray_keep_result_backend`), `CONFORMANCE_LIMIT` (seconds for each of a
-test's setup, subtests, call and teardown) and `CONFORMANCE_EXCLUDED` (names of tests to leave out, one a line).
+`CONFORMANCE_BACKEND` (`ray`, `redis` for `ray_keep_result_backend`, or `bridge`), `CONFORMANCE_LIMIT` (seconds for each
+of a test's setup, subtests, call and teardown) and `CONFORMANCE_EXCLUDED` (names of tests to leave out, one a line).
 """
 
 from __future__ import annotations
@@ -32,20 +33,32 @@ LIMIT = float(os.environ["CONFORMANCE_LIMIT"])
 #: Name of the application in Celery's test helpers, and so of its dispatcher.
 APP = "celery.tests"
 KEEP_BACKEND = os.environ["CONFORMANCE_BACKEND"] == "redis"
+#: Celery's worker stays, as a thread of this process, with the pool on Ray.
+BRIDGE = os.environ["CONFORMANCE_BACKEND"] == "bridge"
 _cluster = contextlib.ExitStack()
 
 
 def make_app(name: str | None = None, config: dict[str, Any] | None = None, **kwargs: Any) -> Any:
     """`TestApp` with the mode's settings, for the suite's fixtures and for the tests that call it."""
-    settings = {"ray_keep_result_backend": KEEP_BACKEND, **(config or {})}
+    mode = {"ray_mode": "bridge"} if BRIDGE else {"ray_keep_result_backend": KEEP_BACKEND}
+    settings = {**mode, **(config or {})}
     return raycelery.contrib.testing.app.TestApp(name or APP, settings, **kwargs)
+
+
+@contextlib.contextmanager
+def start_worker(app: Any, **options: Any) -> Iterator[Any]:
+    """`start_worker` of either mode; in bridge mode the suite's choice of prefork gives way to the pool on Ray."""
+    if BRIDGE:
+        options["pool"] = "raycelery.bridge:Pool"
+    with raycelery.contrib.testing.worker.start_worker(app, **options) as worker:
+        yield worker
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # What the tests and celery.contrib.pytest look up by these names from here on.
     celery.Celery = raycelery.Celery
     celery.contrib.testing.app.TestApp = make_app
-    celery.contrib.testing.worker.start_worker = raycelery.contrib.testing.worker.start_worker
+    celery.contrib.testing.worker.start_worker = start_worker
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -64,7 +77,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=excluded)
     items[:] = [item for item in items if item not in excluded]
     inspect = sys.modules.get("t.integration.test_inspect")
-    if inspect is not None:
+    if inspect is not None and not BRIDGE:
         # The tests name the worker after their own process, where it runs on Celery.
         inspect.NODENAME = f"celery@{socket.gethostname()}"  # type: ignore[attr-defined]
 

@@ -2,6 +2,7 @@
 
     python -m tests.conformance.run --backend ray      messages and results on Ray
     python -m tests.conformance.run --backend redis    messages on Ray, results in Redis (ray_keep_result_backend)
+    python -m tests.conformance.run --backend bridge   Celery's worker and Redis stay, its pool executes on Ray
     python -m tests.conformance.run --stock            the suite untouched: Celery's prefork worker, Redis for both
 
 Further arguments go to pytest, with paths as in the suite: `t/integration/test_canvas.py -k chord`. The suite is
@@ -100,7 +101,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
         allow_abbrev=False,
     )
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--backend", choices=("ray", "redis"), default="ray", help="where results live (default: ray)")
+    mode.add_argument("--backend", choices=("ray", "redis", "bridge"), default="ray", help="which mode (default: ray)")
     mode.add_argument(
         "--stock", action="store_true", help="run on stock Celery, and note what passes if it is the whole suite"
     )
