@@ -126,6 +126,7 @@ def actors(
     """Rewrite tasks, their callers and the classes they use to plain Ray, where that can be done."""
     with _Session(paths, exclude, jobs) as session:
         bound = limit or session.config.limit
+        closed = closed or session.config.closed
         outcomes = commands.actors(session.workspace, bound, closed, session.jobs, session.progress("actors"))
     session.finish(outcomes, write, only_check)
 

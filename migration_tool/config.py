@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_TYPES: dict[str, tuple[type, ...]] = {"exclude": (list,), "jobs": (int,), "annotate": (str,), "limit": (int,)}
+_TYPES: dict[str, type] = {"exclude": list, "jobs": int, "annotate": str, "limit": int, "closed": bool}
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,14 @@ class Config:
         jobs: processes; None for one per CPU.
         annotate: a ``rightsize`` result for ``shim``.
         limit: most submissions in flight in what ``actors`` writes; None for its default.
+        closed: nothing outside the files that ``actors`` is given submits tasks.
     """
 
     exclude: tuple[str, ...] = ()
     jobs: int | None = None
     annotate: Path | None = None
     limit: int | None = None
+    closed: bool = False
 
 
 def read_config(paths: Sequence[Path]) -> Config:
@@ -62,8 +64,8 @@ def _checked(table: dict[str, Any], path: Path) -> Config:
             close = difflib.get_close_matches(key, _TYPES, 1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(_TYPES)}"
             raise MigrationError(f"{path}: [tool.raycelery-migrate] has no entry {key!r}{hint}")
-        if not isinstance(value, _TYPES[key]) or isinstance(value, bool):
-            raise MigrationError(f"{path}: {key} = {value!r} must be a {_TYPES[key][0].__name__}")
+        if type(value) is not _TYPES[key]:
+            raise MigrationError(f"{path}: {key} = {value!r} must be a {_TYPES[key].__name__}")
     exclude = table.get("exclude", [])
     if not all(isinstance(one, str) for one in exclude):
         raise MigrationError(f"{path}: exclude must be a list of patterns")
@@ -72,4 +74,4 @@ def _checked(table: dict[str, Any], path: Path) -> Config:
         if number is not None and number < 1:
             raise MigrationError(f"{path}: {name} = {number} must be 1 or more")
     annotate = path.parent / table["annotate"] if "annotate" in table else None
-    return Config(tuple(exclude), jobs, annotate, limit)
+    return Config(tuple(exclude), jobs, annotate, limit, table.get("closed", False))

@@ -80,7 +80,7 @@ def root_of(project: Project, module: str) -> str:
     known = [dotted for dotted in written if module == dotted or module.endswith(f".{dotted}")]
     if known:
         return module.removesuffix(max(known, key=len)).rstrip(".")
-    for dotted in sorted(project.modules[module].imports, key=len, reverse=True) if module in project.modules else ():
+    for dotted in sorted(project.modules[module].absolute, key=len, reverse=True) if module in project.modules else ():
         found = project.find(dotted, module)
         if found is not None and found.endswith(dotted):
             return found.removesuffix(dotted).rstrip(".")
@@ -115,10 +115,15 @@ def decide(plan: Plan, facts: dict[str, Facts]) -> None:
             blockers.setdefault(root_of(plan.project, module), blocker)
     for key in plan.definitions:
         root = root_of(plan.project, key[0])
-        if root in blockers:
-            plan.kept[key] = blockers[root]
+        for blocked, why in blockers.items():
+            if _is_within(root, blocked) or _is_within(blocked, root):
+                plan.kept.setdefault(key, why)
     _keep(plan, list(facts.values()))
     _place_helpers(plan)
+
+
+def _is_within(folder: str, other: str) -> bool:
+    return not other or folder == other or folder.startswith(f"{other}.")
 
 
 def _keep(plan: Plan, facts: list[Facts]) -> None:

@@ -73,6 +73,8 @@ class Module:
     classes: dict[str, Class] = field(default_factory=dict)
     stars: list[str] = field(default_factory=list)
     imports: set[str] = field(default_factory=set)
+    #: Of them, those that are written from where imports start.
+    absolute: set[str] = field(default_factory=set)
     #: Local names of each function, by qualified name.
     local_names: dict[str, dict[str, Expression]] = field(default_factory=dict)
 
@@ -196,6 +198,7 @@ class _Indexer:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 self.module.imports.add(alias.name)
+                self.module.absolute.add(alias.name)
                 if alias.asname:
                     self.bind(prefix, scope, alias.asname, ("import", alias.name, None))
                 else:
@@ -203,12 +206,14 @@ class _Indexer:
                     self.bind(prefix, scope, top, ("import", top, None))
             return
         source = absolute(node.module, node.level, self.package)
-        self.module.imports.add(source)
+        names = {source, *(f"{source}.{alias.name}" for alias in node.names if alias.name != "*")}
+        self.module.imports |= names
+        if not node.level:
+            self.module.absolute |= names
         for alias in node.names:
             if alias.name == "*":
                 self.module.stars.append(source)
             else:
-                self.module.imports.add(f"{source}.{alias.name}")
                 self.bind(prefix, scope, alias.asname or alias.name, ("import", source, alias.name))
 
     def decorators(self, nodes: list[ast.expr], prefix: str, scope: _Locals) -> list[Decorator]:

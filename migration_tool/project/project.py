@@ -110,10 +110,10 @@ class Project:
         return _external(f"{module}.{name}")
 
     def imports_by_name(self) -> dict[str, set[str]]:
-        """All dotted names that the project's modules import, by their last part."""
+        """The dotted names by which the project's modules import others, by their last part."""
         if not self._imports:
             for module in self.modules.values():
-                for dotted in (*module.imports, *module.stars):
+                for dotted in module.absolute:
                     self._imports.setdefault(dotted.rpartition(".")[2], set()).add(dotted)
         return self._imports
 

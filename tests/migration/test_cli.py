@@ -118,6 +118,10 @@ def test_configuration(project: Path) -> None:
     assert "did you mean 'exclude'?" in done.output
     config.write_text("[tool.raycelery-migrate]\njobs = 0\n")
     assert "must be 1 or more" in invoke("shim", "--check", project).output
+    config.write_text("[tool.raycelery-migrate]\njobs = true\n")
+    assert "jobs = True must be a int" in invoke("shim", "--check", project).output
+    config.write_text("[tool.raycelery-migrate]\nclosed = true\nlimit = 7\n")
+    assert "+f_remote = " in invoke("actors", project / "tasks.py").stdout
 
 
 def test_annotations_from_a_rightsize_result(project: Path) -> None:
