@@ -74,6 +74,9 @@ EXTRAS = {
         "hypothesis>=6.100",
         # The comparison worker and the bridge run on a real Redis; RabbitMQ needs no more than Celery brings.
         "redis>=5",
+        # Celery's tools that applications in direct mode are watched with, and scheduled by.
+        "flower>=2",
+        "django-celery-beat>=2.6",
         # Frameworks and models that legacy applications come with.
         "django>=4.2",
         "flask>=3.0",

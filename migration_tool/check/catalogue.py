@@ -25,18 +25,19 @@ def manual(why: str, instead: str) -> Entry:
 
 _BRIDGE = 'set ray_mode = "bridge" to keep broker and workers for it'
 _NO_WORKER = manual("in direct mode there is no Celery worker to hook into", _BRIDGE)
-_NO_EVENTS = manual("there are no events in direct mode yet", f"read results and signals instead, or {_BRIDGE}")
-BEAT = manual("direct mode has no beat yet", f"start the tasks from cron, Airflow or a Ray job; or {_BRIDGE}")
+_EVENTS = changes("in direct mode the dispatcher sends them, while somebody listens")
+BEAT = changes("`celery beat` sends to Ray as it is; `raycelery beat` runs the schedule in the cluster")
+_CONNECTION = changes("in direct mode it carries remote control and events; tasks do not pass through it")
 
 #: Modules and names outside the project; the longest that fits decides.
 NAMES: dict[str, Entry] = {
     "celery": WORKS,
     "celery.beat": BEAT,
-    "celery.events": _NO_EVENTS,
+    "celery.events": _EVENTS,
     "celery.bootsteps": _NO_WORKER,
     "celery.worker": _NO_WORKER,
     "celery.worker.request.Request": WORKS,
-    "celery.worker.control": manual("custom control commands do not exist in direct mode yet", _BRIDGE),
+    "celery.worker.control": manual("custom control commands do not exist in direct mode", _BRIDGE),
     "celery.apps": _NO_WORKER,
     "celery.concurrency": _NO_WORKER,
     "celery.bin": changes("it goes on running Celery's own commands, which start no executor on Ray"),
@@ -49,14 +50,14 @@ NAMES: dict[str, Entry] = {
     "celery.signals.celeryd_init": _NO_WORKER,
     "celery.signals.celeryd_after_setup": _NO_WORKER,
     "celery.signals.worker_before_create_process": _NO_WORKER,
-    "celery.signals.heartbeat_sent": _NO_EVENTS,
+    "celery.signals.heartbeat_sent": _NO_WORKER,
     "celery.signals.eventlet_pool_started": _NO_WORKER,
     "celery.signals.beat_init": BEAT,
     "celery.signals.beat_embedded_init": BEAT,
     "celery.signals.worker_init": changes("it is sent once in each executor"),
     "celery.signals.worker_process_init": changes("it is sent once in each executor"),
     "celery.security": manual("messages are not signed on Ray", "restrict who may use the Ray cluster"),
-    "celery.schedules.crontab": changes("a schedule needs somebody to keep it; direct mode has no beat yet", BEAT[2]),
+    "celery.schedules.crontab": WORKS,
 }  # fmt: skip
 
 #: Options of tasks and of calls.
@@ -71,7 +72,7 @@ OPTIONS: dict[str, Entry] = {
     "reply_to": changes("there is no broker"),
     "shadow": WORKS,
     "backend": changes("results are kept on Ray", "set ray_keep_result_backend = True to keep it"),
-    "send_events": changes("there are no events in direct mode yet"),
+    "send_events": WORKS,
     "abstract": WORKS,
     "run_every": BEAT,
 }  # fmt: skip
@@ -79,15 +80,15 @@ OPTIONS: dict[str, Entry] = {
 #: Methods and attributes of an application.
 OF_APP: dict[str, Entry] = {
     "control": WORKS,
-    "control.inspect": changes("one answer for the whole application, not one per worker"),
+    "control.inspect": changes("a Ray node answers where a worker did"),
     "control.broadcast": manual("only Celery's own commands exist in direct mode", _BRIDGE),
-    "control.pool_grow": manual("there is no pool; executors follow the backlog", "set worker_concurrency"),
-    "control.pool_shrink": manual("there is no pool; executors follow the backlog", "set worker_concurrency"),
-    "control.add_consumer": manual("there is no worker that consumes chosen queues", "leave it out"),
-    "control.cancel_consumer": manual("there is no worker that consumes chosen queues", "leave it out"),
-    "control.shutdown": manual("there is no worker to stop", "leave it out"),
+    "control.pool_grow": changes("it bounds what runs at once in the whole cluster"),
+    "control.pool_shrink": changes("it bounds what runs at once in the whole cluster"),
+    "control.add_consumer": changes("it has a queue served again, in the whole cluster"),
+    "control.cancel_consumer": changes("it stops a queue in the whole cluster"),
+    "control.shutdown": changes("executors end after what they run; new ones start when there is work"),
     "control.autoscale": manual("there is no pool; executors follow the backlog", "set worker_concurrency"),
-    "events": _NO_EVENTS,
+    "events": _EVENTS,
     "worker_main": manual("no worker runs in direct mode", "leave it out"),
     "Worker": manual("no worker runs in direct mode", "leave it out"),
     "WorkController": _NO_WORKER,
@@ -96,10 +97,10 @@ OF_APP: dict[str, Entry] = {
     "steps": _NO_WORKER,
     "user_options": _NO_WORKER,
     "add_periodic_task": BEAT,
-    "connection": manual("there is no broker", _BRIDGE),
-    "connection_for_read": manual("there is no broker", _BRIDGE),
-    "connection_for_write": manual("there is no broker", _BRIDGE),
-    "connection_or_acquire": manual("there is no broker", _BRIDGE),
+    "connection": _CONNECTION,
+    "connection_for_read": _CONNECTION,
+    "connection_for_write": _CONNECTION,
+    "connection_or_acquire": _CONNECTION,
     "producer_pool": manual("there is no broker", _BRIDGE),
     "producer_or_acquire": manual("there is no broker", _BRIDGE),
     "amqp": changes("messages go to the dispatcher, not to a broker"),
@@ -122,8 +123,8 @@ SETTINGS: dict[str, Entry] = {
     "beat_scheduler": BEAT,
     "beat_schedule_filename": BEAT,
     "worker_concurrency": changes("it is the most messages of the application that run at once, in the whole cluster"),
-    "worker_send_task_events": changes("there are no events in direct mode yet"),
-    "task_send_sent_event": changes("there are no events in direct mode yet"),
+    "worker_send_task_events": changes("in direct mode task events are sent while somebody listens"),
+    "task_send_sent_event": WORKS,
     "worker_max_tasks_per_child": WORKS,
     "worker_max_memory_per_child": WORKS,
     "worker_hijack_root_logger": WORKS,
@@ -140,8 +141,8 @@ _PREFIXES = {
     "broker_": _NO_BROKER,
     "redis_": changes("it has no effect in direct mode: results are kept on Ray"),
     "worker_": _NO_POOL,
-    "control_": _NO_BROKER,
-    "event_": changes("there are no events in direct mode yet"),
+    "control_": WORKS,
+    "event_": WORKS,
     "beat_": BEAT,
     "security_": manual("messages are not signed on Ray", "restrict who may use the Ray cluster"),
     "result_exchange": _NO_BROKER,

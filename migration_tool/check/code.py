@@ -18,7 +18,7 @@ from migration_tool.workspace import Source
 _PACKAGES = {
     "django_celery_beat": catalogue.BEAT,
     "django_celery_results": catalogue.SETTINGS["result_backend"],
-    "flower": catalogue.manual("Flower needs events, which direct mode does not have yet", "use Ray's dashboard"),
+    "flower": catalogue.changes("it works as it is; its broker page does not"),
     "celery_batches": catalogue.manual("it works inside Celery's worker", 'keep it on ray_mode = "bridge"'),
     "redbeat": catalogue.BEAT,
     "celery_once": catalogue.changes("its lock stays in Redis, which must go on running"),

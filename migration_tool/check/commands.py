@@ -23,8 +23,8 @@ _FLOWER = re.compile(r"(?<![\w./-])flower\s+(?=-A|--broker|--port)")
 _CONCURRENCY = re.compile(r"(?:-c[\s=\"',]*|--concurrency[\s=\"',]*)(\d+)")
 _POOL = re.compile(r"(?:-P[\s=\"',]*|--pool[\s=\"',]*)(\w+)")
 _WORKER_FLAGS = {
-    "-B": "beat runs in this worker, and direct mode has no beat yet",
-    "--beat": "beat runs in this worker, and direct mode has no beat yet",
+    "-B": "beat runs in this worker: start `celery beat` or `raycelery beat` instead",
+    "--beat": "beat runs in this worker: start `celery beat` or `raycelery beat` instead",
 }
 _BRIDGE = 'or set ray_mode = "bridge" and keep it'
 
@@ -33,12 +33,12 @@ KINDS = frozenset({"procfile", "dockerfile", "compose", "systemd", "shell"})
 COMMANDS: dict[str, Entry] = {
     "worker": manual("in direct mode no worker runs", f"end it once its producers use raycelery, {_BRIDGE}"),
     "multi": manual("in direct mode no worker runs", f"take the processes away, {_BRIDGE}"),
-    "beat": manual("direct mode has no beat yet", f"start the tasks from cron, Airflow or a Ray job; {_BRIDGE}"),
-    "flower": manual("Flower needs events, which direct mode does not have yet", f"use Ray's dashboard, {_BRIDGE}"),
-    "events": manual("there are no events in direct mode yet", f"use Ray's dashboard, {_BRIDGE}"),
-    "inspect": changes("one answer for the whole application, not one per worker"),
-    "status": changes("one answer for the whole application, not one per worker"),
-    "control": changes("it reaches the dispatcher; commands about pools and consumers do not exist"),
+    "beat": changes("it sends to Ray as it is; `raycelery beat` runs the schedule in the cluster"),
+    "flower": changes("it works as it is, with RAY_ADDRESS; its broker page does not"),
+    "events": changes("it works as it is, with RAY_ADDRESS"),
+    "inspect": changes("a Ray node answers where a worker did"),
+    "status": changes("a Ray node answers where a worker did"),
+    "control": changes("what is set holds in the whole cluster; a project's own commands do not exist"),
     "purge": changes("it drops what waits in the dispatcher"),
     "amqp": manual("there is no broker in direct mode", "leave it out"),
     "migrate": manual("there is no broker in direct mode", "leave it out"),

@@ -152,9 +152,18 @@ class Runner:
             celery_request.on_failure(result[0], return_ok=True)
             return outcome[0], ran
         if observed is not None:
-            # As Celery's pool reports it to the request: it sends the event that there is for this end.
-            observed.on_success((0, result[3], ran) if info is None else (1, result[0], ran))
+            self._announce(observed, result, ran)
         return "done", ran
+
+    def _announce(self, request: Request, result: Any, ran: float) -> None:
+        """Send the event of a message's end, by reporting it as Celery's pool does to the request."""
+        if result[1] is None:
+            request.on_success((0, result[3], ran))
+        elif isinstance(result[0].exception, MemoryError):
+            # For Celery's request it would be the end of the worker.
+            request.send_event("task-failed", exception=safe_repr(result[0].exception), traceback=result[0].traceback)
+        else:
+            request.on_success((1, result[0], ran))
 
     def _is_quiet(self, task: Any) -> bool:
         if signals.task_success.receivers or signals.task_postrun.receivers:

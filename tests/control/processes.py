@@ -45,7 +45,7 @@ def running(
     cwd: Path = ROOT,
 ) -> Iterator[Path]:
     """Run ``python -m ...`` meanwhile; yields the file that it writes to."""
-    output = folder / f"{line[0]}-{line[-1].strip('-/')}.log"
+    output = folder / f"{line[0]}.log"
     with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", *line], cwd=cwd, env=environment(session, env), stdout=file,

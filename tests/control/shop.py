@@ -15,7 +15,9 @@ from raycelery import Celery
 app = Celery("shop", broker="redis://nowhere.invalid:1/0", backend="redis://nowhere.invalid:1/1", set_as_current=False)
 app.conf.update(
     ray_idle_seconds=5.0,
-    beat_schedule={"ticking": {"task": "shop.tick", "schedule": 0.2, "args": (os.environ.get("SHOP_FILE", ""),)}},
+    beat_schedule={
+        "ticking": {"task": "shop.tick", "schedule": 0.2, "args": (os.environ.get("CELERY_SHOP_FILE", ""),)}
+    },
 )
 
 
@@ -34,7 +36,7 @@ def hold(path: str, seconds: float = 60.0) -> str:
     return "held"
 
 
-@app.task(name="shop.fail")
+@app.task(name="shop.fail", rate_limit="9/s")
 def fail(code: int) -> None:
     raise ValueError(f"code {code}")
 

@@ -1,0 +1,91 @@
+"""Celery's command line and ours on an application in direct mode, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import records
+from tests.control import shop
+from tests.control.processes import command
+from tests.support import RaySession
+
+SECONDS = 60
+NODE = f"celery@{socket.gethostname()}"
+
+
+@pytest.fixture
+def held(ray_session: RaySession, tmp_path: Path) -> Iterator[Any]:
+    path = str(tmp_path / "held")
+    result = shop.hold.delay(path)
+    records.wait_for_file(path)
+    yield result
+    Path(f"{path}.go").touch()
+    result.get(timeout=SECONDS, propagate=False)
+
+
+def test_status_and_inspect(ray_session: RaySession, held: Any) -> None:
+    said = command(ray_session, "celery", "status")
+    assert f"{NODE}: OK" in said
+    assert "1 node online" in said
+    active = json.loads(command(ray_session, "celery", "inspect", "active", "--json"))
+    assert [one["id"] for one in active[NODE]] == [held.id]
+    assert "* shop.fail [rate_limit=9/s]" in command(ray_session, "celery", "inspect", "registered", "rate_limit")
+
+
+def test_control(ray_session: RaySession, held: Any) -> None:
+    assert "new rate limit set" in command(ray_session, "celery", "control", "rate_limit", "shop.fail", "5/s")
+    said = command(ray_session, "celery", "control", "terminate", "KILL", held.id)
+    assert f"terminate: {held.id}" in said
+    records.until(lambda: held.state == "REVOKED")
+    command(ray_session, "celery", "control", "mine", status=2)
+
+
+def test_call_result_purge_and_bindings(ray_session: RaySession) -> None:
+    task_id = command(ray_session, "celery", "call", "shop.add", "-a", "[3, 4]").split()[-1]
+    assert command(ray_session, "celery", "result", task_id).split()[-1] == "7"
+    shop.app.control.cancel_consumer("later")
+    waiting = [shop.add.apply_async((1, 2), queue="later") for _ in range(3)]
+    records.until(lambda: shop.app.client.call("messages", "", [waiting[-1].id]))
+    assert "Purged 3 messages" in command(ray_session, "celery", "purge", "-f", "-Q", "later")
+    shop.app.control.add_consumer("later")
+    assert "celery" in command(ray_session, "celery", "list", "bindings")
+
+
+def test_there_is_no_worker_to_start(ray_session: RaySession) -> None:
+    said = command(ray_session, "celery", "worker", status=1)
+    assert "there is no worker to start" in said
+    assert "ray_mode='bridge'" in said
+
+
+def test_our_status_and_top(ray_session: RaySession, held: Any) -> None:
+    shop.app.control.cancel_consumer("nights")
+    waiting = shop.add.apply_async((1, 2), queue="nights", num_cpus=0.5)
+    try:
+        overview = json.loads(command(ray_session, "raycelery", "status", "--json"))
+        assert [one["id"] for one in overview["running"]] == [held.id]
+        [node] = overview["nodes"]
+        assert (node["hostname"], node["cpus"]) == (NODE, 4.0)
+        assert 0 <= node["cpu_percent"] <= 100
+        assert 0 < node["memory_used"] < node["memory_total"]
+        [queue] = [queue for queue in overview["queues"] if queue["name"] == "nights"]
+        assert (queue["waiting"], queue["running"], queue["limit"]) == (1, 0, 0)
+        assert {"CPU": 0.5} in [lane["request"] for lane in overview["lanes"]]
+        said = command(ray_session, "raycelery", "top", "--looks", "2", "-n", "0.2")
+        for words in (NODE, "nights", "cancelled", "0.5 CPU", "shop.hold", "/s", "1 waiting"):
+            assert words in said
+        assert "shop.hold" in command(ray_session, "raycelery", "status")
+    finally:
+        shop.app.control.add_consumer("nights")
+    assert waiting.get(timeout=SECONDS) == 3
+
+
+def test_our_commands_say_what_is_wrong(ray_session: RaySession) -> None:
+    assert "there is no application at 'nowhere'" in command(
+        ray_session, "raycelery", "status", app="nowhere", status=1
+    )
