@@ -183,13 +183,13 @@ def run(project: Path, url: str) -> list[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return [line for line in done.stdout.splitlines() if line.startswith(">")]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_all_that_is_converted_gives_the_same(redis_url: str, tmp_path: Path) -> None:
     stock, migrated = write(tmp_path / "stock"), write(tmp_path / "migrated")
     done = CliRunner().invoke(main, ["actors", "--write", "--jobs", "1", str(migrated)])
