@@ -59,6 +59,7 @@ def test_results_errors_losses_and_revocation(project: Make, bridge_worker: Star
     until(lambda: depth(shop, "first") == 0)
 
 
+@pytest.mark.slow
 def test_a_long_task_holds_nobody_back(project: Make, bridge_worker: Start, rabbitmq_url: str) -> None:
     shop = project(broker=rabbitmq_url, task_default_queue="second")
     shop.app.conf.task_default_queue = "second"
@@ -114,6 +115,7 @@ def test_longer_than_the_consumer_timeout(project: Make, bridge_worker: Start) -
             broker.close()
 
 
+@pytest.mark.slow
 def test_a_bridge_killed_under_load_loses_nothing(project: Make, bridge_worker: Start, rabbitmq_url: str) -> None:
     shop = project(broker=rabbitmq_url, task_default_queue="third")
     shop.app.conf.task_default_queue = "third"
