@@ -25,13 +25,18 @@ HELD_BACK = 4
 
 
 def choose_transport(app: Any) -> None:
-    """Have a worker's connections to Redis fetch and acknowledge many messages at a time."""
-    if app.conf.broker_transport is None:
-        transport = app.connection_for_read().transport_cls
-        if transport in ("redis", "rediss"):
-            from raycelery.bridge import redis_transport
+    """Have a worker's connections to Redis fetch and acknowledge many messages at a time, and others outlive errors."""
+    if app.conf.broker_transport is not None:
+        return
+    transport = app.connection_for_read().transport_cls
+    if transport in ("redis", "rediss"):
+        from raycelery.bridge import redis_transport
 
-            app.conf.broker_transport = redis_transport.NAME
+        app.conf.broker_transport = redis_transport.NAME
+    else:
+        # RabbitMQ closes the channel of whoever acknowledges later than its consumer_timeout, and Celery's worker ends.
+        # Here it connects again, and what runs goes on: its message, delivered again, takes part in the run.
+        app.conf.broker_channel_error_retry = True
 
 
 #: What a malformed message leads to, and a connection does not.
@@ -77,6 +82,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         self._paused = False
         self._ahead = False
         self._by_tags = False
+        self._warned = False
         #: Acknowledgements that the lost connection may have left unsent.
         self._acks: list[str] = []
         if isinstance(c.pool, Pool):
@@ -110,6 +116,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
             c.timer.call_repeatedly(leases.seconds, leases.renew)
         else:
             pool.forget_unbegun()
+            self._warn_of_timeout(c)
             c.timer.call_repeatedly(LOOK_SECONDS, self._adapt, (c,))
         if c.hub is None:
             c.timer.call_repeatedly(LOOK_SECONDS, pool.look)
@@ -127,6 +134,27 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
             return pool.has_room() and held < pool.num_processes * HELD_BACK and bool(within())
 
         qos.can_consume = MethodType(can_consume, qos)
+
+    def _warn_of_timeout(self, c: Any) -> None:
+        """Tell of tasks that may be acknowledged later than RabbitMQ puts up with."""
+        most = c.app.conf.ray_consumer_timeout
+        if self._warned or not most or c.connection.transport.driver_type != "amqp":
+            return
+        self._warned = True
+        limit = c.pool.options.get("timeout")
+        late = sorted(
+            name
+            for name, task in c.app.tasks.items()
+            if task.acks_late and not name.startswith("celery.") and (task.time_limit or limit or most) >= most
+        )
+        if late:
+            logger.warning(
+                "%s may run longer than RabbitMQ's consumer_timeout (ray_consumer_timeout, %g s): it closes "
+                "the channel then and delivers their messages again, which take part in the runs that go on; to spare "
+                "the reconnections give them a time_limit, acknowledge early, or raise consumer_timeout",
+                ", ".join(late[:10]) + ("..." if len(late) > 10 else ""),
+                most,
+            )
 
     # -- brokers that send without being asked ------------------------------------------------------------------
 

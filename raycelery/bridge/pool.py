@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from raycelery.bridge.bundle import Bundle, Runtimes
 from raycelery.bridge.job import Job
 from raycelery.bridge.link import Link
 from raycelery.bridge.placing import Placing
+from raycelery.bridge.waker import Waker
 from raycelery.errors import DispatcherUnreachable
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Pool(BasePool):  # type: ignore[misc]
         self._runtimes = Runtimes()
         self._slow = 0
         self._hub: Any = None
-        self._pipe: tuple[int, int] | None = None
+        self._waker: Waker | None = None
         self._handing = False
         self._moved = time.monotonic()
         self._pids: dict[int, Job] = {}
@@ -76,10 +76,8 @@ class Pool(BasePool):  # type: ignore[misc]
 
     def on_start(self) -> None:
         options = self.options
-        self._pipe = os.pipe()
-        for end in self._pipe:
-            os.set_blocking(end, False)
-        self.link = Link(self.app, self._wake)
+        self._waker = Waker(self.listen)
+        self.link = Link(self.app, self._waker.wake)
         self.placing = Placing(
             self.app,
             self.link.session,
@@ -90,29 +88,12 @@ class Pool(BasePool):  # type: ignore[misc]
         )
 
     def register_with_event_loop(self, loop: Any) -> None:
-        assert self._pipe is not None
         self._hub = loop
-        loop.add_reader(self._pipe[0], self._on_wake)
+        if self._waker is not None:
+            self._waker.register(loop)
         loop.call_repeatedly(LOOK_SECONDS, self.look)
         self._handing = False
         self._hand_over_soon()
-
-    def _wake(self) -> None:
-        if self._hub is None:
-            self.listen()
-            return
-        try:
-            os.write(self._pipe[1], b"x")  # type: ignore[index]
-        except (BlockingIOError, TypeError):
-            pass  # it is awake, or has ended
-
-    def _on_wake(self) -> None:
-        try:
-            while len(os.read(self._pipe[0], 4096)) == 4096:  # type: ignore[index]
-                pass
-        except BlockingIOError:
-            pass
-        self.listen()
 
     @property
     def idle(self) -> bool:
@@ -148,14 +129,10 @@ class Pool(BasePool):  # type: ignore[misc]
         self._close()
 
     def _close(self) -> None:
-        pipe, self._pipe = self._pipe, None
-        if pipe is None:
-            return
-        if self._hub is not None:
-            self._hub.remove_reader(pipe[0])
-        self.link.close()
-        for end in pipe:
-            os.close(end)
+        waker, self._waker = self._waker, None
+        if waker is not None:
+            waker.close()
+            self.link.close()
 
     def flush(self) -> None:
         """Celery's consumer lost its connection: what has not begun will be delivered again."""

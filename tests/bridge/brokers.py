@@ -58,7 +58,7 @@ class RabbitMQ:
 
     Arguments:
         directory: for its files.
-        settings: more lines of ``rabbitmq.conf``.
+        settings: more of its settings, in Erlang's notation.
     """
 
     def __init__(self, directory: Path, settings: str = "") -> None:
@@ -69,7 +69,8 @@ class RabbitMQ:
         self._process: subprocess.Popen[bytes] | None = None
         self._names: subprocess.Popen[bytes] | None = None
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}//"
-        (directory / "rabbitmq.conf").write_text(f"listeners.tcp.default = 127.0.0.1:{self._port}\n{settings}")
+        (directory / "rabbitmq.conf").write_text(f"listeners.tcp.default = 127.0.0.1:{self._port}\n")
+        (directory / "advanced.config").write_text(f"[{{rabbit, [{settings}]}}].\n")
         (directory / "enabled_plugins").write_text("[].\n")
         self._environment = {
             **os.environ,
@@ -78,6 +79,7 @@ class RabbitMQ:
             "RABBITMQ_BASE": str(directory),
             "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
             "RABBITMQ_LOG_BASE": str(directory / "log"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(directory / "advanced.config"),
             "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
             "RABBITMQ_CONF_ENV_FILE": str(directory / "none"),

@@ -59,6 +59,7 @@ def test_results_errors_losses_and_revocation(project: Make, bridge_worker: Star
     until(lambda: depth(shop, "first") == 0)
 
 
+@pytest.mark.slow
 def test_a_long_task_holds_nobody_back(project: Make, bridge_worker: Start, rabbitmq_url: str) -> None:
     shop = project(broker=rabbitmq_url, task_default_queue="second")
     shop.app.conf.task_default_queue = "second"
@@ -93,6 +94,28 @@ def test_the_broker_goes_and_returns(project: Make, bridge_worker: Start, restar
     until(lambda: depth(shop) == 0)
 
 
+def test_longer_than_the_consumer_timeout(project: Make, bridge_worker: Start) -> None:
+    with short_directory("rc-rabbit-") as directory:
+        broker = RabbitMQ(directory, "{consumer_timeout, 2000}, {channel_tick_interval, 500}")
+        try:
+            broker.start()
+            shop = project(broker=broker.url, ray_consumer_timeout=2)
+            worker = bridge_worker(shop, concurrency=1)
+            assert "may run longer than RabbitMQ's consumer_timeout" in worker.log.read_text()
+            result = shop.send("late", "long", 60)
+            until(lambda: runs(shop, "long"))
+            worker.wait_for_log("Connection to broker lost")
+            worker.wait_for_log("Connected to")
+            shop.go()
+            assert result.get(timeout=60) == "long"
+            assert runs(shop, "long") == 1
+            assert shop.send("add", 1, 1).get(timeout=60) == 2
+            until(lambda: depth(shop) == 0)
+        finally:
+            broker.close()
+
+
+@pytest.mark.slow
 def test_a_bridge_killed_under_load_loses_nothing(project: Make, bridge_worker: Start, rabbitmq_url: str) -> None:
     shop = project(broker=rabbitmq_url, task_default_queue="third")
     shop.app.conf.task_default_queue = "third"

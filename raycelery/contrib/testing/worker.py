@@ -9,6 +9,9 @@ from typing import Any
 from celery.contrib.testing import worker as celery_worker
 from celery.result import allow_join_result
 
+#: Kept, for tests may put ours in its place.
+_celerys = celery_worker.start_worker
+
 
 class StandIn:
     """What tests may ask of the worker that there is none of.
@@ -38,7 +41,7 @@ def start_worker(
         ping_task_timeout: seconds to wait for it.
     """
     if not getattr(app, "direct", False):
-        with celery_worker.start_worker(
+        with _celerys(
             app, perform_ping_check=perform_ping_check, ping_task_timeout=ping_task_timeout, **kwargs
         ) as worker:
             yield worker

@@ -1,0 +1,62 @@
+"""Messages of bridges in the brain and the journal: Celery's worker and its broker do what executors and journal do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raycelery import wire
+from raycelery.dispatcher.brain import Brain
+from raycelery.dispatcher.journal import Journal, Ledger, read
+from raycelery.dispatcher.model import Assign, Lane, Message, Start
+
+LANE = Lane("one", {"CPU": 1})
+
+
+def brain_with(*messages: Message) -> tuple[Brain, int]:
+    """Return a brain whose only executor was given the first of these messages, and the executor."""
+    brain = Brain()
+    brain.node_changed("node", {"CPU": 1}, 0.0)
+    brain.add_lane(LANE)
+    for message in messages:
+        brain.submit(message, 0.0)
+    [start] = [decision for decision in brain.decide(0.0) if isinstance(decision, Start)]
+    brain.executor_ready(start.executor, "node", 1.0)
+    [given] = [decision for decision in brain.decide(1.0) if isinstance(decision, Assign)]
+    assert given.messages == [messages[0]]
+    return brain, start.executor
+
+
+def test_one_that_is_lost_goes_back_to_its_bridge() -> None:
+    message = Message("id", "task", "celery", LANE.key, bridged=True)
+    brain, executor = brain_with(message)
+    brain.begun(executor, 1.0)
+    brain.executor_lost(executor, "out of memory", 2.0)
+    assert brain.returned == [message]
+    assert (message.verdict, message.reason, message.place) == ("lost", "out of memory", "")
+
+
+def test_one_that_had_not_begun_runs_elsewhere() -> None:
+    message = Message("id", "task", "celery", LANE.key, bridged=True)
+    brain, executor = brain_with(message)
+    brain.executor_lost(executor, "out of memory", 2.0)
+    assert not brain.returned
+    assert message.place == "stream"
+
+
+def test_a_purge_leaves_them_to_their_broker() -> None:
+    first = Message("1", "task", "celery", LANE.key, bridged=True)
+    second = Message("2", "task", "celery", LANE.key, bridged=True)
+    third = Message("3", "task", "celery", LANE.key)
+    brain, _ = brain_with(first, second, third)
+    assert brain.purge() == [third]
+    assert second.place == "stream"
+
+
+def test_numbers_stay_in_step_with_the_journal(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    journal.append("", wire.pack("numbered", 41))
+    journal.close()
+    ledger = Ledger()
+    for _, frame in read(journal.path):
+        ledger.numbered(frame[1])
+    assert ledger.submitted(("id",)) == 42
