@@ -11,6 +11,7 @@ import ast
 import logging
 import pickle
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -47,29 +48,63 @@ def nok(value: Any) -> Reply:
 
 
 @dataclass(frozen=True)
-class Node:
-    """A Ray node, as the worker that tools take it for.
+class Whole:
+    """The application as a whole, looked at once for all nodes of a command.
 
     Arguments:
         dispatcher: of the application.
         plane: its control plane.
-        id: Ray's.
-        hostname: "celery@<host>".
-        first: whether it answers for what is at no node yet.
-        clock: of the mailbox.
     """
 
     dispatcher: Dispatcher
     plane: ControlPlane
+
+    @cached_property
+    def stats(self) -> Reply:
+        """The dispatcher's counts."""
+        return self.dispatcher.answers.stats()
+
+    @cached_property
+    def finished(self) -> dict[str, dict[str, int]]:
+        """Messages finished, by node and task."""
+        found: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for (node, task), count in self.dispatcher.finished.items():
+            found[node][task] = count
+        return dict(found)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A Ray node, as the worker that tools take it for.
+
+    Arguments:
+        whole: the application.
+        id: Ray's.
+        hostname: "celery@<host>".
+        first: whether it answers for what is at no node yet.
+    """
+
+    whole: Whole
     id: str
     hostname: str
     first: bool
-    clock: Any = None
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """Of the application."""
+        return self.whole.dispatcher
+
+    @property
+    def plane(self) -> ControlPlane:
+        """The application's control plane."""
+        return self.whole.plane
 
     @cached_property
     def executors(self) -> list[ExecutorState]:
         """The application's executors there."""
-        return [state for state in self.dispatcher.brain.executors.values() if state.node == self.id]
+        brain = self.dispatcher.brain
+        node = brain.nodes.get(self.id)
+        return [] if node is None else [brain.executors[number] for number in node.executors]
 
     @property
     def cpus(self) -> float:
@@ -77,13 +112,17 @@ class Node:
         node = self.dispatcher.brain.nodes.get(self.id)
         return 0.0 if node is None else node.total.get("CPU", 0) / UNIT
 
+    @property
+    def finished(self) -> dict[str, int]:
+        """Messages finished there, by task."""
+        return self.whole.finished.get(self.id, {})
+
     def messages(self, place: str) -> list[Reply]:
         """Return what is "running", "next" or "eta" there."""
         answers = self.dispatcher.answers
         if place == "eta":
             return answers.messages(place) if self.first else []
-        here = {state.id for state in self.executors}
-        return [message for message in answers.messages(place) if message["executor"] in here]
+        return answers.given(self.executors, place)
 
 
 def take(dispatcher: Dispatcher, plane: ControlPlane, channel: Any, message: Message) -> None:
@@ -96,8 +135,9 @@ def take(dispatcher: Dispatcher, plane: ControlPlane, channel: Any, message: Mes
     nodes = list(plane.nodes().items())
     if body.get("method") in _ONCE and not (body.get("reply_to") or body.get("destination") or body.get("pattern")):
         del nodes[1:]
+    whole = Whole(dispatcher, plane)
     for number, (node, hostname) in enumerate(nodes):
-        state = Node(dispatcher, plane, node, hostname, number == 0, plane.clock)
+        state = Node(whole, node, hostname, number == 0)
         mailbox.Node(hostname, state, channel, COMMANDS).handle_message(body, received)
 
 
@@ -111,14 +151,14 @@ def ping(node: Node, **_: Any) -> Reply:
 
 def clock(node: Node, **_: Any) -> Reply:
     """Return the logical clock."""
-    return {"clock": node.clock.value}
+    return {"clock": node.plane.clock.value}
 
 
 def hello(node: Node, from_node: str, revoked: Any = None, **_: Any) -> Reply | None:
     """Tell a worker of another fleet what was revoked."""
     if from_node == node.hostname:
         return None
-    return {"revoked": node.dispatcher.answers.revoked(), "clock": node.clock.forward()}
+    return {"revoked": node.dispatcher.answers.revoked(), "clock": node.plane.clock.forward()}
 
 
 def active(node: Node, safe: bool = False, **_: Any) -> list[Reply]:
@@ -163,18 +203,16 @@ def revoked(node: Node, **_: Any) -> list[str]:
 def stats(node: Node, **_: Any) -> Reply:
     """Return counts of what waits, runs and serves."""
     dispatcher = node.dispatcher
-    everything = dispatcher.answers.stats()
-    everything.pop("log")
-    pids = everything.pop("executor_pids")
+    everything = {name: value for name, value in node.whole.stats.items() if name not in ("log", "executor_pids")}
+    pids = node.whole.stats["executor_pids"]
     limit = dispatcher.brain.limit("app").maximum
     size = max(1, int(node.cpus))
     counts = {name: everything[name] for name in ("waiting", "scheduled", "pending", "results", "result_bytes")}
     return {
         **everything,
-        "pid": everything["pid"],
-        "clock": str(node.clock.value),
+        "clock": str(node.plane.clock.value),
         "uptime": max(1, int(time.time() - dispatcher.since)),
-        "total": {task: count for (where, task), count in dispatcher.finished.items() if where == node.id},
+        "total": node.finished,
         "pool": {
             "implementation": "raycelery: Ray actors",
             "max-concurrency": size if limit is None else min(size, limit),
@@ -257,7 +295,7 @@ def heartbeat_of(node: Node) -> Reply:
     return {
         "freq": node.plane.heartbeat_seconds,
         "active": sum(1 for state in node.executors if state.outstanding and not state.lane.clerk),
-        "processed": sum(count for (where, _), count in node.dispatcher.finished.items() if where == node.id),
+        "processed": sum(node.finished.values()),
         "loadavg": machine.get("loadavg", []),
         **SOFTWARE_INFO,
     }

@@ -58,7 +58,7 @@ class ControlPlane:
         #: Names of nodes by Ray's ids; one that has gone keeps its own for the case that it comes back.
         self._names: dict[str, str] = {}
         self._nodes: dict[str, str] = {}
-        self._asked = 0.0
+        self._asked = float("-inf")
         self.here = ray.get_runtime_context().get_node_id()
         #: Seconds between heartbeats, as Celery's workers send them.
         self.heartbeat_seconds = 2.0
@@ -215,16 +215,15 @@ class ControlPlane:
             return
         self._beat = now
         nodes = self.nodes()
-        for node in nodes.keys() - self._online:
-            self.events.worker("online", node, self._heartbeat_of(node))
-        for node in nodes:
-            self.events.worker("heartbeat", node, self._heartbeat_of(node))
+        whole = commands.Whole(self._dispatcher, self)
+        for node, name in nodes.items():
+            beat = commands.heartbeat_of(commands.Node(whole, node, name, False))
+            if node not in self._online:
+                self.events.worker("online", node, beat)
+            self.events.worker("heartbeat", node, beat)
         for node in self._online - nodes.keys():
             self.events.worker("offline", node, {})
         self._online = set(nodes)
-
-    def _heartbeat_of(self, node: str) -> dict[str, Any]:
-        return commands.heartbeat_of(commands.Node(self._dispatcher, self, node, self.name_of(node), False))
 
     def gone(self, conn: Connection) -> None:
         """Note that a process has gone."""

@@ -6,6 +6,7 @@ import os
 import pickle
 import time
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -15,6 +16,7 @@ from raycelery.dispatcher.recovery import live
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
+    from raycelery.dispatcher.lanes import ExecutorState
     from raycelery.dispatcher.model import Message
 
 
@@ -71,13 +73,15 @@ class Answers:
     def messages(self, place: str, ids: list[str] | None = None) -> list[dict[str, Any]]:
         """Messages that are "running", "next" (handed out, not begun), "waiting" or "eta"; anywhere if ""."""
         brain = self._dispatcher.brain
-        found: list[Message] = []
-        if ids is not None:
-            found = [m for m in map(brain.find, ids) if m is not None]
-        elif place == "eta":
-            found = brain.scheduled_messages()
-        else:
-            found = [m for executor in brain.executors.values() for m in executor.outstanding.values()]
+        if ids is None and place != "eta":
+            return self.given(brain.executors.values(), place)
+        found = brain.scheduled_messages() if ids is None else [m for m in map(brain.find, ids) if m is not None]
+        described = [self._describe(message) for message in found if message.verdict is None]
+        return [one for one in described if not place or one["place"] == place]
+
+    def given(self, executors: Iterable[ExecutorState], place: str) -> list[dict[str, Any]]:
+        """Messages that some executors are "running", or were given and have not begun ("next")."""
+        found = (message for executor in executors for message in executor.outstanding.values())
         described = [self._describe(message) for message in found if message.verdict is None]
         return [one for one in described if not place or one["place"] == place]
 

@@ -53,15 +53,7 @@ def receiving() -> Iterator[Seen]:
     with shop.app.connection() as connection:
         receiver = shop.app.events.Receiver(connection, handlers={"*": seen})
 
-        def capture() -> None:
-            with contextlib.suppress(TimeoutError):
-                receiver.capture(timeout=0.5)
-
-        def forever() -> None:
-            while not receiver.should_stop:
-                capture()
-
-        thread = threading.Thread(target=forever)
+        thread = threading.Thread(target=receiver.capture)
         thread.start()
         try:
             records.until(lambda: any(event["type"] == "worker-heartbeat" for event in seen.events))
@@ -95,7 +87,9 @@ def test_the_life_of_a_task_is_seen(tmp_path: Path) -> None:
         kinds = seen.until(again.id, "succeeded")
         # A retry is published before its task has ended, as in Celery.
         assert sorted(kinds) == ["received", "received", "retried", "started", "started", "succeeded"]
-        assert seen.until(shop.refuse.delay().id, "rejected") == ["received", "started", "failed", "rejected"]
+        # Later versions of Celery also say that it has failed.
+        kinds = seen.until(shop.refuse.delay().id, "rejected")
+        assert [kind for kind in kinds if kind != "failed"] == ["received", "started", "rejected"]
 
         never = shop.add.apply_async((1, 2), countdown=3600)
         never.revoke()

@@ -109,6 +109,6 @@ def test_flower_shows_workers_and_tasks_and_steers_them(flower: Flower, tmp_path
     details = flower.get("/api/workers?refresh=1")[NODE]
     assert details["stats"]["total"]["shop.add"] >= 2
     assert "shop.add" in "".join(details["registered"])
-    assert [queue["name"] for queue in details["active_queues"]] == ["celery"]
+    assert "celery" in [queue["name"] for queue in details["active_queues"]]
     for page in ("/workers", "/tasks", f"/worker/{NODE}", f"/task/{good.id}"):
         assert "Flower" in flower.get(page)

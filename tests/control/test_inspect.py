@@ -99,7 +99,7 @@ def test_what_only_the_application_knows() -> None:
     assert "shop.add [name=shop.add]" in only(inspect.registered("name"))
     assert only(inspect.conf())["ray_idle_seconds"] == 5.0
     assert "software -> celery" in only(inspect.report())["ok"]
-    assert [queue["name"] for queue in only(inspect.active_queues())] == ["celery"]
+    assert "celery" in [queue["name"] for queue in only(inspect.active_queues())]
 
 
 def test_stats(held: Any) -> None:

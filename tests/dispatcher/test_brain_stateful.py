@@ -133,6 +133,12 @@ class Histories(RuleBasedStateMachine):
 
     @precondition(lambda self: self.given)
     @rule(data=st.data())
+    def executors_are_retired(self, data: st.DataObject) -> None:
+        self.brain.retire(data.draw(st.lists(st.sampled_from(sorted(self.given)), max_size=3)), self.now)
+        self.settle()
+
+    @precondition(lambda self: self.given)
+    @rule(data=st.data())
     def executor_dies(self, data: st.DataObject) -> None:
         self.die(data.draw(st.sampled_from(sorted(self.given))))
         self.settle()
