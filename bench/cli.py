@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench import measure, systems, workloads
+from bench import measure, predict, systems, workloads
 from bench.report import compare as comparison
 from bench.report import document, terminal
 from bench.work import QUEUES, USUAL, Settings
@@ -107,6 +107,9 @@ def compare(before: Path, after: Path, max_regression: str) -> None:
             err=True,
         )
     sys.exit(1 if regressed else 0)
+
+
+command.add_command(predict.command)
 
 
 def _list() -> None:

@@ -6,6 +6,7 @@ orderly way on SIGTERM and when its parent is gone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -90,6 +91,25 @@ def task_options(calls: list[Call], fleet: Fleet) -> dict[str, dict[str, Any]]:
     return options
 
 
+def warm_options(calls: list[Call], fleet: Fleet) -> dict[str, Any]:
+    """Return what the task asks for that warms workers up: what all calls do, where they agree, to run there."""
+    asked = {(call.num_cpus or fleet.num_cpus, call.memory) for call in calls}
+    num_cpus, memory = asked.pop() if len(asked) == 1 else (fleet.num_cpus, None)
+    return {"num_cpus": num_cpus, **({"memory": memory} if memory else {})}
+
+
+def sized(calls: list[Call], fleet: Fleet, settings: Settings) -> tuple[list[Call], Fleet]:
+    """Return calls and fleet as the settings want them rather than the workload."""
+    if settings.sample is not None:
+        count = min(settings.sample, len(calls))
+        calls = [calls[int((number + 0.5) * len(calls) / count)] for number in range(count)]
+    if settings.num_cpus is not None:
+        calls = [replace(one, num_cpus=settings.num_cpus, memory=settings.memory) for one in calls]
+        slots = max(1, int(fleet.cpus / settings.num_cpus + 1e-9))
+        fleet = replace(fleet, slots=slots, num_cpus=settings.num_cpus)
+    return calls, fleet
+
+
 def run(spec: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     """Take the turn, and return what came of it."""
     settings = Settings(**spec["settings"])
@@ -97,10 +117,10 @@ def run(spec: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     name = spec["system"]
     with workload.environment() as variables:
         os.environ.update(variables)
-        calls = workload.calls(name)
-        fleet = workload.fleet(name)
+        every = workload.calls(name)
+        calls, fleet = sized(every, workload.fleet(name), settings)
         setup = {
-            "targets": {WARM: {"num_cpus": fleet.num_cpus}, **task_options(calls, fleet)},
+            "targets": {WARM: warm_options(calls, fleet), **task_options(calls, fleet)},
             "applications": list(dict.fromkeys(call.application for call in calls)),
             "serializer": workload.serializer,
             "celery": dict(workload.celery_settings),
@@ -115,9 +135,10 @@ def run(spec: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
             system.warm_up(workload.warm(), calls[0].application, reporter.progress("warming up"))
             reporter.say("running")
             time.sleep(_LOOK)
-            began = time.time()
-            drive = workload.drive(system, calls, reporter.progress("running"))
-            ended = time.time()
+            with system.measuring() if settings.sample else contextlib.nullcontext() as samples:
+                began = time.time()
+                drive = workload.drive(system, calls, reporter.progress("running"))
+                ended = time.time()
             reporter.say("ended")
             time.sleep(_LOOK)
         finally:
@@ -133,8 +154,10 @@ def run(spec: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         "ended": ended,
         "start_seconds": began - starting,
         "fleet": asdict(fleet),
+        "total": len(every),
         "digest": workload.digest(values),
         "own": drive.figures,
+        **({"samples": [asdict(one) for one in samples]} if samples is not None else {}),
         "calls": columns(drive.outcomes, began),
     }
 

@@ -108,11 +108,17 @@ class Settings:
         concurrency: workers of a queue, CPUs of Ray.
         quick: a run of seconds, which tells whether it works rather than how fast.
         module: of the workload ``own``.
+        sample: run so many of the calls only, evenly from the first to the last, and measure what each uses.
+        num_cpus: what every task asks for, whatever the workload says.
+        memory: bytes likewise.
     """
 
     concurrency: int
     quick: bool = False
     module: str | None = None
+    sample: int | None = None
+    num_cpus: float | None = None
+    memory: int | None = None
 
 
 @dataclass

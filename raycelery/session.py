@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NAMESPACE = "raycelery"
+#: Names the dispatcher of every application of a process, whatever they say, so that a script can be run apart from
+#: what its application does otherwise.
+NAME_VARIABLE = "RAYCELERY_APP_NAME"
 _sessions: dict[str, Session] = {}
 #: Arguments of ``ray.init`` with which it cannot join a cluster.
 _STARTING = ("num_cpus", "num_gpus", "resources", "labels", "object_store_memory", "_system_config", "_node_name",
@@ -73,7 +76,9 @@ def installed() -> bool:
 
 def dispatcher_name(app: Celery) -> str:
     """Return the name of the application's dispatcher."""
-    return str(app.conf.ray_app_name or app.main or getattr(app, "home", None) or "celery")
+    return os.environ.get(NAME_VARIABLE) or str(
+        app.conf.ray_app_name or app.main or getattr(app, "home", None) or "celery"
+    )
 
 
 def of(app: Celery) -> Session:

@@ -73,6 +73,10 @@ class System:
         """Run the call, and with its record the same function again, ``length`` times; wait for the last record."""
         raise NotImplementedError(f"{self.name} has no chains")
 
+    def measuring(self) -> contextlib.AbstractContextManager[list[Any]]:
+        """Measure what each task uses while this lasts; the samples are in the list afterwards."""
+        raise NotImplementedError(f"{self.name} does not measure tasks")
+
     def send(self, call: Call) -> tuple[Any, Outcome]:
         """Submit a call and note when, and how long that took."""
         submitted, began = time.time(), time.perf_counter()

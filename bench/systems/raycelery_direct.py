@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from bench.systems import celery_like, ray_cluster
-from bench.systems.base import SETUP_VARIABLE, setup_from_environment
+from bench.systems.base import SETUP_VARIABLE, TIMEOUT, setup_from_environment
 from bench.work import Call
 from raycelery import Celery
 
@@ -36,6 +38,15 @@ class System(celery_like.CelerySystem):
         self.apps = {name: globals()[f"app_{name}"] for name in self.setup["applications"]}
         for app in self.apps.values():
             app.client  # noqa: B018 - connects, so that no call has to
+
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[list[Any]]:
+        from raycelery.rightsize.gathering import Gatherer
+
+        # The figures of a sample are those of one application.
+        gatherer = Gatherer(next(iter(self.apps.values())), lambda measured, left: None)
+        with gatherer.measuring(lease=TIMEOUT):
+            yield gatherer.samples
 
     def options(self, call: Call) -> dict[str, Any]:
         if self.setup["targets"][call.target]:

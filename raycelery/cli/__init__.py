@@ -14,6 +14,7 @@ COMMANDS = {
     "bench": "bench.cli",
     "beat": "raycelery.cli.beat",
     "demo": "raycelery.cli.demo",
+    "rightsize": "raycelery.cli.rightsize",
     "status": "raycelery.cli.status",
     "top": "raycelery.cli.top",
 }

@@ -27,6 +27,7 @@ from raycelery.dispatcher.bridges import Bridges
 from raycelery.dispatcher.connection import Connection
 from raycelery.dispatcher.depot import Depot
 from raycelery.dispatcher.journal import Journal
+from raycelery.dispatcher.measuring import Measuring
 from raycelery.dispatcher.metrics import Metrics
 from raycelery.dispatcher.model import Assign, Kill, Lane, Message, Policy, Recall, Start, Stop
 from raycelery.dispatcher.recovery import MUTATIONS, chord_message, clerk_lane, given_up, message_of, recover
@@ -110,6 +111,7 @@ class Dispatcher:
         self.journal = Journal(_journal_path(name, limits.journal))
         self.answers = Answers(self)
         self.bridges = Bridges(self)
+        self.measuring = Measuring(self)
         recover(self)
         self._server: asyncio.Server | None = None
         self._starting = asyncio.Lock()
@@ -470,6 +472,8 @@ class Dispatcher:
         """Tell an executor that has connected what differs from what it was started with."""
         if self.watched:
             conn.send(wire.pack("events", True))
+        if self.measuring.on:
+            self.measuring.greet(conn)
         limits = self.answers.time_limits()
         if limits:
             conn.send(wire.pack("limits", limits))

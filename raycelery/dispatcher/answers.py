@@ -156,6 +156,14 @@ class Answers:
             if not (headers.get("timelimit") or [None])[0]:
                 message.time_limit = limits[1]
 
+    def measure(self, seconds: float) -> None:
+        """Have executors measure what they run for so long; 0: no longer."""
+        self._dispatcher.measuring.renew(seconds)
+
+    def measured(self, number: int) -> tuple[int, list[Any]]:
+        """How many runs were measured, and those after the first ``number``."""
+        return self._dispatcher.measuring.since(number)
+
     def why(self, task_id: str) -> str:
         """Why a message waits, in one sentence."""
         return self._dispatcher.brain.why(task_id)

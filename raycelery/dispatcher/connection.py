@@ -79,6 +79,8 @@ class Connection(asyncio.Protocol):
                 self.dispatcher.on_call(self, frame, raw)
             elif kind in ("bundles", "recall_jobs", "kill_job"):
                 self.dispatcher.bridges.on_frame(self, frame)
+            elif kind == "measured":
+                self.dispatcher.measuring.take(frame[1])
             elif kind == "hello":
                 self.info = frame[1]
                 self.source = self.info.get("holder", "")

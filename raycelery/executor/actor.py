@@ -86,6 +86,8 @@ class Loop:
         self._bundle_runner: Any = None
         #: What bridges sent, and was not done.
         self._bundles: dict[int, Bundle] = {}
+        #: Once somebody has asked for measurements.
+        self._meter: Any = None
 
     def _load(self) -> None:
         import celery.signals
@@ -138,7 +140,7 @@ class Loop:
             self._give_back()
         elif kind == "events":
             self._eventer.enabled = frame[1]
-        elif kind in ("stop", "closed", "limits"):
+        elif kind in ("stop", "closed", "limits", "measure"):
             self._inbox.put((kind, frame[1] if len(frame) > 1 else ""))
 
     def _give_back(self) -> None:
@@ -193,6 +195,8 @@ class Loop:
                 self.runner.tasks.learn(item)
             elif kind == "limits":
                 self.runner.tasks.set_time_limits(item)
+            elif kind == "measure":
+                self._measure(item)
             elif kind == "closed":
                 return f"the dispatcher went away: {item}"
             else:
@@ -207,6 +211,15 @@ class Loop:
             del self._bundles[seq]
             # The next one may be here already, sent after this one's report to an executor that was idle.
             self._idle = True
+
+    def _measure(self, on: bool) -> None:
+        if self._meter is None:
+            if not on:
+                return
+            from raycelery.rightsize.meter import Meter
+
+            self._meter = Meter(self._client, fresh=not self._done)
+        self._meter.switch(on)
 
     def _worn_out(self) -> bool:
         """Return whether this executor has done all that it may do."""

@@ -1,0 +1,229 @@
+"""``raycelery rightsize``: what a project's tasks use, and what they should ask for."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from raycelery.cli import project
+from raycelery.errors import RayCeleryError
+
+if TYPE_CHECKING:
+    from raycelery.rightsize.sample import Sample
+
+#: Share of a host's memory that Ray lets tasks ask for, unless it is told otherwise: the rest is its object store.
+_FOR_TASKS = 0.7
+#: Bytes per CPU that hosts of usual clouds have.
+_PER_CPU = 4e9
+_UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+class _Bytes(click.ParamType):  # type: ignore[type-arg]
+    name = "bytes"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        found = re.fullmatch(r"([0-9.]+)\s*([kmgt]?i?)b?", str(value).strip().lower())
+        try:
+            return float(found[1]) * _UNITS[found[2]]  # type: ignore[index]
+        except (TypeError, KeyError, ValueError):
+            self.fail(f"{value!r}: give an amount such as 64GB")
+
+
+class _Numbers(click.ParamType):  # type: ignore[type-arg]
+    name = "numbers"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[float]:
+        try:
+            found = sorted({float(part) for part in str(value).split(",")})
+        except ValueError:
+            found = []
+        if not found or found[0] <= 0:
+            self.fail(f"{value!r}: give numbers of CPUs such as 1,2,4")
+        return found
+
+
+@dataclass
+class _Gathered:
+    """What was measured: samples by the CPUs that calls asked for, and how many tasks the whole has."""
+
+    samples: dict[float | None, list[Sample]]
+    totals: dict[str, int]
+    problems: list[str]
+    interrupted: bool = False
+
+
+@click.command("rightsize")
+@project.app_option
+@click.option("--calls", "source", metavar="MODULE:FUNCTION", help="A function of the project that returns the calls "
+              "to measure: signatures, or tuples of task, args and kwargs.")  # fmt: skip
+@click.option(
+    "--script", metavar="COMMAND", help="A script of the project, with its arguments, to run: 'train.py -n 9'."
+)
+@click.option("--watch", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+              help="Make no calls: measure what the application runs on its cluster for so long.")  # fmt: skip
+@click.option("--sample", type=click.IntRange(min=1), default=50, show_default=True,
+              help="Calls of each task to make, of those that --calls returns.")  # fmt: skip
+@click.option("--scale", type=_Numbers(), metavar="1,2,4", help="Make the calls with each of these num_cpus.")
+@click.option("--hosts", type=click.IntRange(min=1), default=1, show_default=True, help="Hosts to predict for.")
+@click.option("--cpus", type=click.FloatRange(min=0, min_open=True), default=16, show_default=True,
+              help="CPUs of each host.")  # fmt: skip
+@click.option("--memory", type=_Bytes(), help="Memory of each host.  [default: 4GB per CPU]")
+@click.option("--workers", type=click.IntRange(min=1), help="Celery's worker processes per host now, to compare "
+              "with.  [default: what the tasks ask for now]")  # fmt: skip
+@click.option("--total", type=click.IntRange(min=1), help="Tasks of the whole to predict.  [default: as many as "
+              "--calls returns, or as were measured]")  # fmt: skip
+@click.option("--address", help="Ray cluster to use.  [default: ray_address, $RAY_ADDRESS, else a Ray of its own]")
+@click.option("--json", "as_json", is_flag=True, help="Plain data on stdout.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
+              help="File to write the requests to, for `raycelery-migrate shim --annotate`.")  # fmt: skip
+def command(
+    name: str, source: str | None, script: str | None, watch: float | None, sample: int, scale: list[float] | None,
+    hosts: int, cpus: float, memory: float | None, workers: int | None, total: int | None, address: str | None,
+    as_json: bool, output: Path | None,
+) -> None:  # fmt: skip
+    """Measure what tasks use, and say what they should ask for.
+
+    Runs a sample of the project's real tasks (--calls, or --script), or watches what a live application runs (--watch).
+    Without any of them, the calls are those of the function `calls` of the application's module. Exit codes: 0 done, 1
+    a run failed or nothing was measured, 2 wrong use, 130 interrupted (what was measured is reported).
+    """
+    from raycelery.rightsize import report as reporting
+    from raycelery.rightsize.predicting import Hosts
+    from raycelery.rightsize.rendering import render
+
+    if sum(option is not None for option in (source, script, watch)) > 1:
+        raise click.UsageError("--calls, --script and --watch are three ways to the same: give one of them")
+    if scale and (script or watch):
+        raise click.UsageError("--scale makes the same calls with several num_cpus: it needs --calls")
+    if output is not None and not output.absolute().parent.is_dir():
+        raise click.UsageError(f"--output {output}: there is no folder {output.absolute().parent}")
+    where = Hosts(hosts, cpus, _FOR_TASKS * (memory or _PER_CPU * cpus))
+    console = Console(stderr=True)
+    try:
+        app = project.load(name)
+    except click.ClickException as exc:
+        remedy = "; to be measured, it must run on Ray: 'raycelery-migrate shim --write' swaps its import"
+        raise click.UsageError(exc.message + (remedy if "workers" in exc.message else "")) from exc
+    if address:
+        app.conf.ray_address = address
+    gathered = _gather(app, name, source, script, watch, sample, scale, console)
+    found = {key: samples for key, samples in gathered.samples.items() if samples}
+    if gathered.problems:
+        more = f" (and {len(gathered.problems) - 1} more)" if len(gathered.problems) > 1 else ""
+        console.print("[yellow]problem:[/]", gathered.problems[0] + more, highlight=False)
+    if not found:
+        console.print("[red]nothing was measured[/]")
+        sys.exit(130 if gathered.interrupted else 1)
+    totals = _totals(found, gathered.totals, total)
+    report = reporting.analyse(found, where, totals, workers)
+    if output is not None:
+        output.write_text(json.dumps(report.annotations, indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps(reporting.as_json(report), indent=2))
+    else:
+        present = f"{workers} workers a host" if workers else "as they ask now"
+        Console().print(render(report, present))
+    sys.exit(130 if gathered.interrupted else 1 if gathered.problems or report.failed else 0)
+
+
+def _gather(
+    app: Any, name: str, source: str | None, script: str | None, watch: float | None, sample: int,
+    scale: Sequence[float | None] | None, console: Console,
+) -> _Gathered:  # fmt: skip
+    from raycelery.rightsize import calls, gathering
+
+    logging.getLogger("raycelery").setLevel(logging.WARNING)
+    gatherer = gathering.Gatherer(app, _Progress(console))
+    result = _Gathered({}, {}, gatherer.errors)
+    if watch:
+        session = project.connect(app)
+        try:
+            gatherer.watch(watch)
+        except KeyboardInterrupt:
+            result.interrupted = True
+        session.client.close()
+        result.samples[None] = gatherer.samples
+        return result
+    chosen = []
+    if not script:
+        try:
+            everything = calls.load(source or f"{_module(app, name)}:calls", app)
+        except RayCeleryError as exc:
+            hint = (
+                "" if source else "; name a function with --calls, a script with --script, or --watch the application"
+            )
+            raise click.UsageError(f"{exc}{hint}") from exc
+        chosen = calls.spread(everything, sample)
+        result.totals = dict(Counter(one.task for one in everything))
+    app.conf.ray_init = {"logging_level": "WARNING", "log_to_driver": False, **(app.conf.ray_init or {})}
+    try:
+        with gathering.alone(app):
+            if scale:
+                _see_that_it_fits(scale)
+            try:
+                if script:
+                    status = gatherer.script(script)
+                    if status:
+                        result.problems.append(f"{script} ended with status {status}")
+                else:
+                    for cpus in scale or [None]:
+                        gatherer.calls(chosen, cpus)
+            except KeyboardInterrupt:
+                result.interrupted = True
+            for one in gatherer.samples:
+                result.samples.setdefault(one.num_cpus if scale else None, []).append(one)
+    except RayCeleryError as exc:
+        raise click.UsageError(str(exc)) from exc
+    return result
+
+
+def _module(app: Any, name: str) -> str:
+    return str(getattr(app, "home", None) or name.partition(":")[0])
+
+
+def _see_that_it_fits(scale: Sequence[float | None]) -> None:
+    import ray
+
+    largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+    if scale[-1] > largest:
+        raise click.UsageError(f"--scale {scale[-1]:g}: the largest host here has {largest:g} CPUs; use --address")
+
+
+def _totals(found: dict[float | None, list[Sample]], named: dict[str, int], total: int | None) -> dict[str, int]:
+    """How many tasks of each name the whole has: those that were called, and in proportion those that they called."""
+    counted = Counter(one.task for one in next(iter(found.values())))
+    made = sum(counted[name] for name in named) or 1
+    share = max(1.0, sum(named.values()) / made) if named else 1.0
+    whole = {name: named.get(name) or round(count * share) for name, count in counted.items()}
+    if total is not None:
+        factor = total / max(1, sum(whole.values()))
+        whole = {name: max(1, round(count * factor)) for name, count in whole.items()}
+    return whole
+
+
+class _Progress:
+    """Says how far it is: in place on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._said = time.monotonic()
+
+    def __call__(self, measured: int, left: int | None) -> None:
+        now = time.monotonic()
+        text = f"measured {measured} runs" + (f", {left} to come" if left else "")
+        if self._console.is_terminal:
+            self._console.print(text, end="\n" if left == 0 else "   \r", highlight=False)
+        elif left == 0 or now - self._said > 5:
+            self._said = now
+            click.echo(text, err=True)

@@ -1,0 +1,167 @@
+"""Has runs measured: of calls that are made for it, of a script of the project, or of whatever an application does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from celery.canvas import Signature
+
+from raycelery import session
+from raycelery.errors import RayCeleryError
+from raycelery.rightsize.sample import Sample
+
+if TYPE_CHECKING:
+    from raycelery.app.application import Celery
+
+#: Seconds for which executors are asked to measure each time, and between two looks at what they measured.
+_LEASE, _LOOK = 15.0, 0.2
+#: Seconds that a script has to end when it is told to.
+_GRACE = 10.0
+
+#: Told how many runs were measured, and how many more are to come, if that is known.
+Progress = Callable[[int, "int | None"], None]
+
+
+class Gatherer:
+    """Collects the samples of one application.
+
+    Arguments:
+        app: the application.
+        progress: told how far it is.
+    """
+
+    def __init__(self, app: Celery, progress: Progress) -> None:
+        self.app = app
+        self.samples: list[Sample] = []
+        #: Why calls failed, those that were looked at.
+        self.errors: list[str] = []
+        self._progress = progress
+        self._seen = 0
+        self._lease = _LEASE
+        self._renewed = float("-inf")
+
+    @contextlib.contextmanager
+    def measuring(self, lease: float = _LEASE) -> Iterator[None]:
+        """Have the executors measure while this lasts.
+
+        Arguments:
+            lease: seconds after which they cease to by themselves, unless they are looked at meanwhile.
+        """
+        client = self.app.client
+        self._seen, self._lease, self._renewed = client.call("measured", 0)[0], lease, float("-inf")
+        self._look()
+        try:
+            yield
+            self._look()
+        finally:
+            # Whatever ended it, an application that goes on is not to be measured for ever; the lease ends it, too.
+            with contextlib.suppress(RayCeleryError):
+                client.call("measure", 0.0)
+
+    def _look(self) -> None:
+        client = self.app.client
+        now = time.monotonic()
+        if now - self._renewed > self._lease / 3:
+            client.call("measure", self._lease)
+            self._renewed = now
+        self._seen, new = client.call("measured", self._seen)
+        self.samples += new
+
+    def calls(self, signatures: Sequence[Signature], num_cpus: float | None = None) -> list[Sample]:
+        """Make calls, wait until all that came of them is done, and return what was measured.
+
+        Arguments:
+            signatures: the calls.
+            num_cpus: what each is to ask for; None: what the project says.
+        """
+        options = {} if num_cpus is None else {"num_cpus": num_cpus}
+        begun = len(self.samples)
+        client = self.app.client
+        with self.measuring():
+            results = [one.apply_async(**options) for one in signatures]
+            while left := client.call("pending"):
+                self._look()
+                self._progress(len(self.samples) - begun, left)
+                time.sleep(_LOOK)
+        self._progress(len(self.samples) - begun, 0)
+        for result in results:
+            # Of a task that ignores its results there is nothing to be read; its samples tell.
+            if result.state == "FAILURE":
+                self.errors.append(f"{result.result!r}")
+        return self.samples[begun:]
+
+    def watch(self, seconds: float) -> list[Sample]:
+        """Return what was measured of all that the application does for so long."""
+        begun, end = len(self.samples), time.monotonic() + seconds
+        with self.measuring():
+            while (left := end - time.monotonic()) > 0:
+                time.sleep(min(left, _LOOK))
+                self._look()
+                self._progress(len(self.samples) - begun, None)
+        return self.samples[begun:]
+
+    def script(self, command: str) -> int:
+        """Run a script of the project to its end, and measure all that it has run; return its exit status.
+
+        Arguments:
+            command: a Python file and its arguments, or ``-m`` and a module.
+        """
+        import ray
+
+        client = self.app.client
+        environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+        with self.measuring():
+            # What it prints is no part of the report.
+            process = subprocess.Popen([sys.executable, *shlex.split(command)], env=environment, stdout=sys.stderr)
+            try:
+                while process.poll() is None or client.call("pending"):
+                    time.sleep(_LOOK)
+                    self._look()
+                    self._progress(len(self.samples), None)
+            finally:
+                _end(process)
+        return process.returncode
+
+
+@contextlib.contextmanager
+def alone(app: Celery) -> Iterator[None]:
+    """Give the application a dispatcher of its own for this process and what it starts, and end it afterwards.
+
+    What is run to be measured then shares no queue with what the application does otherwise.
+    """
+    import ray
+
+    before = os.environ.get(session.NAME_VARIABLE)
+    os.environ[session.NAME_VARIABLE] = f"{session.dispatcher_name(app)}-rightsize-{uuid.uuid4().hex[:8]}"
+    opened: Any = None
+    try:
+        opened = app.session
+        yield
+    finally:
+        if opened is not None:
+            opened.client.close()
+            opened.client.submitted = 0  # so that nothing is waited for at exit
+            # Its executors end with it.
+            ray.kill(opened.dispatcher)
+        if before is None:
+            del os.environ[session.NAME_VARIABLE]
+        else:
+            os.environ[session.NAME_VARIABLE] = before
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,238 @@
+"""Plays a batch of tasks on hosts: how long it takes, and how busy it keeps them. Pure: no clock, no Ray.
+
+A task waits first (for data, for others) and computes then; it holds its slot all the time. Slots are given out as Ray
+does, by what is asked for: a host has room while the requests of its tasks add up to no more than its CPUs and memory.
+What the tasks of a host then really compute is another matter: if it is more than its CPUs, all get their share of them
+and take longer.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+#: Seconds in which a slot is without a task, between two.
+BETWEEN_SECONDS = 0.002
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task to be played.
+
+    Arguments:
+        kind: tasks of a kind share a queue; kinds get equal shares of the CPUs, as lanes do.
+        wait: seconds that it waits, whatever else its host does.
+        cpu: CPU seconds that it computes.
+        width: CPUs that it computes on at once.
+        num_cpus: CPUs that it asks for.
+        memory: bytes that it asks for.
+    """
+
+    kind: str
+    wait: float
+    cpu: float
+    width: float = 1.0
+    num_cpus: float = 1.0
+    memory: float = 0.0
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Hosts of one size.
+
+    Arguments:
+        count: how many.
+        cpus: CPUs of each.
+        memory: bytes of each that tasks may ask for; None: as much as they like.
+        slots: most tasks of each at once, whatever they ask for: a fleet of so many worker processes; None: no limit.
+    """
+
+    count: int = 1
+    cpus: float = 16.0
+    memory: float | None = None
+    slots: int | None = None
+
+    def room(self, num_cpus: float, memory: float) -> int:
+        """Return how many tasks of one size a host runs at once."""
+        if self.slots is not None:
+            return self.slots
+        most = []
+        if num_cpus > 0:
+            most.append(int(self.cpus / num_cpus + _ROUNDING))
+        if memory > 0 and self.memory is not None:
+            most.append(int(self.memory / memory + _ROUNDING))
+        return min(most, default=1_000)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What became of a batch.
+
+    Arguments:
+        makespan: seconds from its submission to its last result, on executors that are up.
+        utilisation: share of the hosts' CPU seconds that the tasks computed.
+        loaded: the same while all slots were taken and more tasks waited, without the first task of each slot; that of
+            the whole where it never came to that.
+        concurrency: most tasks at once.
+        unplaced: tasks that no host has room for.
+    """
+
+    makespan: float
+    utilisation: float
+    loaded: float
+    concurrency: int
+    unplaced: int = 0
+
+
+@dataclass
+class _Host:
+    """A host's state. Its tasks compute in *work time*, which passes as fast as the host has CPUs for all of them."""
+
+    free_cpus: float
+    free_memory: float
+    free_slots: int
+    #: Those that wait: until when, number; those that compute: until when in work time, number.
+    waiting: list[tuple[float, int]] = field(default_factory=list)
+    computing: list[tuple[float, int]] = field(default_factory=list)
+    wanted: float = 0.0
+    work_time: float = 0.0
+    now: float = 0.0
+    version: int = 0
+
+
+def simulate(jobs: Sequence[Job], hosts: Hosts) -> Prediction:
+    """Play jobs that are all submitted at once; each kind's in their order."""
+    return _Play(jobs, hosts).run()
+
+
+class _Play:
+    def __init__(self, jobs: Sequence[Job], hosts: Hosts) -> None:
+        self._hosts = hosts
+        bounded = float("inf") if hosts.memory is None else hosts.memory
+        self._by_slots = hosts.slots is not None
+        self._all = [_Host(hosts.cpus, bounded, hosts.slots or 1 << 30) for _ in range(hosts.count)]
+        self._jobs = jobs
+        self._queues: dict[str, deque[int]] = {}
+        self._unplaced = 0
+        for number, job in enumerate(jobs):
+            if self._fits(self._all[0], job):
+                self._queues.setdefault(job.kind, deque()).append(number)
+            else:
+                self._unplaced += 1
+        self._left = len(jobs) - self._unplaced
+        self._shares = dict.fromkeys(self._queues, 0.0)
+        self._running = self._most = 0
+        self._used = 0.0
+        self._events: list[tuple[float, int, int]] = []
+        #: When the first slots had done their first tasks, and when the last task had its slot; with the CPU seconds
+        #: that were used by then.
+        self._full: tuple[float, float] | None = None
+        self._emptied: tuple[float, float] | None = None
+        self._ended = 0
+
+    def run(self) -> Prediction:
+        now = 0.0
+        while self._place_anywhere():
+            pass
+        slots = self._running
+        for index in range(len(self._all)):
+            self._note(index)
+        while self._events:
+            now, index, version = heapq.heappop(self._events)
+            host = self._all[index]
+            if version != host.version:
+                continue
+            self._advance(host, now)
+            if self._settle(host, now) and self._queues:
+                while self._place(host, index):
+                    pass
+            self._note(index)
+            if self._full is None and self._ended >= slots:
+                self._full = self._so_far(now)
+        capacity = self._hosts.cpus * self._hosts.count
+        whole = self._used / (capacity * now) if now else 0.0
+        loaded = whole
+        if self._full is not None and self._emptied is not None and self._emptied[0] > self._full[0]:
+            loaded = (self._emptied[1] - self._full[1]) / (capacity * (self._emptied[0] - self._full[0]))
+        return Prediction(now, whole, loaded, self._most, self._unplaced)
+
+    def _fits(self, host: _Host, job: Job) -> bool:
+        if self._by_slots:
+            return host.free_slots > 0
+        return job.num_cpus <= host.free_cpus + _ROUNDING and job.memory <= host.free_memory + _ROUNDING
+
+    def _place_anywhere(self) -> bool:
+        """Give one task a slot on the host that has most room."""
+        order = sorted(range(len(self._all)), key=lambda n: (-self._all[n].free_slots, -self._all[n].free_cpus))
+        return any(self._place(self._all[index], index) for index in order)
+
+    def _place(self, host: _Host, index: int) -> bool:
+        for kind in sorted(self._queues, key=lambda kind: self._shares[kind]):
+            queue = self._queues[kind]
+            job = self._jobs[queue[0]]
+            if self._fits(host, job):
+                number = queue.popleft()
+                if not queue:
+                    del self._queues[kind]
+                host.free_cpus -= job.num_cpus
+                host.free_memory -= job.memory
+                host.free_slots -= 1
+                self._shares[kind] += job.num_cpus
+                heapq.heappush(host.waiting, (host.now + BETWEEN_SECONDS + job.wait, number))
+                self._running += 1
+                self._most = max(self._most, self._running)
+                if not self._queues and host.now > 0:
+                    self._emptied = self._so_far(host.now)
+                return True
+        return False
+
+    def _so_far(self, now: float) -> tuple[float, float]:
+        """Return the time, and the CPU seconds that were used by then."""
+        for host in self._all:
+            self._advance(host, now)
+        return now, self._used
+
+    def _advance(self, host: _Host, now: float) -> None:
+        passed = now - host.now
+        if passed > 0 and host.wanted > 0:
+            rate = min(1.0, self._hosts.cpus / host.wanted)
+            host.work_time += passed * rate
+            self._used += passed * rate * host.wanted
+        host.now = now
+
+    def _settle(self, host: _Host, now: float) -> bool:
+        """Have tasks begin to compute that waited long enough, and end that computed enough; whether one ended."""
+        ended = False
+        while host.waiting and host.waiting[0][0] <= now + _ROUNDING:
+            _, number = heapq.heappop(host.waiting)
+            job = self._jobs[number]
+            heapq.heappush(host.computing, (host.work_time + job.cpu / job.width, number))
+            host.wanted += job.width
+        while host.computing and host.computing[0][0] <= host.work_time + _ROUNDING:
+            _, number = heapq.heappop(host.computing)
+            job = self._jobs[number]
+            host.wanted -= job.width
+            host.free_cpus += job.num_cpus
+            host.free_memory += job.memory
+            host.free_slots += 1
+            self._shares[job.kind] -= job.num_cpus
+            self._running -= 1
+            self._ended += 1
+            ended = True
+        return ended
+
+    def _note(self, index: int) -> None:
+        """Have the host looked at again when something changes on it next."""
+        host = self._all[index]
+        host.version += 1
+        times = []
+        if host.waiting:
+            times.append(host.waiting[0][0])
+        if host.computing:
+            rate = min(1.0, self._hosts.cpus / host.wanted)
+            times.append(host.now + max(0.0, host.computing[0][0] - host.work_time) / rate)
+        if times:
+            heapq.heappush(self._events, (max(host.now, min(times)), index, host.version))

@@ -1,0 +1,225 @@
+"""From samples to what is shown: a size per task, and the whole played with it and without. Pure."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from raycelery.rightsize import recommending
+from raycelery.rightsize.predicting import Hosts, Job, Prediction, simulate
+from raycelery.rightsize.recommending import Size
+from raycelery.rightsize.sample import Sample
+
+#: More tasks than this are not played one by one: the time of so many is multiplied.
+_MOST_PLAYED = 20_000
+#: A task is played as one that began no further from its own place than this share of the whole.
+_APART = 0.1
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A task measured with one of several numbers of CPUs.
+
+    Arguments:
+        num_cpus: what it asked for, and so the threads that numeric libraries had.
+        wall: median of its seconds.
+        speedup: how many times faster that is than with the fewest CPUs.
+        efficiency: share of the CPUs added that this makes use of; 1 where twice the CPUs halve the time.
+        makespan: seconds of the whole on the hosts, with this request.
+    """
+
+    num_cpus: float
+    wall: float
+    speedup: float
+    efficiency: float
+    makespan: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What right-sizing comes to.
+
+    Arguments:
+        sizes: by task.
+        totals: tasks of the whole, by name.
+        hosts: what it is predicted for.
+        present: the whole with the requests, or the workers, of today.
+        recommended: the whole with the sizes.
+        scaling: by task, where several numbers of CPUs were measured.
+        failed: tasks no run of which succeeded: how many were measured.
+    """
+
+    sizes: dict[str, Size]
+    totals: dict[str, int]
+    hosts: Hosts
+    present: Prediction
+    recommended: Prediction
+    scaling: dict[str, list[Scaling]]
+    failed: dict[str, int]
+
+    @property
+    def annotations(self) -> dict[str, dict[str, float]]:
+        """What ``task_annotations`` should say."""
+        return {name: {"num_cpus": size.num_cpus, "memory": size.memory} for name, size in self.sizes.items()}
+
+
+def jobs(samples: Sequence[Sample], total: int, num_cpus: float, memory: int) -> list[Job]:
+    """Return ``total`` tasks like those measured, roughly in the order in which those began: first may be longest.
+
+    Each is like one of those that began at about the same part of the whole. Blocks of equal ones would wait together
+    and compute together, as real tasks do not.
+    """
+    ordered = sorted(samples, key=lambda one: one.started)
+    numbers, last = random.Random(0), len(ordered) - 1
+    found = []
+    for number in range(total):
+        place = (number / max(1, total - 1) + numbers.uniform(-_APART, _APART)) * last
+        found.append(recommending.job(ordered[min(last, max(0, round(place)))], num_cpus, memory))
+    return found
+
+
+def predict(
+    samples: Mapping[str, Sequence[Sample]],
+    totals: Mapping[str, int],
+    requests: Mapping[str, tuple[float, int]],
+    hosts: Hosts,
+) -> Prediction:
+    """Play the whole.
+
+    Arguments:
+        samples: usable ones by task.
+        totals: how many tasks of each there are.
+        requests: CPUs and bytes that each asks for.
+        hosts: where it runs.
+    """
+    factor = max(1.0, sum(totals[name] for name in samples) / _MOST_PLAYED)
+    played: list[Job] = []
+    for name, found in samples.items():
+        played += jobs(found, max(1, round(totals[name] / factor)), *requests[name])
+    result = simulate(played, hosts)
+    return replace(result, makespan=result.makespan * factor)
+
+
+def analyse(
+    measured: Mapping[float | None, Sequence[Sample]],
+    hosts: Hosts,
+    totals: Mapping[str, int] | None = None,
+    workers: int | None = None,
+) -> Report:
+    """Make a report.
+
+    Arguments:
+        measured: the samples by the number of CPUs that calls asked for; None: what the project says.
+        hosts: what to predict for.
+        totals: how many tasks of each name the whole has; those measured if it does not say.
+        workers: Celery's worker processes per host today; None: today is what tasks asked for when they were measured.
+    """
+    base = measured[min(measured, key=lambda key: key or 0.0)]
+    by_task: dict[str, list[Sample]] = {}
+    for sample in base:
+        by_task.setdefault(sample.task, []).append(sample)
+    counted = Counter(sample.task for sample in base)
+    whole = {name: (totals or {}).get(name, counted[name]) for name in by_task}
+    failed = {name: len(found) for name, found in by_task.items() if not recommending.usable(found)}
+    good = {name: recommending.usable(found) for name, found in by_task.items() if name not in failed}
+    sizes: dict[str, Size] = {}
+    scaling: dict[str, list[Scaling]] = {}
+    chosen: dict[str, list[Sample]] = {}
+    for name, usable in good.items():
+        sizes[name], chosen[name] = recommending.recommend(by_task[name], hosts), usable
+        if len(measured) > 1:
+            runs = {cpus: [one for one in found if one.task == name] for cpus, found in measured.items() if cpus}
+            sizes[name], scaling[name] = _scaled(sizes[name], runs, whole[name], hosts)
+            chosen[name] = recommending.usable(runs.get(sizes[name].num_cpus, [])) or usable
+    now = {name: (size.now_cpus, size.now_memory) for name, size in sizes.items()}
+    then = {name: (size.num_cpus, size.memory) for name, size in sizes.items()}
+    return Report(
+        sizes=sizes,
+        totals={name: whole[name] for name in sizes},
+        hosts=hosts,
+        present=predict(good, whole, now, replace(hosts, slots=workers)),
+        recommended=predict(chosen, whole, then, hosts),
+        scaling=scaling,
+        failed=failed,
+    )
+
+
+def _scaled(size: Size, runs: Mapping[float, Sequence[Sample]], total: int, hosts: Hosts) -> tuple[Size, list[Scaling]]:
+    """Return the size by what several numbers of CPUs brought, and the comparison.
+
+    The fewest CPUs are chosen with which the whole takes hardly longer than with the best of them. What leaves some of
+    the fewest idle gains nothing from more, and keeps its size.
+    """
+    good = {cpus: usable for cpus, found in sorted(runs.items()) if (usable := recommending.usable(found))}
+    walls = {cpus: statistics.median(one.own_wall for one in usable) for cpus, usable in good.items()}
+    fewest = min(good)
+    found = []
+    for cpus, usable in good.items():
+        memory = recommending.memory_for(usable)
+        played = predict({size.task: usable}, {size.task: total}, {size.task: (cpus, memory)}, hosts)
+        speedup = walls[fewest] / walls[cpus]
+        # What no host has room for takes for ever.
+        makespan = float("inf") if played.unplaced else played.makespan
+        found.append(Scaling(cpus, walls[cpus], speedup, speedup * fewest / cpus, makespan))
+    best = min(one.makespan for one in found)
+    cpus = next(one.num_cpus for one in found if one.makespan <= best * (1 + recommending.SLOWER))
+    if size.num_cpus < fewest:
+        return size, found
+    samples = runs[cpus]
+    return recommending.described(samples, cpus, recommending.memory_for(good[cpus]), hosts), found
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Return the report as plain data; ``tasks`` is what ``raycelery-migrate shim --annotate`` reads."""
+    return {
+        "tasks": {
+            name: {
+                "num_cpus": size.num_cpus,
+                "memory": size.memory,
+                "per_host": size.per_host,
+                "total": report.totals[name],
+                "measured": {
+                    "runs": size.samples,
+                    "cpu_seconds": round(size.cpu, 6),
+                    "wall_seconds": round(size.wall, 6),
+                    "busy_cpus": round(size.busy, 4),
+                    "busy_cpus_p90": round(size.busy_high, 4),
+                    "peak_memory": size.peak,
+                    "memory_before": size.before,
+                    "num_cpus": size.now_cpus,
+                    "memory": size.now_memory,
+                },
+                "scaling": [
+                    {
+                        "num_cpus": one.num_cpus,
+                        "wall_seconds": round(one.wall, 6),
+                        "speedup": round(one.speedup, 3),
+                        "efficiency": round(one.efficiency, 3),
+                        "makespan": None if one.makespan == float("inf") else round(one.makespan, 3),
+                    }
+                    for one in report.scaling.get(name, ())
+                ],
+                "notes": list(size.notes),
+            }
+            for name, size in report.sizes.items()
+        },
+        "hosts": {"count": report.hosts.count, "cpus": report.hosts.cpus, "memory_for_tasks": report.hosts.memory},
+        "present": _played(report.present),
+        "recommended": _played(report.recommended),
+        "task_annotations": report.annotations,
+        "failed": report.failed,
+    }
+
+
+def _played(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "makespan": round(prediction.makespan, 3),
+        "utilisation": round(prediction.utilisation, 4),
+        "utilisation_loaded": round(prediction.loaded, 4),
+        "tasks_at_once": prediction.concurrency,
+        "unplaced": prediction.unplaced,
+    }
