@@ -67,7 +67,9 @@ class Pool(BasePool):  # type: ignore[misc]
         self._waker: Waker | None = None
         self._handing = False
         self._moved = time.monotonic()
+        #: What runs, by process; the processes that ran something last.
         self._pids: dict[int, Job] = {}
+        self._processes: dict[int, None] = {}
         self._draining = False
         #: Without an event loop, the thread that reads reports runs the callbacks.
         self._lock = threading.RLock()
@@ -257,6 +259,10 @@ class Pool(BasePool):  # type: ignore[misc]
             else:
                 self._waiting.appendleft(job)
             return
+        if kind in ("ok", "failed") and event[3] not in self._processes:
+            self._processes[event[3]] = None
+            while len(self._processes) > max(1, self.limit):
+                del self._processes[next(iter(self._processes))]
         if kind == "ok" and event[2] is not None:
             self._runtimes.note(job.task, event[2])
         job.end(event)
@@ -395,7 +401,7 @@ class Pool(BasePool):  # type: ignore[misc]
     def _get_info(self) -> dict[str, Any]:
         return {
             **super()._get_info(),
-            "processes": sorted(self._pids),
+            "processes": list(self._processes),
             "max-tasks-per-child": self.options.get("maxtasksperchild") or "N/A",
             "timeouts": (self.options.get("soft_timeout") or 0, self.options.get("timeout") or 0),
             "running": len(self._bundles),
