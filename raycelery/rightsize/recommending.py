@@ -75,7 +75,7 @@ def usable(samples: Sequence[Sample]) -> list[Sample]:
     """Return the runs to judge by: those that succeeded, without each process's first if others are enough."""
     good = [one for one in samples if one.state == "SUCCESS"]
     later = [one for one in good if not one.first]
-    return later if len(later) >= max(3, len(good) // 4) else good
+    return later if len(later) >= 3 else good
 
 
 def steps(high: float) -> list[float]:
@@ -172,6 +172,8 @@ def notes(samples: Sequence[Sample], size: Size, hosts: Hosts) -> list[str]:
         found.append(f"{failed} of {len(samples)} runs failed and are left out")
     if size.samples < 10:
         found.append(f"made of few runs ({size.samples}): a larger --sample is more to be trusted")
+    if any(one.first for one in usable(samples)):
+        found.append("made of first runs of processes, with their imports: a larger --sample has others")
     delayed = sum(one.delayed for one in samples) / max(1e-9, sum(one.wall for one in samples))
     if delayed > 0.2:
         found.append(f"{delayed:.0%} of the time there was no CPU for it: figures of a quieter machine are safer")

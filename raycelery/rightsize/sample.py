@@ -40,8 +40,11 @@ class Sample:
 
     @property
     def own_wall(self) -> float:
-        """Seconds that it would have run with a CPU whenever it wanted one."""
-        return max(1e-6, self.wall - self.delayed)
+        """Seconds that it would have run with a CPU whenever it wanted one.
+
+        While a process starts, its other threads compute as this one waits for a CPU, so that is not told apart then.
+        """
+        return max(1e-6, self.wall if self.first else self.wall - self.delayed)
 
     @property
     def busy(self) -> float:

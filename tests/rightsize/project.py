@@ -75,7 +75,7 @@ def fails() -> None:
 
 
 def calls() -> Iterator[Any]:
-    for number in range(6):
+    for number in range(20):
         yield compute.s(0.05)
         yield wait, (0.15, 0.02 + number / 1000)
 

@@ -67,6 +67,7 @@ def test_first_runs_count_for_memory_but_not_for_time() -> None:
     size = recommend([cold, *many((0, 0), (0.2, 0.2), count=10)], HOST)
     assert (size.samples, size.num_cpus, size.memory) == (10, 1, 500_000_000)
     assert usable([cold]) == [cold]
+    assert any("first runs of processes" in note for note in recommend([cold], HOST).notes)
 
 
 def test_failed_runs_are_left_out_and_mentioned() -> None:

@@ -1,0 +1,149 @@
+"""``raycelery rightsize`` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.rightsize import project
+from tests.support import ROOT, RaySession
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def run(
+    *arguments: str, folder: Path, address: str | None = None, module: str = "tests.rightsize.project"
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "COLUMNS": "100"}
+    if address is not None:
+        environment["RAY_ADDRESS"] = address
+    return subprocess.run(
+        [sys.executable, "-m", "raycelery", "rightsize", "-A", module, *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=250, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def test_it_runs_a_sample_of_the_projects_calls(ray_session: RaySession, tmp_path: Path) -> None:
+    done = run("--sample", "12", "--total", "1500", "--hosts", "10", "--output", "sizes.json",
+               folder=tmp_path, address=ray_session.address)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "measured 24 runs" in done.stderr
+    assert "predicted: 1,500 tasks on 10 hosts of 16 CPUs" in done.stdout
+    assert "app.conf.task_annotations = {" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+    sizes = json.loads((tmp_path / "sizes.json").read_text())
+    assert sizes["tests.rightsize.project.compute"]["num_cpus"] == 1
+    assert sizes["tests.rightsize.project.wait"]["num_cpus"] < 0.5
+    # Nothing is left of it on the cluster.
+    import ray
+
+    named = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
+    assert not [name for name in named if "rightsize-tests-rightsize" in name]
+
+    (tmp_path / "tasks.py").write_text(
+        "from celery import Celery\n\napp = Celery('x')\n\n\n@app.task(name='tests.rightsize.project.wait')\n"
+        "def wait(seconds, cpu=0.0): ...\n"
+    )
+    subprocess.run(
+        [sys.executable, "-m", "migration_tool", "shim", "--write", "--annotate", "sizes.json", "tasks.py"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, capture_output=True,
+    )  # fmt: skip
+    assert (
+        f"num_cpus={sizes['tests.rightsize.project.wait']['num_cpus']}, memory=" in (tmp_path / "tasks.py").read_text()
+    )
+
+
+def test_it_compares_several_numbers_of_cpus(ray_session: RaySession, tmp_path: Path) -> None:
+    done = run("--calls", "tests.rightsize.project:by_name", "--scale", "2,1", "--json", "--workers", "1",
+               folder=tmp_path, address=ray_session.address)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    task = report["tasks"]["tests.rightsize.project.wait"]
+    assert [step["num_cpus"] for step in task["scaling"]] == [1, 2]
+    assert task["scaling"][1]["efficiency"] < 0.8
+    assert task["num_cpus"] < 1
+    assert report["present"]["tasks_at_once"] == 1
+
+
+def test_it_measures_what_a_script_runs(ray_session: RaySession, tmp_path: Path) -> None:
+    (tmp_path / "train_all.py").write_text(
+        "import sys\nfrom tests.rightsize.project import compute, parent\n"
+        "results = [compute.delay(0.02) for _ in range(int(sys.argv[1]))]\nparent.delay(0.02)\n"
+        "[result.get(timeout=60) for result in results]\nprint('trained')\nsys.exit(int(sys.argv[2]))\n"
+    )
+    done = run("--script", "train_all.py 3 0", "--json", folder=tmp_path, address=ray_session.address)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert "trained" in done.stderr
+    # What its tasks submit is waited for, too.
+    assert {name: task["total"] for name, task in report["tasks"].items()} == {
+        "tests.rightsize.project.compute": 4,
+        "tests.rightsize.project.parent": 1,
+    }
+    failed = run("--script", "train_all.py 1 3", folder=tmp_path, address=ray_session.address)
+    assert failed.returncode == 1
+    assert "ended with status 3" in failed.stderr
+
+
+def test_it_watches_a_live_application(ray_session: RaySession, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            project.wait.delay(0.05).get(timeout=60)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        done = run("--watch", "3", "--json", folder=tmp_path, address=ray_session.address)
+    finally:
+        stop.set()
+        worker.join()
+    assert done.returncode == 0, done.stderr
+    task = json.loads(done.stdout)["tasks"]["tests.rightsize.project.wait"]
+    assert task["total"] >= task["measured"]["runs"] >= 1
+    # It goes on, and nobody measures any more.
+    before = project.app.client.call("measured", 0)[0]
+    project.wait.delay(0.01).get(timeout=60)
+    assert project.app.client.call("measured", 0)[0] == before
+
+
+def test_failed_runs_are_reported(ray_session: RaySession, tmp_path: Path) -> None:
+    done = run("--calls", "tests.rightsize.project:failing", folder=tmp_path, address=ray_session.address)
+    assert done.returncode == 1
+    assert "none of 1 runs succeeded" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--calls", "tests.rightsize.project:missing"], "no attribute 'missing'"),
+        (["--calls", "nowhere"], "No module named 'nowhere'"),
+        (["--watch", "5", "--script", "x.py"], "give one of them"),
+        (["--watch", "5"], "no cluster is named"),
+        (["--script", "x.py", "--scale", "1,2"], "needs --calls"),
+        (["--scale", "one"], "give numbers of CPUs"),
+        (["--memory", "lots"], "give an amount such as 64GB"),
+        (["--output", "nowhere/sizes.json"], "there is no folder"),
+        (["--address", "127.0.0.1:1"], "no Ray cluster answers"),
+    ],
+)
+def test_wrong_use_is_one_clear_sentence(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = run(*arguments, folder=tmp_path)
+    assert done.returncode in (1, 2) if "--watch" in arguments else done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_project_that_is_still_on_celery_is_told_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "old.py").write_text("from celery import Celery\napp = Celery('old')\n")
+    done = run(folder=tmp_path, module="old")
+    assert done.returncode == 2
+    assert "raycelery-migrate shim" in done.stderr
