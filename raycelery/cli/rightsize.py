@@ -55,10 +55,19 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
 
 @dataclass
 class _Gathered:
-    """What was measured: samples by the CPUs that calls asked for, and how many tasks the whole has."""
+    """What was measured.
+
+    Arguments:
+        samples: by the CPUs that calls asked for; None: what the project says.
+        totals: how many calls of each task the whole has.
+        share: how many times more calls that is than were made.
+        problems: what went wrong, a sentence each.
+        interrupted: whether the user ended it.
+    """
 
     samples: dict[float | None, list[Sample]]
     totals: dict[str, int]
+    share: float
     problems: list[str]
     interrupted: bool = False
 
@@ -98,6 +107,7 @@ def command(
     Without any of them, the calls are those of the function `calls` of the application's module. Exit codes: 0 done, 1
     a run failed or nothing was measured, 2 wrong use, 130 interrupted (what was measured is reported).
     """
+    from raycelery.rightsize import gathering
     from raycelery.rightsize import report as reporting
     from raycelery.rightsize.predicting import Hosts
     from raycelery.rightsize.rendering import render
@@ -118,21 +128,23 @@ def command(
     if address:
         app.conf.ray_address = address
     gathered = _gather(app, name, source, script, watch, sample, scale, console)
-    found = {key: samples for key, samples in gathered.samples.items() if samples}
     if gathered.problems:
         more = f" (and {len(gathered.problems) - 1} more)" if len(gathered.problems) > 1 else ""
         console.print("[yellow]problem:[/]", gathered.problems[0] + more, highlight=False)
-    if not found:
+    if not gathered.samples:
         console.print("[red]nothing was measured[/]")
         sys.exit(130 if gathered.interrupted else 1)
-    totals = _totals(found, gathered.totals, total)
-    report = reporting.analyse(found, where, totals, workers)
+    totals = _totals(gathered, total)
+    # With --scale they did not ask for what the project says.
+    asked = {task: gathering.asked(app, task) for task in totals} if scale else None
+    report = reporting.analyse(gathered.samples, where, totals, workers, asked)
     if output is not None:
         output.write_text(json.dumps(report.annotations, indent=2) + "\n", encoding="utf-8")
     if as_json:
         click.echo(json.dumps(reporting.as_json(report), indent=2))
     else:
-        present = f"{workers} workers a host" if workers else "as they ask now"
+        fleet = f"{workers} Celery worker process{'es' if workers and workers > 1 else ''} a host"
+        present = fleet if workers else "what tasks ask for"
         Console().print(render(report, present))
     sys.exit(130 if gathered.interrupted else 1 if gathered.problems or report.failed else 0)
 
@@ -145,7 +157,7 @@ def _gather(
 
     logging.getLogger("raycelery").setLevel(logging.WARNING)
     gatherer = gathering.Gatherer(app, _Progress(console))
-    result = _Gathered({}, {}, gatherer.errors)
+    result = _Gathered({}, {}, 1.0, gatherer.errors)
     if watch:
         session = project.connect(app)
         try:
@@ -153,7 +165,8 @@ def _gather(
         except KeyboardInterrupt:
             result.interrupted = True
         session.client.close()
-        result.samples[None] = gatherer.samples
+        if gatherer.samples:
+            result.samples[None] = gatherer.samples
         return result
     chosen = []
     if not script:
@@ -166,6 +179,7 @@ def _gather(
             raise click.UsageError(f"{exc}{hint}") from exc
         chosen = calls.spread(everything, sample)
         result.totals = dict(Counter(one.task for one in everything))
+        result.share = len(everything) / len(chosen)
     app.conf.ray_init = {"logging_level": "WARNING", "log_to_driver": False, **(app.conf.ray_init or {})}
     try:
         with gathering.alone(app):
@@ -200,12 +214,10 @@ def _see_that_it_fits(scale: Sequence[float | None]) -> None:
         raise click.UsageError(f"--scale {scale[-1]:g}: the largest host here has {largest:g} CPUs; use --address")
 
 
-def _totals(found: dict[float | None, list[Sample]], named: dict[str, int], total: int | None) -> dict[str, int]:
-    """How many tasks of each name the whole has: those that were called, and in proportion those that they called."""
-    counted = Counter(one.task for one in next(iter(found.values())))
-    made = sum(counted[name] for name in named) or 1
-    share = max(1.0, sum(named.values()) / made) if named else 1.0
-    whole = {name: named.get(name) or round(count * share) for name, count in counted.items()}
+def _totals(gathered: _Gathered, total: int | None) -> dict[str, int]:
+    """How many tasks of each name the whole has: those that are called, and in proportion those that they call."""
+    counted = Counter(one.task for one in next(iter(gathered.samples.values())))
+    whole = {name: gathered.totals.get(name) or round(count * gathered.share) for name, count in counted.items()}
     if total is not None:
         factor = total / max(1, sum(whole.values()))
         whole = {name: max(1, round(count * factor)) for name, count in whole.items()}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from celery.canvas import Signature
 
 from raycelery import session
+from raycelery.app.settings import options_of
 from raycelery.errors import RayCeleryError
 from raycelery.rightsize.sample import Sample
 
@@ -94,7 +95,7 @@ class Gatherer:
         self._progress(len(self.samples) - begun, 0)
         for result in results:
             # Of a task that ignores its results there is nothing to be read; its samples tell.
-            if result.state == "FAILURE":
+            if getattr(result, "state", None) == "FAILURE":
                 self.errors.append(f"{result.result!r}")
         return self.samples[begun:]
 
@@ -129,6 +130,15 @@ class Gatherer:
             finally:
                 _end(process)
         return process.returncode
+
+
+def asked(app: Celery, name: str) -> tuple[float, int]:
+    """Return the CPUs and bytes that calls of a task ask for, by what the project says."""
+    task, conf = app.tasks.get(name), app.conf
+    queue = app.amqp.router.route({}, name)["queue"]
+    options = {"num_cpus": conf.ray_num_cpus, **(conf.ray_queues.get(queue.name) or {})}
+    options.update(options_of(task) if task is not None else {})
+    return float(options["num_cpus"] or 0), int(options.get("memory") or 0)
 
 
 @contextlib.contextmanager

@@ -81,8 +81,8 @@ class Meter:
             # What runs meanwhile is not known.
             self._ran = None
 
-    def _before(self, task_id: str, **_: Any) -> None:
-        if self._run is not None:
+    def _before(self, sender: Any, task_id: str, **_: Any) -> None:
+        if sender.request.is_eager:
             return  # a task that another one calls in its own process is a part of that one
         known = self._children.known()
         told = process.forget_peak()

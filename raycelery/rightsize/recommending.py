@@ -44,8 +44,8 @@ class Size:
         busy_high: what nine tenths of them stayed below.
         peak: most bytes that their executor held.
         before: median of the bytes that it held before a run.
-        now_cpus: CPUs that they asked for when they were measured.
-        now_memory: bytes that they asked for.
+        now_cpus: CPUs that they ask for now.
+        now_memory: bytes that they ask for now.
         notes: what a reader should know, a sentence each.
     """
 

@@ -25,7 +25,7 @@ def render(report: Report, present: str) -> RenderableType:
 
     Arguments:
         report: the report.
-        present: what the present is called: "as now", or the fleet of workers that was named.
+        present: what the present is: the requests of the tasks, or the fleet of workers that was named.
     """
     parts: list[RenderableType] = [_title("what tasks use"), _used(report)]
     parts += [_title("what they should ask for"), _asked(report)]
@@ -103,18 +103,24 @@ def _where(report: Report) -> str:
 
 
 def _whole(report: Report, present: str) -> Table:
-    table = Table()
-    table.add_column("")
-    for column in ("tasks at once", "makespan", "CPU utilisation"):
+    table = Table(caption=f"now: {present}; on executors that are up", caption_justify="left")
+    table.add_column("", overflow="fold")
+    for column in ("tasks", "at once", "makespan", "CPU utilisation"):
         table.add_column(column, justify="right")
-    table.add_row(present, *_cells(report.present))
-    table.add_row("recommended", *_cells(report.recommended), style="bold green")
-    if report.recommended.makespan > 0 and report.present.makespan > 0:
-        ratio = report.present.makespan / report.recommended.makespan
-        table.caption = f"{ratio:.2g} times {'as fast' if ratio >= 1 else 'the speed'}, on executors that are up"
+    rows = {escape(name): (report.totals[name], *played) for name, played in report.alone.items()}
+    if len(rows) > 1:
+        rows["all together"] = (sum(report.totals.values()), report.present, report.recommended)
+    for number, (name, (count, now, then)) in enumerate(rows.items(), 1):
+        table.add_row(
+            name,
+            f"{count:,}",
+            f"{_at_once(now)} → [bold green]{_at_once(then)}[/]",
+            f"{seconds(now.makespan)} → [bold green]{seconds(then.makespan)}[/]",
+            f"{now.utilisation:.0%} → [bold green]{then.utilisation:.0%}[/]",
+            end_section=number == len(report.alone),
+        )
     return table
 
 
-def _cells(one: Prediction) -> tuple[str, str, str]:
-    lost = f", {one.unplaced:,} never" if one.unplaced else ""
-    return f"{one.concurrency:,}{lost}", seconds(one.makespan), f"{one.utilisation:.0%}"
+def _at_once(one: Prediction) -> str:
+    return f"{one.concurrency:,}" + (f" ({one.unplaced:,} never)" if one.unplaced else "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,6 +48,7 @@ class Report:
         hosts: what it is predicted for.
         present: the whole with the requests, or the workers, of today.
         recommended: the whole with the sizes.
+        alone: by task, the same two for its tasks alone.
         scaling: by task, where several numbers of CPUs were measured.
         failed: tasks no run of which succeeded: how many were measured.
     """
@@ -58,6 +58,7 @@ class Report:
     hosts: Hosts
     present: Prediction
     recommended: Prediction
+    alone: dict[str, tuple[Prediction, Prediction]]
     scaling: dict[str, list[Scaling]]
     failed: dict[str, int]
 
@@ -109,6 +110,7 @@ def analyse(
     hosts: Hosts,
     totals: Mapping[str, int] | None = None,
     workers: int | None = None,
+    asked: Mapping[str, tuple[float, int]] | None = None,
 ) -> Report:
     """Make a report.
 
@@ -116,36 +118,55 @@ def analyse(
         measured: the samples by the number of CPUs that calls asked for; None: what the project says.
         hosts: what to predict for.
         totals: how many tasks of each name the whole has; those measured if it does not say.
-        workers: Celery's worker processes per host today; None: today is what tasks asked for when they were measured.
+        workers: Celery's worker processes per host today; None: today is what tasks ask for.
+        asked: CPUs and bytes that tasks ask for today; what they asked for when they were measured if it does not say.
     """
     base = measured[min(measured, key=lambda key: key or 0.0)]
-    by_task: dict[str, list[Sample]] = {}
-    for sample in base:
-        by_task.setdefault(sample.task, []).append(sample)
-    counted = Counter(sample.task for sample in base)
-    whole = {name: (totals or {}).get(name, counted[name]) for name in by_task}
+    by_task = _by_task(base)
+    runs = {cpus: _by_task(found) for cpus, found in measured.items() if cpus is not None}
+    whole = {name: (totals or {}).get(name, len(found)) for name, found in by_task.items()}
     failed = {name: len(found) for name, found in by_task.items() if not recommending.usable(found)}
-    good = {name: recommending.usable(found) for name, found in by_task.items() if name not in failed}
     sizes: dict[str, Size] = {}
     scaling: dict[str, list[Scaling]] = {}
+    today: dict[str, list[Sample]] = {}
     chosen: dict[str, list[Sample]] = {}
-    for name, usable in good.items():
-        sizes[name], chosen[name] = recommending.recommend(by_task[name], hosts), usable
+    for name, found in by_task.items():
+        if name in failed:
+            continue
+        size = recommending.recommend(found, hosts)
         if len(measured) > 1:
-            runs = {cpus: [one for one in found if one.task == name] for cpus, found in measured.items() if cpus}
-            sizes[name], scaling[name] = _scaled(sizes[name], runs, whole[name], hosts)
-            chosen[name] = recommending.usable(runs.get(sizes[name].num_cpus, [])) or usable
+            mine = {cpus: tasks[name] for cpus, tasks in runs.items() if name in tasks}
+            size, scaling[name] = _scaled(size, mine, whole[name], hosts)
+        if name in (asked or {}):
+            size = replace(size, now_cpus=asked[name][0], now_memory=asked[name][1])  # type: ignore[index]
+        sizes[name] = size
+        usual = recommending.usable(found)
+        # Measured with as many CPUs, where they were: numeric libraries had as many threads.
+        today[name] = recommending.usable(runs.get(size.now_cpus, {}).get(name, [])) or usual
+        chosen[name] = recommending.usable(runs.get(size.num_cpus, {}).get(name, [])) or usual
     now = {name: (size.now_cpus, size.now_memory) for name, size in sizes.items()}
     then = {name: (size.num_cpus, size.memory) for name, size in sizes.items()}
+    fleet = replace(hosts, slots=workers)
     return Report(
         sizes=sizes,
         totals={name: whole[name] for name in sizes},
         hosts=hosts,
-        present=predict(good, whole, now, replace(hosts, slots=workers)),
+        present=predict(today, whole, now, fleet),
         recommended=predict(chosen, whole, then, hosts),
+        alone={
+            name: (predict({name: today[name]}, whole, now, fleet), predict({name: chosen[name]}, whole, then, hosts))
+            for name in sizes
+        },
         scaling=scaling,
         failed=failed,
     )
+
+
+def _by_task(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    found: dict[str, list[Sample]] = {}
+    for sample in samples:
+        found.setdefault(sample.task, []).append(sample)
+    return found
 
 
 def _scaled(size: Size, runs: Mapping[float, Sequence[Sample]], total: int, hosts: Hosts) -> tuple[Size, list[Scaling]]:
@@ -190,9 +211,8 @@ def as_json(report: Report) -> dict[str, Any]:
                     "busy_cpus_p90": round(size.busy_high, 4),
                     "peak_memory": size.peak,
                     "memory_before": size.before,
-                    "num_cpus": size.now_cpus,
-                    "memory": size.now_memory,
                 },
+                "asks_now": {"num_cpus": size.now_cpus, "memory": size.now_memory},
                 "scaling": [
                     {
                         "num_cpus": one.num_cpus,
@@ -203,6 +223,8 @@ def as_json(report: Report) -> dict[str, Any]:
                     }
                     for one in report.scaling.get(name, ())
                 ],
+                "present": _played(report.alone[name][0]),
+                "recommended": _played(report.alone[name][1]),
                 "notes": list(size.notes),
             }
             for name, size in report.sizes.items()
