@@ -105,7 +105,7 @@ def test_it_watches_a_live_application(ray_session: RaySession, tmp_path: Path) 
     worker = threading.Thread(target=work)
     worker.start()
     try:
-        done = run("--watch", "3", "--json", folder=tmp_path, address=ray_session.address)
+        done = run("--watch", "10", "--json", folder=tmp_path, address=ray_session.address)
     finally:
         stop.set()
         worker.join()
