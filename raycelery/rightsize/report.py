@@ -78,8 +78,10 @@ def jobs(samples: Sequence[Sample], total: int, num_cpus: float, memory: int) ->
     numbers, last = random.Random(0), len(ordered) - 1
     found = []
     for number in range(total):
-        place = (number / max(1, total - 1) + numbers.uniform(-_APART, _APART)) * last
-        found.append(recommending.job(ordered[min(last, max(0, round(place)))], num_cpus, memory))
+        place = abs((number + 0.5) / total + numbers.uniform(-_APART, _APART))
+        # Mirrored at the ends, so that none is played more often than others.
+        place = min(place, 2 - place) * len(ordered)
+        found.append(recommending.job(ordered[min(last, int(place))], num_cpus, memory))
     return found
 
 

@@ -85,5 +85,9 @@ def by_name(quick: bool) -> list[Any]:
     return [("tests.rightsize.project.wait", [0.1], {"cpu": 0.01})]
 
 
+def many() -> list[Any]:
+    return [wait.s(0.5) for _ in range(500)]
+
+
 def failing() -> list[Any]:
     return [fails.s()]

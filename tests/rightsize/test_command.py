@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,16 +19,25 @@ from tests.support import ROOT, RaySession
 pytestmark = pytest.mark.timeout(300)
 
 
-def run(
-    *arguments: str, folder: Path, address: str | None = None, module: str = "tests.rightsize.project"
-) -> subprocess.CompletedProcess[str]:
+def command(
+    *arguments: str, folder: Path, address: str | None = None, module: str = project.__name__
+) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "COLUMNS": "100"}
     if address is not None:
         environment["RAY_ADDRESS"] = address
-    return subprocess.run(
-        [sys.executable, "-m", "raycelery", "rightsize", "-A", module, *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=250, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    return {
+        "args": [sys.executable, "-m", "raycelery", "rightsize", "-A", module, *arguments],
+        "cwd": folder,
+        "env": environment,
+        "text": True,
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    }
+
+
+def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(**command(*arguments, **options), timeout=250)
 
 
 @pytest.mark.slow  # on a machine whose CPUs others use, a task is not measured as what it is
@@ -116,6 +127,23 @@ def test_it_watches_a_live_application(ray_session: RaySession, tmp_path: Path) 
     before = project.app.client.call("measured", 0)[0]
     project.wait.delay(0.01).get(timeout=60)
     assert project.app.client.call("measured", 0)[0] == before
+
+
+def test_ctrl_c_reports_what_was_measured(ray_session: RaySession, tmp_path: Path) -> None:
+    arguments = command("--calls", "tests.rightsize.project:many", "--sample", "500", "--json",
+                        folder=tmp_path, address=ray_session.address)  # fmt: skip
+    process = subprocess.Popen(**arguments)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("measured ") and int(line.split()[1]) >= 3:
+            process.send_signal(signal.SIGINT)
+            break
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    task = json.loads(output)["tasks"]["tests.rightsize.project.wait"]
+    assert task["total"] == 500
+    assert 3 <= task["measured"]["runs"] < 500
 
 
 def test_failed_runs_are_reported(ray_session: RaySession, tmp_path: Path) -> None:
