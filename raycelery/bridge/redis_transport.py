@@ -86,6 +86,10 @@ class QoS(redis.QoS):  # type: ignore[misc]
         self.acks.clear()
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
+        if self.channel.connection.client is None:
+            # Celery may close a lost connection's transport before its channels, which then do not know where Redis is.
+            # This is the error of a Redis that is not there, and is taken as one; what is unacknowledged stays so.
+            raise redis.redis.ConnectionError("the connection was closed before its messages were given back")
         try:
             self.send_acks()
         except self.channel.connection_errors as exc:

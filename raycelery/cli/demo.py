@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from raycelery.cli.output import own_stdout
 from raycelery.errors import DispatcherUnreachable
 
 PROJECT = "zone_forecast"
@@ -70,15 +71,16 @@ def command(zones: int | None, address: str | None, num_cpus: float, output: Pat
     if missing:
         raise click.UsageError(f"{', '.join(missing)} not installed: run pip install 'raycelery[examples]'")
     logging.getLogger("raycelery").setLevel(logging.WARNING)
+    out = own_stdout()
     with _swapped_project(console) as folder:
         outcome = _train(folder, console, zones, address, num_cpus)
     if outcome.done:
         _write(outcome, output)
     summary = _summary(outcome, num_cpus)
     if as_json:
-        click.echo(json.dumps(summary, indent=2))
+        click.echo(json.dumps(summary, indent=2), file=out)
     else:
-        _show(summary, outcome, output if outcome.done else None)
+        _show(summary, outcome, output if outcome.done else None, Console(file=out))
     sys.exit(130 if outcome.interrupted else 1 if outcome.failed else 0)
 
 
@@ -245,7 +247,7 @@ def _concurrency(models: list[dict[str, Any]]) -> int:
     return most
 
 
-def _show(summary: dict[str, Any], outcome: Outcome, output: Path | None) -> None:
+def _show(summary: dict[str, Any], outcome: Outcome, output: Path | None, console: Console) -> None:
     table = Table(title="Zone forecast on Ray", show_header=False)
     table.add_row("models trained", f"{summary['models']} of {summary['of']}")
     if summary["models"]:
@@ -263,9 +265,10 @@ def _show(summary: dict[str, Any], outcome: Outcome, output: Path | None) -> Non
     table.add_row("failed", str(summary["failed"]))
     if output is not None:
         table.add_row("forecasts", str(output))
-    console = Console()
     console.print(table)
     for line in outcome.failed[:5]:
         console.print(f"[red]{line}[/]")
     if outcome.interrupted:
         console.print(f"Interrupted: {summary['models']} of {summary['of']} models were finished.")
+    else:
+        console.print("Next, for a project of your own: raycelery-migrate check PATH", highlight=False)

@@ -23,7 +23,7 @@ def load(name: str) -> Celery:
     """Import the application.
 
     Raises:
-        click.ClickException: there is none, it is not raycelery's, or it is in bridge mode.
+        click.UsageError: there is none, it is not raycelery's, or it is in bridge mode.
     """
     from celery.app.utils import find_app
 
@@ -34,9 +34,9 @@ def load(name: str) -> Celery:
     try:
         app = find_app(name)
     except (ImportError, AttributeError) as exc:
-        raise click.ClickException(f"there is no application at {name!r}: {exc}") from exc
+        raise click.UsageError(f"there is no application at {name!r}: {exc}") from exc
     if not isinstance(app, Celery) or not app.direct:
-        raise click.ClickException(
+        raise click.UsageError(
             f"{name!r} has its tasks run by workers that take them from a broker: use Celery's own commands"
         )
     return app
@@ -46,13 +46,13 @@ def connect(app: Celery) -> Any:
     """Return the application's session with its dispatcher on a running cluster.
 
     Raises:
-        click.ClickException: no cluster is named, or none answers.
+        click.UsageError: no cluster is named, or none answers.
     """
     if not (app.conf.ray_address or os.environ.get("RAY_ADDRESS")):
-        raise click.ClickException("no cluster is named: set RAY_ADDRESS, or ray_address in the application's settings")
+        raise click.UsageError("no cluster is named: set RAY_ADDRESS, or ray_address in the application's settings")
     # The command's own words are enough on a terminal.
     app.conf.ray_init = {"logging_level": "WARNING", "log_to_driver": False, **(app.conf.ray_init or {})}
     try:
         return app.session
     except RayCeleryError as exc:
-        raise click.ClickException(str(exc)) from exc
+        raise click.UsageError(str(exc)) from exc

@@ -17,6 +17,7 @@ import click
 from rich.console import Console
 
 from raycelery.cli import project
+from raycelery.cli.output import own_stdout
 from raycelery.errors import RayCeleryError
 
 if TYPE_CHECKING:
@@ -119,10 +120,10 @@ def command(
     if output is not None and not output.absolute().parent.is_dir():
         raise click.UsageError(f"--output {output}: there is no folder {output.absolute().parent}")
     where = Hosts(hosts, cpus, _FOR_TASKS * (memory or _PER_CPU * cpus))
-    console = Console(stderr=True)
+    out, console = own_stdout(), Console(stderr=True)
     try:
         app = project.load(name)
-    except click.ClickException as exc:
+    except click.UsageError as exc:
         remedy = "; to be measured, it must run on Ray: 'raycelery-migrate shim --write' swaps its import"
         raise click.UsageError(exc.message + (remedy if "workers" in exc.message else "")) from exc
     if address:
@@ -141,11 +142,11 @@ def command(
     if output is not None:
         output.write_text(json.dumps(report.annotations, indent=2) + "\n", encoding="utf-8")
     if as_json:
-        click.echo(json.dumps(reporting.as_json(report), indent=2))
+        click.echo(json.dumps(reporting.as_json(report), indent=2), file=out)
     else:
         fleet = f"{workers} Celery worker process{'es' if workers and workers > 1 else ''} a host"
         present = fleet if workers else "what tasks ask for"
-        Console().print(render(report, present))
+        Console(file=out).print(render(report, present))
     sys.exit(130 if gathered.interrupted else 1 if gathered.problems or report.failed else 0)
 
 

@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
+from raycelery.cli.output import own_stdout
 from raycelery.cli.overview import render
 from raycelery.cli.project import app_option, connect, load
 from raycelery.errors import DispatcherUnreachable
@@ -23,9 +24,9 @@ from raycelery.errors import DispatcherUnreachable
 @click.option("--looks", type=click.IntRange(1), help="End after so many looks.")
 def command(name: str, interval: float, looks: int | None) -> None:
     """Show what an application does, live; Ctrl-C ends it."""
+    console = Console(file=own_stdout())
     app = load(name)
     connect(app)
-    console = Console()
     before: dict[str, Any] | None = None
     with (
         contextlib.suppress(KeyboardInterrupt),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class Answers:
     """Answers for one dispatcher.
 
+    Of what bridges run, their own workers tell.
+
     Arguments:
         dispatcher: whose state they are about.
     """
@@ -76,13 +78,13 @@ class Answers:
         if ids is None and place != "eta":
             return self.given(brain.executors.values(), place)
         found = brain.scheduled_messages() if ids is None else [m for m in map(brain.find, ids) if m is not None]
-        described = [self._describe(message) for message in found if message.verdict is None]
+        described = [self._describe(message) for message in found if message.verdict is None and not message.bridged]
         return [one for one in described if not place or one["place"] == place]
 
     def given(self, executors: Iterable[ExecutorState], place: str) -> list[dict[str, Any]]:
         """Messages that some executors are "running", or were given and have not begun ("next")."""
         found = (message for executor in executors for message in executor.outstanding.values())
-        described = [self._describe(message) for message in found if message.verdict is None]
+        described = [self._describe(message) for message in found if message.verdict is None and not message.bridged]
         return [one for one in described if not place or one["place"] == place]
 
     def _describe(self, message: Message) -> dict[str, Any]:
@@ -139,7 +141,7 @@ class Answers:
         dispatcher = self._dispatcher
         dispatcher.overridden["time_limit", task] = (soft, hard)
         for message in live(dispatcher.brain):
-            if message.place != "executor":
+            if message.place != "executor" and not message.bridged:
                 self.apply_time_limit(message)
         for connection in dispatcher.connected.values():
             connection.send(wire.pack("limits", self.time_limits()))

@@ -158,19 +158,8 @@ def write(directory: Path, broker: str, backend: str, *, package: str = "raycele
     return Project(module, directory, app)
 
 
-@dataclass(frozen=True)
-class Worker:
-    """A running worker.
-
-    Arguments:
-        node: its node name.
-        process: the main process.
-        log: where it writes.
-    """
-
-    node: str
-    process: subprocess.Popen[bytes]
-    log: Path
+class Worker(support.StockWorker):
+    """A running worker, a bridge or a stock one."""
 
     def wait_for_log(self, text: str, seconds: float = 30) -> str:
         """Wait until it has written something; return all that it has written."""
@@ -237,3 +226,29 @@ def until(true: Callable[[], Any], seconds: float = 30, say: Callable[[], str] |
         if time.monotonic() > deadline:
             raise AssertionError(say if isinstance(say, str) else say())
         time.sleep(0.02)
+
+
+def runs(project: Project, name: str) -> int:
+    """Return how often a task that leaves traces under a name has begun."""
+    return sum(line[2] == "begin" for line in project.traces(name))
+
+
+def restart_under_load(project: Project, worker: Worker, broker: Any) -> None:
+    """Restart the broker while tasks run and wait, and see that all are done and that what ran was not run again.
+
+    Arguments:
+        project: on the broker.
+        worker: a bridge that runs three at once.
+        broker: what to ``stop()`` and ``start()``.
+    """
+    long = [project.send("late", f"long{i}", 60) for i in range(2)]
+    results = [project.send("late", f"load{i}") for i in range(150)]
+    until(lambda: runs(project, "long0") and runs(project, "long1") and runs(project, "load20"))
+    broker.stop()
+    worker.wait_for_log("Connection to broker lost")
+    broker.start()
+    assert [result.get(timeout=90) for result in results] == [f"load{i}" for i in range(150)]
+    project.go()
+    assert [result.get(timeout=60) for result in long] == ["long0", "long1"]
+    # What ran went on, though the broker may have delivered its messages again.
+    assert runs(project, "long0") == runs(project, "long1") == 1

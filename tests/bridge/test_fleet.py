@@ -9,8 +9,9 @@ from contextlib import ExitStack
 import psutil
 import pytest
 
+import raycelery
 from tests.bridge import support as bridge
-from tests.bridge.support import Project, Worker, until
+from tests.bridge.support import Project, Worker, runs, until
 
 Make = Callable[..., Project]
 Start = Callable[..., Worker]
@@ -64,3 +65,17 @@ def test_memory_stays_flat(project: Make, bridge_worker: Start) -> None:
 def _empty(shop: Project) -> bool:
     with shop.app.connection_for_read() as connection:
         return not connection.default_channel.client.llen("celery")
+
+
+def test_producers_that_were_moved_share_its_dispatcher(project: Make, bridge_worker: Start) -> None:
+    shop = project()
+    bridge_worker(shop, concurrency=1)
+    old = shop.send("early", "old", 60)
+    until(lambda: runs(shop, "old"))
+    moved = raycelery.Celery(shop.module, set_as_current=False)
+    # What the bridge runs is its own worker's to tell of, and no obstacle.
+    assert list((moved.control.inspect(timeout=30).active() or {}).values()) == [[]]
+    assert moved.client.call("overview")["running"] == []
+    assert moved.control.time_limit(f"{shop.module}.early", hard=50, reply=True, timeout=30)
+    shop.go()
+    assert old.get(timeout=60) == "old"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from celery.exceptions import TaskRevokedError, WorkerLostError
 
 from tests.bridge.brokers import RabbitMQ
-from tests.bridge.support import Project, Worker, until
+from tests.bridge.support import Project, Worker, restart_under_load, runs, until
 from tests.support import short_directory
 
 Make = Callable[..., Project]
@@ -26,10 +25,6 @@ def restartable() -> Iterator[RabbitMQ]:
             yield broker
         finally:
             broker.close()
-
-
-def runs(shop: Project, name: str) -> int:
-    return sum(line[2] == "begin" for line in shop.traces(name))
 
 
 def depth(shop: Project, queue: str = "celery") -> int:
@@ -79,18 +74,7 @@ def test_a_long_task_holds_nobody_back(project: Make, bridge_worker: Start, rabb
 
 def test_the_broker_goes_and_returns(project: Make, bridge_worker: Start, restartable: RabbitMQ) -> None:
     shop = project(broker=restartable.url)
-    bridge_worker(shop, concurrency=3)
-    long = [shop.send("late", f"long{i}", 60) for i in range(2)]
-    results = [shop.send("late", f"load{i}") for i in range(150)]
-    until(lambda: runs(shop, "long0") and runs(shop, "long1") and runs(shop, "load20"))
-    restartable.stop()
-    time.sleep(1)
-    restartable.start()
-    assert [result.get(timeout=90) for result in results] == [f"load{i}" for i in range(150)]
-    shop.go()
-    assert [result.get(timeout=60) for result in long] == ["long0", "long1"]
-    # What ran went on, though RabbitMQ delivered its messages again.
-    assert runs(shop, "long0") == runs(shop, "long1") == 1
+    restart_under_load(shop, bridge_worker(shop, concurrency=3), restartable)
     until(lambda: depth(shop) == 0)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import redis
 
 from tests.bridge.brokers import Redis
-from tests.bridge.support import Project, Worker, until
+from tests.bridge.support import Project, Worker, restart_under_load, runs, until
 
 Make = Callable[..., Project]
 Start = Callable[..., Worker]
@@ -27,10 +26,6 @@ def restartable(tmp_path: Path) -> Iterator[Redis]:
     broker.start()
     yield broker
     broker.stop()
-
-
-def runs(shop: Project, name: str) -> int:
-    return sum(line[2] == "begin" for line in shop.traces(name))
 
 
 def test_longer_than_the_visibility_timeout(project: Make, bridge_worker: Start, redis_url: str) -> None:
@@ -84,18 +79,7 @@ def test_a_long_task_holds_nobody_back(project: Make, bridge_worker: Start, redi
 
 def test_the_broker_goes_and_returns(project: Make, bridge_worker: Start, restartable: Redis, redis_url: str) -> None:
     shop = project(broker=restartable.url)
-    bridge_worker(shop, concurrency=3)
-    long = [shop.send("late", f"long{i}", 60) for i in range(2)]
-    results = [shop.send("late", f"load{i}") for i in range(150)]
-    until(lambda: runs(shop, "long0") and runs(shop, "long1") and runs(shop, "load20"))
-    restartable.stop()
-    # What runs goes on meanwhile.
-    time.sleep(2)
-    restartable.start()
-    assert [result.get(timeout=90) for result in results] == [f"load{i}" for i in range(150)]
-    shop.go()
-    assert [result.get(timeout=60) for result in long] == ["long0", "long1"]
-    assert runs(shop, "long0") == runs(shop, "long1") == 1
+    restart_under_load(shop, bridge_worker(shop, concurrency=3), restartable)
     assert sum(runs(shop, f"load{i}") for i in range(150)) == 150
     client = redis.Redis.from_url(restartable.url)
     until(lambda: not client.hlen("unacked"), say=lambda: f"unacknowledged: {client.hgetall('unacked')}")

@@ -87,5 +87,5 @@ def test_our_status_and_top(ray_session: RaySession, held: Any) -> None:
 
 def test_our_commands_say_what_is_wrong(ray_session: RaySession) -> None:
     assert "there is no application at 'nowhere'" in command(
-        ray_session, "raycelery", "status", app="nowhere", status=1
+        ray_session, "raycelery", "status", app="nowhere", status=2
     )

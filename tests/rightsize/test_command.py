@@ -168,7 +168,7 @@ def test_failed_runs_are_reported(ray_session: RaySession, tmp_path: Path) -> No
 )
 def test_wrong_use_is_one_clear_sentence(arguments: list[str], message: str, tmp_path: Path) -> None:
     done = run(*arguments, folder=tmp_path)
-    assert done.returncode in (1, 2) if "--watch" in arguments else done.returncode == 2, done.stderr
+    assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -178,3 +178,24 @@ def test_a_project_that_is_still_on_celery_is_told_what_to_do(tmp_path: Path) ->
     done = run(folder=tmp_path, module="old")
     assert done.returncode == 2
     assert "raycelery-migrate shim" in done.stderr
+
+
+def test_what_others_print_does_not_spoil_the_json(ray_session: RaySession, tmp_path: Path) -> None:
+    # Ray prints its notices there too, though not at will.
+    (tmp_path / "noisy.py").write_text(
+        "import threading, time\n"
+        "from raycelery import Celery\n"
+        "app = Celery('noisy')\n"
+        "print('words of the module')\n"
+        "@app.task\n"
+        "def nap(seconds):\n"
+        "    time.sleep(seconds)\n"
+        "def calls():\n"
+        "    threading.Timer(0.2, print, ['words of a thread']).start()\n"
+        "    return [nap.s(0.05) for _ in range(20)]\n"
+    )
+    done = run("--json", folder=tmp_path, address=ray_session.address, module="noisy")
+    assert done.returncode == 0, done.stderr
+    assert "noisy.nap" in json.loads(done.stdout)["tasks"]
+    assert "words of the module" in done.stderr
+    assert "words of a thread" in done.stderr
