@@ -9,7 +9,9 @@ is the next message awaited as kombu does it.
 from __future__ import annotations
 
 import logging
+import math
 import time
+import uuid
 from collections.abc import Callable
 from queue import Empty
 from typing import Any
@@ -27,11 +29,16 @@ logger = logging.getLogger(__name__)
 #: Most messages fetched at once: queues that are served in turn should not wait long for theirs.
 MOST = 64
 
-#: Takes up to ARGV[1] messages off the queues KEYS[3...] and notes them as unacknowledged at the time ARGV[2], in the
-#: form that kombu does. A message that is none is returned all the same, with 0 where others have 1.
+#: Lists of what was fetched with an answer that never came: the connection was lost meanwhile.
+_lost: set[str] = set()
+
+#: Takes up to ARGV[1] messages off the queues KEYS[4...] and notes them as unacknowledged at the time ARGV[2], in the
+#: form that kombu does. A message that is none is returned all the same, with 0 where others have 1. KEYS[3] is, for
+#: ARGV[3] seconds, the list of what was fetched last.
 FETCH = """
 local found, left = {}, tonumber(ARGV[1])
-for i = 3, #KEYS do
+redis.call('DEL', KEYS[3])
+for i = 4, #KEYS do
   while left > 0 do
     local raw = redis.call('RPOP', KEYS[i])
     if not raw then break end
@@ -44,14 +51,16 @@ for i = 3, #KEYS do
       local where = cjson.encode(info.exchange) .. ',' .. cjson.encode(info.routing_key)
       redis.call('ZADD', KEYS[2], ARGV[2], properties.delivery_tag)
       redis.call('HSET', KEYS[1], properties.delivery_tag, '[' .. raw .. ',' .. where .. ']')
+      redis.call('RPUSH', KEYS[3], properties.delivery_tag)
       noted = 1
     end
-    found[#found + 1] = i - 2
+    found[#found + 1] = i - 3
     found[#found + 1] = noted
     found[#found + 1] = raw
     left = left - 1
   end
 end
+redis.call('EXPIRE', KEYS[3], ARGV[3])
 return found
 """
 
@@ -88,8 +97,9 @@ class QoS(redis.QoS):  # type: ignore[misc]
     def restore_unacked_once(self, stderr: Any = None) -> None:
         if self.channel.connection.client is None:
             # Celery may close a lost connection's transport before its channels, which then do not know where Redis is.
-            # This is the error of a Redis that is not there, and is taken as one; what is unacknowledged stays so.
-            raise redis.redis.ConnectionError("the connection was closed before its messages were given back")
+            # What is unacknowledged stays so: it runs, or its lease ends.
+            self._on_collect.cancel()
+            return
         try:
             self.send_acks()
         except self.channel.connection_errors as exc:
@@ -107,7 +117,13 @@ class Channel(redis.Channel):  # type: ignore[misc]
     #: The keys that are being fetched from, None while one message is awaited.
     _fetching: list[str] | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._fetched_key = f"raycelery.fetched.{uuid.uuid4().hex}"
+
     def _brpop_start(self, timeout: float | None = None) -> None:
+        if _lost:
+            self._give_back_lost()
         room = self.room
         if not self._found or room is None or self.global_keyprefix or not self.ack_emulation:
             self._fetching = None
@@ -122,8 +138,20 @@ class Channel(redis.Channel):  # type: ignore[misc]
         self._in_poll = self.client.connection
         self._brpop_sent_at = None  # it is not one that waits
         self.client.connection.send_command(
-            "EVAL", FETCH, 2 + len(keys), self.unacked_key, self.unacked_index_key, *keys, number, time.time()
-        )
+            "EVAL", FETCH, 3 + len(keys), self.unacked_key, self.unacked_index_key, self._fetched_key, *keys,
+            number, time.time(), math.ceil(self.visibility_timeout),
+        )  # fmt: skip
+
+    def _give_back_lost(self) -> None:
+        """Put what was fetched with a lost connection back into its queues, rather than wait until its lease ends."""
+        with self.conn_or_acquire() as client:
+            for key in list(_lost):
+                tags = client.lrange(key, 0, -1)
+                logger.info("%d messages that were on their way when the connection was lost go back", len(tags))
+                for tag in tags:
+                    self.qos.restore_by_tag(bytes_to_str(tag), client=client)
+                client.delete(key)
+                _lost.discard(key)
 
     def _brpop_read(self, **options: Any) -> bool:
         keys = self._fetching
@@ -143,6 +171,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
         except self.connection_errors:
             # The next turn connects again.
             connection.disconnect()
+            if command == "EVAL":
+                _lost.add(self._fetched_key)
             raise
         finally:
             self._in_poll = None
