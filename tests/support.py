@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,19 @@ def stop(process: subprocess.Popen[Any], seconds: float = 30) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
     return process.wait()
+
+
+def until(true: Callable[[], Any], seconds: float = 30, say: Callable[[], str] | str = "it does not come true") -> None:
+    """Wait until something is so.
+
+    Raises:
+        AssertionError: it is not in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise AssertionError(say if isinstance(say, str) else say())
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager

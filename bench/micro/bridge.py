@@ -19,7 +19,7 @@ from typing import Any
 
 from tests import support
 from tests.bridge import support as bridge
-from tests.bridge.brokers import RabbitMQ
+from tests.brokers import rabbitmq
 
 #: Seconds for all messages of a turn.
 TIMEOUT = 600
@@ -86,10 +86,7 @@ def main() -> None:
         url = broker = stack.enter_context(support.redis_server())
         directory = Path(stack.enter_context(support.short_directory()))
         if options.broker == "rabbitmq":
-            rabbit = RabbitMQ(directory)
-            stack.callback(rabbit.close)
-            rabbit.start()
-            broker = rabbit.url
+            broker = stack.enter_context(rabbitmq()).url
         address = stack.enter_context(support.ray_cluster(num_cpus=options.concurrency, log_to_driver=False)).address
         sides = []
         for package in ("celery", "raycelery"):

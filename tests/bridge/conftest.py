@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.bridge import support as bridge
-from tests.bridge.brokers import RabbitMQ
-from tests.support import RaySession, short_directory
+from tests.brokers import rabbitmq
+from tests.support import RaySession
 
 
 @pytest.fixture
@@ -41,10 +41,5 @@ def bridge_worker(ray_session: RaySession) -> Iterator[Callable[..., bridge.Work
 @pytest.fixture(scope="session")
 def rabbitmq_url() -> Iterator[str]:
     """URL of a RabbitMQ for this test session."""
-    with short_directory("rc-rabbit-") as directory:
-        broker = RabbitMQ(directory)
-        try:
-            broker.start()
-            yield broker.url
-        finally:
-            broker.close()
+    with rabbitmq() as broker:
+        yield broker.url

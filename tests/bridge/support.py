@@ -6,8 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import celery
 
 from tests import support
+from tests.support import until
 
 #: The project that the tests run: the tasks leave traces in files, so that runs can be counted whoever ran them.
 PROJECT = """
@@ -213,19 +213,6 @@ def worker(
 
 def _answers(project: Project, node: str) -> bool:
     return bool(project.app.control.ping(destination=[node], timeout=0.5))
-
-
-def until(true: Callable[[], Any], seconds: float = 30, say: Callable[[], str] | str = "it does not come true") -> None:
-    """Wait until something is so.
-
-    Raises:
-        AssertionError: it is not in time.
-    """
-    deadline = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > deadline:
-            raise AssertionError(say if isinstance(say, str) else say())
-        time.sleep(0.02)
 
 
 def runs(project: Project, name: str) -> int:

@@ -9,7 +9,8 @@ import pytest
 from celery import chain, chord, group
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
 
-from tests.bridge.support import Project, Worker, until
+from tests.bridge.support import Project, Worker
+from tests.support import until
 
 Make = Callable[..., Project]
 Start = Callable[..., Worker]

@@ -11,7 +11,8 @@ import pytest
 
 import raycelery
 from tests.bridge import support as bridge
-from tests.bridge.support import Project, Worker, runs, until
+from tests.bridge.support import Project, Worker, runs
+from tests.support import until
 
 Make = Callable[..., Project]
 Start = Callable[..., Worker]

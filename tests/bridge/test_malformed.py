@@ -13,7 +13,8 @@ import pytest
 import redis
 from celery.exceptions import NotRegistered
 
-from tests.bridge.support import Project, Worker, until
+from tests.bridge.support import Project, Worker
+from tests.support import until
 
 Make = Callable[..., Project]
 Start = Callable[..., Worker]

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.bridge.brokers import Redis
-from tests.bridge.support import Project, Worker, restart_under_load, runs, until
+from tests.bridge.support import Project, Worker, restart_under_load, runs
+from tests.brokers import Redis
+from tests.support import until
 
 Make = Callable[..., Project]
 Start = Callable[..., Worker]

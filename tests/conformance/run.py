@@ -5,10 +5,11 @@
     python -m tests.conformance.run --backend bridge   Celery's worker and Redis stay, its pool executes on Ray
     python -m tests.conformance.run --stock            the suite untouched: Celery's prefork worker, Redis for both
 
-Further arguments go to pytest, with paths as in the suite: `t/integration/test_canvas.py -k chord`. The suite is
-fetched from PyPI the first time. `stock_passes.txt` has what stock Celery passes, written by a whole `--stock` run;
-`not_applicable.toml` what need not pass here, with reasons. Exit status: 0 if everything else of `stock_passes.txt`
-that was run passed, 1 if not, 2 if there was nothing to judge.
+With `--broker rabbitmq` messages of the last two go through a RabbitMQ, and results through Redis all the same. Further
+arguments go to pytest, with paths as in the suite: `t/integration/test_canvas.py -k chord`. The suite is fetched from
+PyPI the first time. `stock_passes.txt` has what stock Celery passes, written by a whole `--stock` run, and
+`stock_passes_rabbitmq.txt` what it passes on RabbitMQ; `not_applicable.toml` what need not pass here, with reasons.
+Exit status: 0 if everything else of stock's that was run passed, 1 if not, 2 if there was nothing to judge.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from tests import support
+from tests.brokers import rabbitmq
 from tests.conformance import suite
 from tests.conformance.verdict import (
     NOT_APPLICABLE,
@@ -77,9 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.stock:
         _print_stock(outcomes, started)
         if complete:
-            _write_passes(outcomes)
+            _write_passes(outcomes, options.broker)
         return 0
-    stock = read_passes(STOCK_PASSES.read_text(encoding="utf-8"))
+    stock = read_passes(STOCK_PASSES[options.broker].read_text(encoding="utf-8"))
     verdict = judge(outcomes, stock, names, complete=complete)
     second = [nodeid for nodeid in verdict.failed if nodeid in outcomes]
     if 0 < len(second) <= options.second_tries:
@@ -105,6 +107,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
     mode.add_argument(
         "--stock", action="store_true", help="run on stock Celery, and note what passes if it is the whole suite"
     )
+    parser.add_argument("--broker", choices=tuple(STOCK_PASSES), default="redis", help="which broker (default: redis)")
     parser.add_argument("--all", action="store_true", help="also run what not_applicable.toml lists")
     parser.add_argument(
         "--limit",
@@ -116,7 +119,10 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
     parser.add_argument(
         "--second-tries", type=int, default=10, help="where no more tests than this fail, run them again (default: 10)"
     )
-    return parser.parse_known_args(arguments)
+    options, for_pytest = parser.parse_known_args(arguments)
+    if options.broker != "redis" and not (options.stock or options.backend == "bridge"):
+        parser.error(f"--broker {options.broker} is for --backend bridge and --stock: other modes use no broker")
+    return options, for_pytest
 
 
 class _Started:
@@ -148,7 +154,7 @@ class _Started:
 
 
 class _Run:
-    """pytest in the suite's tree, as often as asked, each time with a Redis of its own.
+    """pytest in the suite's tree, as often as asked, each time with brokers of its own.
 
     Arguments:
         options: the command line's.
@@ -183,12 +189,13 @@ class _Run:
             tempfile.TemporaryDirectory() as directory,
             (Path(directory) / "output.txt").open("wb") as output,
             support.redis_server() as redis_url,
+            self._broker(redis_url) as broker_url,
         ):
             reports = Path(directory) / "reports.jsonl"
             process = subprocess.Popen(
                 [*command, *arguments],
                 cwd=self._tree,
-                env={**self._environment(redis_url), "CONFORMANCE_REPORTS": str(reports)},
+                env={**self._environment(broker_url, redis_url), "CONFORMANCE_REPORTS": str(reports)},
                 stdin=subprocess.DEVNULL,
                 stdout=output if quiet else None,
                 stderr=subprocess.STDOUT if quiet else None,
@@ -198,7 +205,15 @@ class _Run:
             finally:
                 support.stop(process)
 
-    def _environment(self, redis_url: str) -> dict[str, str]:
+    @contextlib.contextmanager
+    def _broker(self, redis_url: str) -> Iterator[str]:
+        if self._options.broker == "redis":
+            yield redis_url
+            return
+        with rabbitmq() as broker:
+            yield broker.url
+
+    def _environment(self, broker_url: str, redis_url: str) -> dict[str, str]:
         redis = urlparse(redis_url)
         environment = {
             **os.environ,
@@ -207,7 +222,7 @@ class _Run:
             "PYTHONPATH": os.pathsep.join([str(self._tree), str(support.ROOT)]),
             # As in legacy code: both URLs stay, and in direct mode raycelery does not use them. (Tests that want
             # `result_backend` to start with "redis" run all the same, and find the results on Ray.)
-            "TEST_BROKER": redis_url,
+            "TEST_BROKER": broker_url,
             "TEST_BACKEND": redis_url,
             # For what the tests themselves count and echo there.
             "REDIS_HOST": str(redis.hostname),
@@ -250,14 +265,18 @@ def _print_list(title: str, nodeids: Sequence[str], outcomes: dict[str, Outcome]
         print(f"  {nodeid}{'  ' + reason if reason else ''}")
 
 
-def _write_passes(outcomes: dict[str, Outcome]) -> None:
+def _write_passes(outcomes: dict[str, Outcome], broker: str) -> None:
+    redis = f"Redis {_redis_version()} as "
+    brokers = (
+        f"{redis}broker and result backend" if broker == "redis" else f"RabbitMQ as broker and {redis}result backend"
+    )
     head = (
         f"# The tests of Celery {suite.version()}'s integration suite that pass on stock Celery, with\n"
-        f"# Redis {_redis_version()} as broker and result backend, on Python {platform.python_version()}.\n"
-        "# Written by `python -m tests.conformance.run --stock`.\n"
+        f"# {brokers}, on Python {platform.python_version()}.\n"
+        f"# Written by `python -m tests.conformance.run --stock --broker {broker}`.\n"
     )
     passed = sorted(nodeid for nodeid, outcome in outcomes.items() if outcome.status == "passed")
-    STOCK_PASSES.write_text(head + "\n".join(passed) + "\n", encoding="utf-8")
+    STOCK_PASSES[broker].write_text(head + "\n".join(passed) + "\n", encoding="utf-8")
 
 
 def _redis_version() -> str:

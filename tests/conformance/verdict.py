@@ -14,7 +14,8 @@ else:
     import tomli as tomllib
 
 HERE = Path(__file__).parent
-STOCK_PASSES = HERE / "stock_passes.txt"
+#: By broker.
+STOCK_PASSES = {"redis": HERE / "stock_passes.txt", "rabbitmq": HERE / "stock_passes_rabbitmq.txt"}
 NOT_APPLICABLE = HERE / "not_applicable.toml"
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests import support
-from tests.bridge.support import until
+from tests.support import until
 
 
 class Redis:
@@ -132,3 +134,19 @@ class RabbitMQ:
         if self._names is not None:
             support.stop(self._names)
             self._names = None
+
+
+@contextmanager
+def rabbitmq(settings: str = "") -> Iterator[RabbitMQ]:
+    """Run a RabbitMQ, and stop it with the context.
+
+    Arguments:
+        settings: more of its settings, in Erlang's notation.
+    """
+    with support.short_directory("rc-rabbit-") as directory:
+        broker = RabbitMQ(directory, settings)
+        try:
+            broker.start()
+            yield broker
+        finally:
+            broker.close()
