@@ -175,7 +175,7 @@ class ControlPlane:
         watched = listening and self.task_events
         if watched != self._dispatcher.watched:
             self._dispatcher.watched = watched
-            for conn in self._dispatcher.connected.values():
+            for conn in self._dispatcher.fleet.connected.values():
                 self.tell(conn)
         if listening and not self.events.listening:
             self._online.clear()

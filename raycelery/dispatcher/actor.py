@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from raycelery import wire
-from raycelery.dispatcher import executors
 from raycelery.dispatcher.answers import Answers
 from raycelery.dispatcher.brain import Brain
 from raycelery.dispatcher.bridges import Bridges
 from raycelery.dispatcher.connection import Connection
 from raycelery.dispatcher.depot import Depot
+from raycelery.dispatcher.fleet import Fleet
 from raycelery.dispatcher.journal import Journal
 from raycelery.dispatcher.measuring import Measuring
 from raycelery.dispatcher.metrics import Metrics
@@ -89,8 +89,7 @@ class Dispatcher:
         #: Tasks that travel by value, by application: name, key, code, whether an import is preferred.
         self.codes: dict[str, list[tuple[str, str, bytes, bool]]] = {}
         self.lanes: dict[str, Lane] = {}
-        self.connected: dict[int, Connection] = {}
-        self.handles: dict[int, executors.Handle] = {}
+        self.fleet = Fleet(self)
         self.waiters: dict[str, dict[Connection, bool]] = defaultdict(dict)
         self.connections: set[Connection] = set()
         self.drainers: list[tuple[Connection, int]] = []
@@ -288,7 +287,7 @@ class Dispatcher:
             else:
                 self.brain.unblocked(executor, now)
         elif kind == "bye":
-            self._executor_ended(executor, None)
+            self.fleet.ended(executor, None)
 
     def release(self, seq: int) -> None:
         keys = self.keys.pop(seq, None)
@@ -323,15 +322,13 @@ class Dispatcher:
             if type(decision) is Assign:
                 self._assign(decision)
             elif type(decision) is Start:
-                self._start(decision)
+                self.fleet.start(decision, (*self._address, self.secret))
             elif type(decision) is Stop:
-                self._to_executor(decision.executor, ("stop",))
+                self.fleet.tell(decision.executor, "stop")
             elif type(decision) is Recall:
-                self._to_executor(decision.executor, ("recall",))
+                self.fleet.tell(decision.executor, "recall")
             elif type(decision) is Kill:
-                handle = self.handles.get(decision.executor)
-                if handle is not None:
-                    handle.kill()
+                self.fleet.kill(decision.executor)
         for message in self.brain.returned:
             self.brain.gone(message)
             self.journal.append("", wire.pack("batch", 0, [], [], [], [("done", message.seq, 0.0)]))
@@ -371,7 +368,7 @@ class Dispatcher:
         self.depot.sweep()
 
     def _assign(self, decision: Assign) -> None:
-        conn = self.connected.get(decision.executor)
+        conn = self.fleet.connected.get(decision.executor)
         if conn is None:
             return
         self.journal.append("", wire.pack("given", decision.executor, [m.seq for m in decision.messages]))
@@ -382,53 +379,6 @@ class Dispatcher:
             conn.codes = len(known)
         messages = [(m.seq, m.payload, m.verdict, m.reason, m.deliveries + m.rejections) for m in decision.messages]
         conn.send(wire.pack("run", messages, codes))
-
-    def _to_executor(self, executor: int, frame: tuple[Any, ...]) -> None:
-        conn = self.connected.get(executor)
-        if conn is not None:
-            conn.send(wire.pack(*frame))
-
-    def _start(self, decision: Start) -> None:
-        assert self._loop is not None
-        spec = self.apps.get(decision.lane.app)
-        if spec is None:
-            self._executor_failed(decision.executor, "the application was not described to the dispatcher")
-            return
-        try:
-            handle = executors.start(self.name, decision, spec, (*self._address, self.secret))
-        except (ValueError, TypeError, ray.exceptions.RayError) as exc:
-            self._executor_failed(decision.executor, str(exc))
-            return
-        self.handles[decision.executor] = handle
-        self._loop.create_task(self._watch(decision.executor, handle))
-
-    async def _watch(self, executor: int, handle: executors.Handle) -> None:
-        try:
-            reason = await handle.ended
-        except ray.exceptions.RayError as exc:
-            self._executor_ended(executor, executors.reason_of(exc), executors.crashed(exc))
-        except asyncio.CancelledError:
-            raise
-        else:
-            self._executor_ended(executor, reason or None)
-
-    def _executor_failed(self, executor: int, reason: str) -> None:
-        self.brain.executor_failed(executor, reason, time.time())
-        self.turn_soon()
-
-    def _executor_ended(self, executor: int, reason: str | None, crashed: bool = False) -> None:
-        handle = self.handles.pop(executor, None)
-        if handle is None:
-            return
-        conn = self.connected.pop(executor, None)
-        now = time.time()
-        if conn is None:
-            self.brain.executor_failed(executor, reason or "it ended before it was ready", now, crashed)
-        elif reason is None:
-            self.brain.executor_stopped(executor, now)
-        else:
-            self.brain.executor_lost(executor, reason, now)
-        self.turn_soon()
 
     # -- questions ----------------------------------------------------------------------------------------------
 

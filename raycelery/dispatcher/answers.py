@@ -93,7 +93,7 @@ class Answers:
         connection = None
         if message.place == "executor":
             executor = brain.executors[message.executor]
-            connection = self._dispatcher.connected.get(message.executor)
+            connection = self._dispatcher.fleet.connected.get(message.executor)
             place = "running" if executor.running() is message else "next"
         return {
             "id": message.id,
@@ -143,7 +143,7 @@ class Answers:
         for message in live(dispatcher.brain):
             if message.place != "executor" and not message.bridged:
                 self.apply_time_limit(message)
-        for connection in dispatcher.connected.values():
+        for connection in dispatcher.fleet.connected.values():
             connection.send(wire.pack("limits", self.time_limits()))
 
     def time_limits(self) -> dict[str, tuple[float | None, float | None]]:
@@ -192,7 +192,7 @@ class Answers:
             "result_bytes": self._dispatcher.store.bytes,
             "pid": os.getpid(),
             "rss": psutil.Process(os.getpid()).memory_info().rss,
-            "executor_pids": {number: c.info.get("pid") for number, c in self._dispatcher.connected.items()},
+            "executor_pids": {number: c.info.get("pid") for number, c in self._dispatcher.fleet.connected.items()},
             "log": list(brain.log)[-200:],
         }
 

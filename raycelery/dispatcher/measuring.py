@@ -45,7 +45,7 @@ class Measuring:
         if seconds > 0:
             self._end = loop.call_later(seconds, self.renew, 0.0)
         if self.on != was:
-            for connection in self._dispatcher.connected.values():
+            for connection in self._dispatcher.fleet.connected.values():
                 self.greet(connection)
 
     def greet(self, connection: Connection) -> None:

@@ -68,7 +68,7 @@ class Watch:
 
     def _look_at_neighbours(self) -> None:
         now = time.time()
-        handles, connected = self._dispatcher.handles, self._dispatcher.connected
+        handles, connected = self._dispatcher.fleet.handles, self._dispatcher.fleet.connected
         missing = [handle for number, handle in handles.items() if number not in connected and handle.late <= now]
         amounts = neighbours.lacking(handle.request for handle in missing)
         if amounts:
