@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from billiard.einfo import ExceptionInfo
 from celery.exceptions import InvalidTaskError, Terminated, WorkerLostError
 
+from raycelery.bridge.keeping import was_kept
+
 if TYPE_CHECKING:
     from raycelery.bridge.pool import Pool
 
@@ -48,7 +50,8 @@ class Job:
         #: Celery's ``Request``.
         self.request: Any = getattr(self._on_accepted, "__self__", None)
         delivery = self._headers.get("delivery_info") or {}
-        self.again = bool(delivery.get("redelivered"))
+        #: Whether the broker may have delivered it before.
+        self.again = bool(delivery.get("redelivered")) or was_kept(self._headers)
         self.queue = pool.placing.queue_of(delivery.get("exchange") or "", delivery.get("routing_key") or "")
         #: In which bundle, and where in it; None while it waits.
         self.bundle: Any = None

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from celery.exceptions import TaskRevokedError, WorkerLostError
 
-from tests.bridge.brokers import RabbitMQ
-from tests.bridge.support import Project, Worker, restart_under_load, runs, until
-from tests.support import short_directory
+from tests.bridge.support import Project, Worker, restart_under_load, runs
+from tests.brokers import RabbitMQ, rabbitmq
+from tests.support import until
 
 Make = Callable[..., Project]
 Start = Callable[..., Worker]
@@ -18,13 +18,14 @@ Start = Callable[..., Worker]
 
 @pytest.fixture
 def restartable() -> Iterator[RabbitMQ]:
-    with short_directory("rc-rabbit-") as directory:
-        broker = RabbitMQ(directory)
-        try:
-            broker.start()
-            yield broker
-        finally:
-            broker.close()
+    with rabbitmq() as broker:
+        yield broker
+
+
+@pytest.fixture
+def impatient() -> Iterator[RabbitMQ]:
+    with rabbitmq("{consumer_timeout, 2000}, {channel_tick_interval, 500}") as broker:
+        yield broker
 
 
 def depth(shop: Project, queue: str = "celery") -> int:
@@ -78,25 +79,63 @@ def test_the_broker_goes_and_returns(project: Make, bridge_worker: Start, restar
     until(lambda: depth(shop) == 0)
 
 
-def test_longer_than_the_consumer_timeout(project: Make, bridge_worker: Start) -> None:
-    with short_directory("rc-rabbit-") as directory:
-        broker = RabbitMQ(directory, "{consumer_timeout, 2000}, {channel_tick_interval, 500}")
-        try:
-            broker.start()
-            shop = project(broker=broker.url, ray_consumer_timeout=2)
-            worker = bridge_worker(shop, concurrency=1)
-            assert "may run longer than RabbitMQ's consumer_timeout" in worker.log.read_text()
-            result = shop.send("late", "long", 60)
-            until(lambda: runs(shop, "long"))
-            worker.wait_for_log("Connection to broker lost")
-            worker.wait_for_log("Connected to")
-            shop.go()
-            assert result.get(timeout=60) == "long"
-            assert runs(shop, "long") == 1
-            assert shop.send("add", 1, 1).get(timeout=60) == 2
-            until(lambda: depth(shop) == 0)
-        finally:
-            broker.close()
+def test_longer_than_the_consumer_timeout(project: Make, bridge_worker: Start, impatient: RabbitMQ) -> None:
+    shop = project(broker=impatient.url, ray_consumer_timeout=2)
+    worker = bridge_worker(shop, concurrency=2)
+    assert "may run longer than RabbitMQ's consumer_timeout" in worker.log.read_text()
+    long, later = shop.send("late", "long", 60), shop.send("late", "later", countdown=7)
+    until(lambda: runs(shop, "long"))
+    # That is three times as long as RabbitMQ puts up with, for one that runs and one that waits for its time.
+    assert later.get(timeout=60) == "later"
+    assert not long.ready()
+    assert "Connection to broker lost" not in worker.log.read_text()
+    # Its message is safe all the same.
+    worker.process.kill()
+    until(lambda: depth(shop) == 1)
+    second = bridge_worker(shop, concurrency=1)
+    second.wait_for_log(f"[{long.id}] received")
+    shop.go()
+    assert long.get(timeout=60) == "long"
+    assert (runs(shop, "long"), runs(shop, "later")) == (1, 1)
+    assert shop.send("add", 1, 1).get(timeout=60) == 2
+    second.process.send_signal(signal.SIGTERM)
+    assert second.process.wait(60) == 0
+    assert depth(shop) == 0
+
+
+REFUSING = """
+from celery.exceptions import Reject
+from kombu import Exchange, Queue
+
+app.conf.task_queues = [
+    Queue("orders", Exchange("orders"), routing_key="orders",
+          queue_arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"})
+]
+app.conf.task_default_queue = "orders"
+
+
+@app.task(acks_late=True)
+def refuse(name):
+    trace(name)
+    time.sleep(2)
+    raise Reject("no", requeue=not (HERE / "go").exists())
+"""
+
+
+def test_a_message_that_was_long_held_can_be_refused(project: Make, bridge_worker: Start, impatient: RabbitMQ) -> None:
+    shop = project(broker=impatient.url, ray_consumer_timeout=2, more=REFUSING)
+    bridge_worker(shop, concurrency=1)
+    with shop.app.connection_for_write() as connection:
+        connection.default_channel.queue_declare("dead", auto_delete=False)
+    sent = shop.app.send_task(f"{shop.module}.refuse", ("one",), exchange="orders", routing_key="orders", queue=None)
+    until(lambda: len(shop.traces("one")) == 2, 60)
+    shop.go()
+    until(lambda: depth(shop, "dead") == 1)
+    assert depth(shop, "orders") == 0
+    with shop.app.connection_for_read() as connection:
+        message = connection.default_channel.basic_get("dead", no_ack=True)
+    assert message.headers["id"] == sent.id
+    assert len(shop.traces("one")) == 2
 
 
 @pytest.mark.slow
