@@ -182,9 +182,6 @@ class Celery(celery.Celery):  # type: ignore[misc]
         return super().Worker
 
     def _acquire_producer(self, timeout: float | None = None) -> Any:
-        found = self.__dict__.get("_ray_producer")
-        if found is not None:
-            return found
         return self.producer if self.direct else super()._acquire_producer(timeout)
 
     def _get_backend(self) -> Any:

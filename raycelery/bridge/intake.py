@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -15,6 +16,7 @@ from celery import bootsteps
 from celery.worker import state
 from kombu.common import ignore_errors
 
+from raycelery.bridge.keeping import PREFIX, Keeper
 from raycelery.bridge.leases import Leases
 from raycelery.bridge.pool import AHEAD, LOOK_SECONDS, Pool
 
@@ -34,8 +36,8 @@ def choose_transport(app: Any) -> None:
 
         app.conf.broker_transport = redis_transport.NAME
     else:
-        # RabbitMQ closes the channel of whoever acknowledges later than its consumer_timeout, and Celery's worker ends.
-        # Here it connects again, and what runs goes on: its message, delivered again, takes part in the run.
+        # RabbitMQ closes channels, one for an acknowledgement that is late, and Celery's worker ends. Here it connects
+        # again, and what runs goes on: its message, delivered again, takes part in the run.
         app.conf.broker_channel_error_retry = True
 
 
@@ -82,7 +84,6 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         self._paused = False
         self._ahead = False
         self._by_tags = False
-        self._warned = False
         #: Acknowledgements that the lost connection may have left unsent.
         self._acks: list[str] = []
         if isinstance(c.pool, Pool):
@@ -103,6 +104,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         pool.most = c.controller.max_concurrency
         self._paused = self._ahead = False
         c.create_task_handler = _guarded(c)
+        c.controller.wait_for_soft_shutdown = partial(self._wait_softly, c)
         if self._by_tags:
             self._gate(c)
             channel = c.task_consumer.channel
@@ -116,8 +118,10 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
             c.timer.call_repeatedly(leases.seconds, leases.renew)
         else:
             pool.forget_unbegun()
-            self._warn_of_timeout(c)
             c.timer.call_repeatedly(LOOK_SECONDS, self._adapt, (c,))
+            timeout = c.app.conf.ray_consumer_timeout
+            if timeout and c.connection.transport.driver_type == "amqp":
+                self._keep(c, timeout)
         if c.hub is None:
             c.timer.call_repeatedly(LOOK_SECONDS, pool.look)
 
@@ -135,25 +139,36 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
 
         qos.can_consume = MethodType(can_consume, qos)
 
-    def _warn_of_timeout(self, c: Any) -> None:
-        """Tell of tasks that may be acknowledged later than RabbitMQ puts up with."""
-        most = c.app.conf.ray_consumer_timeout
-        if self._warned or not most or c.connection.transport.driver_type != "amqp":
-            return
-        self._warned = True
+    def _keep(self, c: Any, timeout: float) -> None:
+        """Have messages kept that are held for longer than RabbitMQ puts up with."""
+        pool: Pool = c.pool
+        if pool.keeper is None:
+            self._warn_of_timeout(c, timeout)
+            pool.keeper = Keeper(c.app, timeout)
+        keeper = pool.keeper
+
+        def look() -> None:
+            with pool.lock:
+                held = [*state.requests.values(), *(job.request for job in pool.jobs() if job.request is not None)]
+                keeper.look(c.task_consumer.channel, held)
+
+        c.timer.call_repeatedly(keeper.seconds, look)
+
+    def _warn_of_timeout(self, c: Any, timeout: float) -> None:
         limit = c.pool.options.get("timeout")
         late = sorted(
             name
             for name, task in c.app.tasks.items()
-            if task.acks_late and not name.startswith("celery.") and (task.time_limit or limit or most) >= most
+            if task.acks_late and not name.startswith("celery.") and (task.time_limit or limit or timeout) >= timeout
         )
         if late:
             logger.warning(
-                "%s may run longer than RabbitMQ's consumer_timeout (ray_consumer_timeout, %g s): it closes "
-                "the channel then and delivers their messages again, which take part in the runs that go on; to spare "
-                "the reconnections give them a time_limit, acknowledge early, or raise consumer_timeout",
+                "%s may run longer than RabbitMQ's consumer_timeout (ray_consumer_timeout, %g s): messages that are "
+                "held for half of it are acknowledged, and kept in queues of this worker's own, %s*, until they are "
+                "done; a time_limit below it makes that needless",
                 ", ".join(late[:10]) + ("..." if len(late) > 10 else ""),
-                most,
+                timeout,
+                PREFIX,
             )
 
     # -- brokers that send without being asked ------------------------------------------------------------------
@@ -180,21 +195,34 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         """In a warm shutdown wait for what runs, with remote control and leases still at work."""
         if c.blueprint.state != bootsteps.CLOSE or state.should_terminate or not c.connection:
             return
+        if not self._drain(c, c.app.conf.ray_drain_seconds):
+            c.pool.abandon()
+            self._drain(c, None)
+
+    def _wait_softly(self, c: Any) -> None:
+        """Do what Celery does before a cold shutdown, but hear what ends meanwhile."""
+        conf = c.app.conf
+        seconds = conf.worker_soft_shutdown_timeout
+        if seconds > 0 and c.connection and (state.active_requests or conf.worker_enable_soft_shutdown_on_idle):
+            logger.warning("Initiating Soft Shutdown, terminating in %s seconds", seconds)
+            self._drain(c, seconds)
+
+    def _drain(self, c: Any, seconds: float | None) -> bool:
+        """Begin nothing more and wait for what runs; return False if some still does after so many seconds."""
         pool: Pool = c.pool
         ignore_errors(c, c.task_consumer.cancel)
         pool.drain()
-        seconds = c.app.conf.ray_drain_seconds
         deadline = None if seconds is None else time.monotonic() + seconds
         turn = self._turns(c)
         while not pool.idle and not state.should_terminate:
             if deadline is not None and time.monotonic() > deadline:
-                deadline = None
-                pool.abandon()
+                return False
             try:
                 next(turn)
             except c.connection_errors as exc:
                 logger.warning("the broker is gone while running tasks are waited for: %s", exc)
-                return
+                break
+        return True
 
     def _turns(self, c: Any) -> Any:
         if c.hub is not None:

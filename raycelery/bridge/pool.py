@@ -19,6 +19,7 @@ from celery.concurrency.base import BasePool
 from raycelery.app.settings import give_defaults
 from raycelery.bridge.bundle import Bundle, Runtimes
 from raycelery.bridge.job import Job
+from raycelery.bridge.keeping import Keeper
 from raycelery.bridge.link import Link
 from raycelery.bridge.placing import Placing
 from raycelery.bridge.waker import Waker
@@ -56,6 +57,8 @@ class Pool(BasePool):  # type: ignore[misc]
         intake.choose_transport(self.app)
         #: Bounded by the consumer's step where the worker scales by itself.
         self.most: int | None = None
+        #: Of RabbitMQ's messages; the consumer's step makes it.
+        self.keeper: Keeper | None = None
         self.link: Link
         self.placing: Placing
         self._waiting: deque[Job] = deque()
@@ -72,7 +75,7 @@ class Pool(BasePool):  # type: ignore[misc]
         self._processes: dict[int, None] = {}
         self._draining = False
         #: Without an event loop, the thread that reads reports runs the callbacks.
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
 
     # -- start and end ------------------------------------------------------------------------------------------
 
@@ -88,6 +91,13 @@ class Pool(BasePool):  # type: ignore[misc]
                 "worker_max_memory_per_child": options.get("max_memory_per_child"),
             },
         )
+
+        # A worker that starts runs the code that is there now, and not what executors imported before a deployment.
+        self.restart()
+
+    def restart(self) -> None:
+        """Have executors end after what they run; those that follow import the project anew."""
+        self.link.send("new_code")
 
     def register_with_event_loop(self, loop: Any) -> None:
         self._hub = loop
@@ -135,6 +145,8 @@ class Pool(BasePool):  # type: ignore[misc]
         if waker is not None:
             waker.close()
             self.link.close()
+        if self.keeper is not None:
+            self.keeper.close()
 
     def flush(self) -> None:
         """Celery's consumer lost its connection: what has not begun will be delivered again."""
@@ -148,7 +160,7 @@ class Pool(BasePool):  # type: ignore[misc]
         if self._draining:
             job.give_back()
             return job
-        with self._lock:
+        with self.lock:
             job.slow = self._runtimes.mean(job) is None
             self._slow += job.slow
             self._waiting.append(job)
@@ -181,7 +193,7 @@ class Pool(BasePool):  # type: ignore[misc]
 
     def _hand_over(self) -> None:
         self._handing = False
-        with self._lock:
+        with self.lock:
             self._bundle_up()
 
     def _bundle_up(self) -> None:
@@ -218,7 +230,7 @@ class Pool(BasePool):  # type: ignore[misc]
 
     def listen(self) -> None:
         """Hear what became of jobs."""
-        with self._lock:
+        with self.lock:
             for said in self.link.said():
                 if said is None:
                     self._reconnect()
@@ -337,7 +349,7 @@ class Pool(BasePool):  # type: ignore[misc]
 
     def drain(self) -> None:
         """Begin nothing more: what has not begun goes back to the broker."""
-        with self._lock:
+        with self.lock:
             self._draining = True
             for bundle in self._bundles.values():
                 self.link.send("recall_jobs", bundle.number)

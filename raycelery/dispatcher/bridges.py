@@ -92,6 +92,9 @@ class Bridges:
                 self._recall(seq)
         elif kind == "kill_job":
             self._kill(conn, frame[1], frame[2])
+        elif kind == "new_code":
+            brain = self._dispatcher.brain
+            brain.retire(list(brain.executors), time.time())
         self._dispatcher.turn_soon()
 
     def _take(self, conn: Connection, bundle: tuple[Any, ...]) -> None:
@@ -136,7 +139,7 @@ class Bridges:
         """Have what was not begun of a bundle given back."""
         message, jobs = self._bundles[seq]
         if message.place == "executor":
-            conn = self._dispatcher.connected.get(message.executor)
+            conn = self._dispatcher.fleet.connected.get(message.executor)
             if conn is not None:
                 conn.send(wire.pack("unbundle", seq))
         elif message.place == "stream":

@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
                 self.dispatcher.on_watch(self, frame)
             elif kind == "call":
                 self.dispatcher.on_call(self, frame, raw)
-            elif kind in ("bundles", "recall_jobs", "kill_job"):
+            elif kind in ("bundles", "recall_jobs", "kill_job", "new_code"):
                 self.dispatcher.bridges.on_frame(self, frame)
             elif kind == "measured":
                 self.dispatcher.measuring.take(frame[1])
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
                         self.dispatcher.depot.hold(key, self.source, ref)
                 if self.info.get("role") == "executor":
                     self.executor = self.info["executor"]
-                    self.dispatcher.connected[self.info["executor"]] = self
+                    self.dispatcher.fleet.connected[self.info["executor"]] = self
                     self.dispatcher.greet(self)
 
     def _prove(self, data: bytes) -> bytes:

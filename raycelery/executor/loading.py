@@ -206,7 +206,8 @@ class Tasks:
         task.__trace__ = None
         _connect(self._app, name)
         self._loaded[name] = key
-        self._app.producer.adopt_code(task, key, self._codes[key])
+        if hasattr(self._app, "producer"):  # else it is a plain Celery application, of a bridge
+            self._app.producer.adopt_code(task, key, self._codes[key])
 
 
 def _hostname() -> str:
