@@ -62,6 +62,8 @@ def run_example(block: Block, files: dict[str, str], directory: Path) -> None:
             "RAY_TMPDIR": str(ray_directory),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": str(support.ROOT),
+            # For the examples that start a Redis.
+            "REDIS_PORT": str(support.free_port()),
         }
         process = subprocess.Popen(
             command,
