@@ -262,12 +262,14 @@ class Keeper:
 
     def close(self) -> None:
         """Return what is still kept to its queue."""
-        for kept in list(self._kept.values()):
+        left = list(self._kept.values())
+        for kept in left:
             self._reject(kept, requeue=True)
-        try:
-            for name in self._queues:
-                # Only where nothing has come in meanwhile; else it goes by itself.
+        # Queues that had something to return expire by themselves, when they are done with that.
+        for name in [] if left else self._queues:
+            try:
                 self._channel.queue_delete(name, if_empty=True)
-        except _ERRORS as exc:
-            logger.debug("queues of kept messages are left to expire: %s", exc)
+            except _ERRORS as exc:
+                logger.debug("the queue %s is left to expire: %s", name, exc)
+                break
         self._disconnect()
