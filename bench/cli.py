@@ -143,7 +143,7 @@ def _see_that_it_can_run(chosen: list[str], taking: list[str], module: str | Non
         raise click.UsageError(f"{', '.join(lacking)} not installed: run pip install 'raycelery[bench]'")
     if "own" in chosen and module is None:
         raise click.UsageError("the workload 'own' needs --module, the name of a module that has calls(quick)")
-    if any(name in QUEUES for name in taking):
+    if any(name in (*QUEUES, "bridge") for name in taking):
         from bench.systems import redis
 
         try:

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 QUEUES = ("celery", "dramatiq", "huey", "taskiq")
 #: Compared unless something else is asked for; the first is what the others are measured against.
 USUAL = ("celery", "raycelery", "ray")
+#: Those that can run what is no more than a function.
+ALL = (*USUAL, "bridge", "dramatiq", "huey", "taskiq")
 
 
 class WrongResultError(Exception):

@@ -19,6 +19,7 @@ COLOURS = {
     "celery": "#d97732",
     "raycelery": "#3b82f6",
     "ray": "#16a085",
+    "bridge": "#7a8aa0",
     "dramatiq": "#a25ddc",
     "huey": "#d6558f",
     "taskiq": "#8f9a27",

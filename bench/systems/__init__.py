@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 SYSTEMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "celery": ("celery_prefork", "Celery, prefork workers on Redis", ("celery", "redis")),
     "raycelery": ("raycelery_direct", "the same tasks through raycelery on Ray", ("raycelery", "ray")),
+    "bridge": ("raycelery_bridge", "Celery's worker on Redis, its pool on Ray", ("raycelery", "ray", "redis")),
     "ray": ("ray_tasks", "bare Ray remote functions, the floor", ("ray",)),
     "dramatiq": ("dramatiq_workers", "dramatiq, processes on Redis", ("dramatiq", "redis")),
     "huey": ("huey_consumer", "huey, processes on Redis", ("huey", "redis")),

@@ -17,7 +17,7 @@ class Workload(work.Workload):
 
     name = "noop"
     about = "10,000 tasks that do nothing: what the machinery itself costs"
-    systems = (*work.USUAL, "dramatiq", "huey", "taskiq")
+    systems = work.ALL
     figures = ("throughput", "calling", "cpu_per_task", "memory")
 
     def calls(self, system: str) -> list[work.Call]:

@@ -17,7 +17,7 @@ class Workload(work.Workload):
 
     name = "roundtrip"
     about = "a task that does nothing, submitted and waited for, again and again: latency"
-    systems = (*work.USUAL, "dramatiq", "huey", "taskiq")
+    systems = work.ALL
     figures = ("latency_p50", "latency_p95", "latency_p99", "cpu_per_task")
 
     def calls(self, system: str) -> list[work.Call]:

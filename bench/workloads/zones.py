@@ -47,7 +47,7 @@ class Workload(work.Workload):
 
     name = "zones"
     about = "the zone training of legacy_examples/zone_forecast: 1,404 real models of about 0.2 s each"
-    systems: Sequence[str] = (*work.USUAL, "dramatiq", "huey", "taskiq")
+    systems: Sequence[str] = work.ALL
     figures: Sequence[str] = (
         "makespan", "throughput", "utilisation", "queueing_p50", "queueing_p95", "queueing_max", "memory",
     )  # fmt: skip

@@ -73,8 +73,8 @@ DEFAULTS: dict[str, Any] = {
     # Bridges: seconds that a warm shutdown waits for running tasks (None: as long as they take); what is not
     # acknowledged by then goes back to the broker.
     "ray_drain_seconds": None,
-    # Bridges on RabbitMQ: its consumer_timeout in seconds, which it cannot be asked for; messages that are held for half
-    # as long are kept elsewhere. None: it has none.
+    # Bridges on RabbitMQ: its consumer_timeout in seconds, which it cannot be asked for; messages that are held for
+    # half as long are kept elsewhere. None: it has none.
     "ray_consumer_timeout": 1800,
     # Celery's own settings and defaults, marked so that a project's choice of the same name can be told from them.
     "task_serializer": Unchosen("json"),
