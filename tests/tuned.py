@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -32,6 +33,9 @@ north = Celery("north", set_as_current=False)
 south = Celery("south", set_as_current=False)
 
 
+east = Celery("east", set_as_current=False)
+
+
 @north.task(name="tuned.north_nap")
 def north_nap(seconds: float) -> float:
     time.sleep(seconds)
@@ -42,6 +46,16 @@ def north_nap(seconds: float) -> float:
 def south_nap(seconds: float) -> float:
     time.sleep(seconds)
     return time.time()
+
+
+def half(seconds: float) -> tuple[float, int]:
+    """Take half of the test session's Ray for a while; return when that was over, and the process."""
+    time.sleep(seconds)
+    return time.time(), os.getpid()
+
+
+for _app in (north, south, east):
+    _app.task(half, name="tuned.half", num_cpus=2, shared=False)
 
 
 hurried = tuned("hurried", task_time_limit=1.0, task_soft_time_limit=0.3)

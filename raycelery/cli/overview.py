@@ -108,7 +108,7 @@ def _running(overview: Overview, room: int | None) -> list[RenderableType]:
 
 
 def _kinds(counts: Mapping[str, int]) -> str:
-    kinds = ("busy", "waiting", "idle", "starting")
+    kinds = ("busy", "waiting", "idle", "paused", "starting")
     return ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds if counts.get(kind)) or "none"
 
 

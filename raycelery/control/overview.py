@@ -35,6 +35,7 @@ def overview(dispatcher: Dispatcher) -> dict[str, Any]:
         "result_bytes": everything["result_bytes"],
         "dispatcher": {"pid": everything["pid"], "memory": everything["rss"], "node": plane.name_of(plane.here)},
         "limits": {name: limit.maximum for name, limit in brain.limits.items() if limit.maximum is not None},
+        "borrowed": dispatcher.sharing.borrowed(),
         "rates": {task: rate.per_second for task, rate in brain.rates.items()},
         "nodes": _nodes(dispatcher),
         "queues": _queues(dispatcher),
@@ -46,7 +47,9 @@ def overview(dispatcher: Dispatcher) -> dict[str, Any]:
 def _state(executor: ExecutorState) -> str:
     if not executor.ready:
         return "starting"
-    return "waiting" if executor.blocked else "busy" if executor.outstanding else "idle"
+    return (
+        "waiting" if executor.blocked else "busy" if executor.outstanding else "paused" if executor.paused else "idle"
+    )
 
 
 def _nodes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
@@ -55,7 +58,7 @@ def _nodes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
     used: Counter[str | None] = Counter()
     for executor in brain.executors.values():
         kinds[executor.node][_state(executor)] += 1
-        if not (executor.blocked or executor.resting):
+        if not (executor.blocked or executor.resting or executor.paused):
             used[executor.node] += executor.lane.request.get("CPU", 0)
     found = []
     for node, hostname in plane.nodes().items():

@@ -13,9 +13,10 @@ import re
 import secrets
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 
@@ -31,6 +32,7 @@ from raycelery.dispatcher.measuring import Measuring
 from raycelery.dispatcher.metrics import Metrics
 from raycelery.dispatcher.model import Assign, Kill, Lane, Message, Policy, Recall, Start, Stop
 from raycelery.dispatcher.recovery import MUTATIONS, chord_message, clerk_lane, given_up, message_of, recover
+from raycelery.dispatcher.sharing import Sharing
 from raycelery.dispatcher.store import Store
 from raycelery.dispatcher.watch import Watch
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from raycelery.control.plane import ControlPlane
 
 logger = logging.getLogger(__name__)
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 #: Unfinished-but-small results that are pushed to a process that only hinted at them, in bytes.
 HINTED_BYTES = 16_384
@@ -60,6 +63,12 @@ def _journal_path(name: str, folder: str | None) -> Path:
     if folder is None:
         folder = os.path.join(ray._private.worker._global_node.get_session_dir_path(), "raycelery")
     return Path(folder) / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.journal"
+
+
+def _said_once(method: Method) -> Method:
+    """Have Ray not call a method again where the caller or this actor has ended meanwhile."""
+    said_once: Method = ray.method(max_task_retries=0)(method)
+    return said_once
 
 
 class Dispatcher:
@@ -111,6 +120,7 @@ class Dispatcher:
         self.answers = Answers(self)
         self.bridges = Bridges(self)
         self.measuring = Measuring(self)
+        self.sharing = Sharing(self)
         recover(self)
         self._server: asyncio.Server | None = None
         self._starting = asyncio.Lock()
@@ -130,6 +140,7 @@ class Dispatcher:
                 self._server = await self._loop.create_server(lambda: Connection(self), host, 0)
                 self._address = (host, self._server.sockets[0].getsockname()[1])
                 self._loop.create_task(Watch(self).forever())
+                self._loop.create_task(self.sharing.forever())
         return (*self._address, self.secret)
 
     async def keep(self, key: str, refs: list[Any], holder: str) -> bool:
@@ -141,6 +152,34 @@ class Dispatcher:
         self.brain.make_room(amounts, share, time.time())
         if self._loop is not None:
             self.turn_soon()
+
+    # What dispatchers say to each other of CPUs, see :class:`Sharing`.
+
+    @_said_once
+    async def wish(self, name: str, units: list[float], share: float) -> None:
+        """Hear that another application wants CPUs."""
+        if self._server is not None:
+            self.sharing.wish(name, units, share)
+
+    @_said_once
+    async def loans(self, name: str, share: float) -> list[str]:
+        """Return the loans of another application."""
+        return self.sharing.loans(name, share)
+
+    @_said_once
+    async def lend(self, number: str, giver: str, node: str, cpus: float) -> bool:
+        """Take CPUs that another application lends."""
+        return self._server is not None and self.sharing.lend(number, giver, node, cpus)
+
+    @_said_once
+    async def call_in(self, number: str) -> bool:
+        """Give CPUs back to another application."""
+        return self.sharing.call_in(number)
+
+    @_said_once
+    async def repaid(self, number: str) -> None:
+        """Take CPUs back that were lent."""
+        self.sharing.repaid(number)
 
     async def fetch(self, key: str) -> list[Any]:
         """Return the reference of a large value in a list, or an empty list."""
@@ -343,6 +382,7 @@ class Dispatcher:
             self.release(message.seq)
         self.brain.dropped.clear()
         self.released()
+        self.sharing.settle()
         self.journal.flush()
         pending = self.brain.pending
         while self.held and pending <= self.limits.max_pending:

@@ -4,18 +4,19 @@ The caller tells what happened, with the time, and then asks :meth:`Brain.decide
 events and decisions, which tell why a message waited.
 
 A layer per concern, each a class that derives from the one before: ``state`` (messages, limits), ``executing``
-(executors), ``capacity`` (who may start executors), ``scheduling`` (who gets which message), and here the events.
+(executors), ``capacity`` (who may start executors), ``scheduling`` (who gets which message), ``giving_way`` (what other
+applications get), and here the events.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from raycelery.dispatcher.giving_way import GivingWay
 from raycelery.dispatcher.lanes import ExecutorState
 from raycelery.dispatcher.limits import Rate
 from raycelery.dispatcher.model import Decision, Lane, Message, Policy
-from raycelery.dispatcher.nodes import UNIT, Node, scaled
-from raycelery.dispatcher.revocation import Revocation
+from raycelery.dispatcher.nodes import Node
 
 #: Tries to start an executor after which a lane is given up.
 _TRIES = 2
@@ -23,7 +24,7 @@ _TRIES = 2
 _CRASHES = 6
 
 
-class Brain(Revocation):
+class Brain(GivingWay):
     """Queues, limits and lanes of one application.
 
     Arguments:
@@ -364,44 +365,6 @@ class Brain(Revocation):
     def node_external(self, node: str, used: Mapping[str, float]) -> None:
         """Note what others than this application use on a node."""
         self.nodes.set_external(node, used)
-
-    def make_room(self, amounts: Mapping[str, float], share: float, now: float) -> None:
-        """Give executors up for another application: idle ones, and busy ones while this one has the larger share.
-
-        Arguments:
-            amounts: what the other lacks, in Ray's units.
-            share: the CPUs it has.
-        """
-        self.now = now
-        lacking = scaled(amounts)
-        wanted = round(share * UNIT) + min(lacking.get("CPU", 0), UNIT)
-        mine = sum(lane.share for lane in self.lanes.values() if not lane.clerk)
-        for state in sorted(self.executors.values(), key=lambda e: not (e.leaving or e.id in self.idle)):
-            request = state.lane.request
-            if state.borrowed or not any(lacking.get(name, 0) > 0 for name in request):
-                continue
-            if not state.leaving:
-                if state.id in self.idle:
-                    self.stop(state)
-                elif state.usable() and not state.blocked and mine - request.get("CPU", 0) >= wanted:
-                    self.ask(state, "")
-                else:
-                    continue
-            mine -= request.get("CPU", 0)
-            for name, amount in request.items():
-                lacking[name] = lacking.get(name, 0) - amount
-
-    def retire(self, executors: Iterable[int], now: float) -> None:
-        """Have executors end after what they run; others start where there is work."""
-        self.now = now
-        for number in executors:
-            state = self.executors.get(number)
-            if state is None or state.leaving:
-                continue
-            if number in self.idle or state.resting:
-                self.stop(state)
-            elif state.usable() and not state.blocked:
-                self.ask(state, "")
 
     def set_limit(self, name: str, maximum: int | None) -> None:
         """Set the most messages that run at once under a name: "app", "queue:<name>", "task:<name>"; None: no limit."""

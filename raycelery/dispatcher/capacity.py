@@ -367,7 +367,7 @@ class Capacity(Executing):
                 if max(missing.values(), default=0) <= 0:
                     break
                 other = executor.lane
-                if other is lane or executor.leaving or not executor.ready or executor.blocked:
+                if other is lane or executor.leaving or not executor.usable() or executor.blocked:
                     continue
                 rest = other.share - other.leaving - losses[other]
                 if (rest - other.weight >= mine + lane.weight or mine == 0 < rest) and gain(executor):

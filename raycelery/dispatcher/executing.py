@@ -18,8 +18,12 @@ class Executing(State):
 
     # -- start and end ------------------------------------------------------------------------------------------
 
-    def start(self, lane: LaneState, node: Node | None) -> int:
-        """Start an executor, on ``node`` or, where none has room, wherever Ray finds some one day."""
+    def start(self, lane: LaneState, node: Node | None, *, guest: bool = False) -> int:
+        """Start an executor, on ``node`` or, where none has room, wherever Ray finds some one day.
+
+        Arguments:
+            guest: another application has the CPUs, so that Ray is not to be asked for them.
+        """
         borrowed = node is not None and lane.request.get("CPU", 0) > node.free_of_loans()
         executor = ExecutorState(next(self._numbers), lane, borrowed)
         self.executors[executor.id] = executor
@@ -30,7 +34,7 @@ class Executing(State):
             self.place(executor, node)
         name = None if node is None else node.id
         self.log.append((self.now, "start", executor.id, lane.key, name))
-        self.out.append(Start(executor.id, lane.lane, name, borrowed))
+        self.out.append(Start(executor.id, lane.lane, name, borrowed or guest))
         return executor.id
 
     def start_clerk(self, app: str) -> None:
@@ -43,7 +47,7 @@ class Executing(State):
 
     def stop(self, executor: ExecutorState) -> None:
         """Ask an executor that has nothing to do to end."""
-        if executor.usable():
+        if executor.alive():
             executor.stopping = True
             self.leave(executor)
             self.file(executor)
@@ -82,7 +86,7 @@ class Executing(State):
         """Count an executor in its lane's share as it counts now: not at all where it uses no CPU."""
         lane = executor.lane
         here = executor.id in self.executors and not executor.blocked
-        share = lane.weight if here and not executor.resting else 0
+        share = lane.weight if here and not (executor.resting or executor.paused) else 0
         leaving = share if executor.leaving else 0
         slots = int(here and not lane.clerk)
         lane.share += share - executor.counted[0]
@@ -110,7 +114,7 @@ class Executing(State):
             if lane is not None:
                 lane.asked.pop(executor.id, None)
             executor.yielding = None
-            if executor.usable():
+            if executor.alive():
                 executor.leaving = False
                 self.count(executor)
 

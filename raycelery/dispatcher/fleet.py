@@ -64,6 +64,7 @@ class Fleet:
         if self.handles.pop(executor, None) is None:
             return
         conn = self.connected.pop(executor, None)
+        self._dispatcher.sharing.ended(executor)
         brain, now = self._dispatcher.brain, time.time()
         if conn is None:
             brain.executor_failed(executor, reason or "it ended before it was ready", now, crashed)

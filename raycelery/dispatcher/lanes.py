@@ -73,8 +73,8 @@ class ExecutorState:
 
     __slots__ = (
         "attempt", "begun", "blocked", "borrowed", "counted", "doomed", "head_since", "id", "idle_armed",
-        "idle_since", "killed", "lane", "leaving", "long", "node", "outstanding", "ready", "ready_at", "recalling",
-        "refill", "resting", "spent", "stopping", "watched", "yielding",
+        "idle_since", "killed", "lane", "leaving", "long", "node", "outstanding", "paused", "ready", "ready_at",
+        "recalling", "refill", "resting", "spent", "stopping", "watched", "yielding",
     )  # fmt: skip
 
     def __init__(self, number: int, lane: LaneState, borrowed: bool) -> None:
@@ -113,6 +113,8 @@ class ExecutorState:
         self.counted = (0, 0, 0)
         #: It has nothing to do, and has given CPUs back that it had on loan.
         self.resting = False
+        #: It is given nothing until it is resumed: another application has its CPUs, or it has those of another.
+        self.paused = False
         self.idle_since = 0.0
         #: Whether an alarm is set for the case that it stays idle, and for the case that its first message runs long.
         self.idle_armed = False
@@ -122,6 +124,10 @@ class ExecutorState:
         """Return the message it is running."""
         return next(iter(self.outstanding.values()), None)
 
+    def alive(self) -> bool:
+        """Return whether it has started and is not about to end at once."""
+        return self.ready and not self.stopping and self.killed is None
+
     def usable(self) -> bool:
         """Return whether it can be given messages, now or later."""
-        return self.ready and not self.stopping and self.killed is None
+        return self.alive() and not self.paused

@@ -1,53 +1,68 @@
-"""Applications that share a cluster: one that Ray has no room for asks the dispatchers of the others to give some up.
-
-Ray starts what fits and lets the rest wait; it knows nothing of executors that sit idle in another application.
-"""
+"""The dispatchers of other applications in the cluster."""
 
 from __future__ import annotations
 
-import logging
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import ray
 
 from raycelery.session import NAMESPACE
 
-logger = logging.getLogger(__name__)
-
+_PREFIX = "raycelery:"
 #: Seconds that an executor may take to start before it is taken to lack room.
 PATIENCE_SECONDS = 0.5
-#: Seconds until room is asked for again: what was given up takes as long to be used.
-AGAIN_SECONDS = 5.0
+#: Seconds between looks at who is there.
+_LOOK_SECONDS = 2.0
 
 
-def lacking(requests: Iterable[Mapping[str, float]]) -> dict[str, float]:
+def lacking(requests: Iterable[Mapping[str, float]], free: Mapping[str, float]) -> dict[str, float]:
     """Return what must be given up for ``requests`` to be met; empty if Ray has it free.
 
     Arguments:
         requests: of the executors that were asked for and have not appeared.
+        free: what Ray has, in its units.
     """
     wanted: Counter[str] = Counter()
     for request in requests:
         wanted.update(request)
-    if not wanted:
-        return {}
-    free = ray.available_resources()
     return {name: amount - free.get(name, 0) for name, amount in wanted.items() if amount > free.get(name, 0)}
 
 
-def ask(name: str, amounts: Mapping[str, float], share: float) -> None:
-    """Ask every other dispatcher of the cluster to make room.
+class Neighbours:
+    """Finds them.
 
     Arguments:
-        name: of the application that asks.
-        amounts: what it lacks, in Ray's units.
-        share: the CPUs it has.
+        name: of the application that looks.
     """
-    for actor in ray.util.list_named_actors(all_namespaces=True):
-        other = actor["name"]
-        if actor["namespace"] == NAMESPACE and other.startswith("raycelery:") and other != f"raycelery:{name}":
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._names: list[str] = []
+        self._looked = float("-inf")
+
+    def all(self) -> list[Any]:
+        """Return the actor handles of all others."""
+        now = time.monotonic()
+        if now - self._looked > _LOOK_SECONDS:
+            self._looked = now
+            there = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)
+                     if actor["namespace"] == NAMESPACE and actor["name"].startswith(_PREFIX)}  # fmt: skip
+            self._names = sorted(there - {_PREFIX + self._name})
+        found = []
+        for name in list(self._names):
             try:
-                ray.get_actor(other, namespace=NAMESPACE).make_room.remote(dict(amounts), share)
-            except ValueError:
-                logger.debug("%s has ended meanwhile", other)
+                found.append(ray.get_actor(name, namespace=NAMESPACE))
+            except ValueError:  # it has ended meanwhile
+                self._names.remove(name)
+        return found
+
+    def get(self, name: str) -> Any:
+        """Return the handle of one.
+
+        Raises:
+            ValueError: it has ended.
+        """
+        return ray.get_actor(_PREFIX + name, namespace=NAMESPACE)

@@ -1,4 +1,4 @@
-"""What the dispatcher looks at regularly: the cluster's nodes, other applications' needs, what has expired."""
+"""What the dispatcher looks at regularly: the cluster's nodes, what has expired."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from raycelery.dispatcher import neighbours
 from raycelery.dispatcher.journal import REWRITE_BYTES
 from raycelery.dispatcher.recovery import rewrite
 
@@ -38,7 +37,6 @@ class Watch:
         while True:
             await asyncio.sleep(SECONDS)
             self._look_at_nodes()
-            self._look_at_neighbours()
             dispatcher.store.expire(time.time())
             needed = dispatcher.store.bytes + 2000 * dispatcher.brain.pending
             if dispatcher.journal.size > max(REWRITE_BYTES, 4 * needed):
@@ -65,14 +63,3 @@ class Watch:
         for node_id in self._nodes.keys() - alive.keys():
             self._dispatcher.brain.node_removed(node_id, now)
         self._nodes = alive
-
-    def _look_at_neighbours(self) -> None:
-        now = time.time()
-        handles, connected = self._dispatcher.fleet.handles, self._dispatcher.fleet.connected
-        missing = [handle for number, handle in handles.items() if number not in connected and handle.late <= now]
-        amounts = neighbours.lacking(handle.request for handle in missing)
-        if amounts:
-            for handle in missing:
-                handle.late = now + neighbours.AGAIN_SECONDS
-            share = sum(handle.request.get("CPU", 0) for number, handle in handles.items() if number in connected)
-            neighbours.ask(self._dispatcher.name, amounts, share)

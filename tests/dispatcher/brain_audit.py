@@ -82,7 +82,7 @@ def _lane(brain: Brain, lane: LaneState) -> None:
     assert lane.starting == {e.id for e in members if not e.ready}
     assert lane.ahead <= lane.starting
     assert lane.ready == sum(e.ready for e in members)
-    counting = [e for e in members if not e.blocked and not e.resting]
+    counting = [e for e in members if not (e.blocked or e.resting or e.paused)]
     assert lane.share == lane.weight * len(counting)
     assert lane.leaving == lane.weight * sum(e.leaving for e in counting)
     assert set(lane.idle) == {e.id for e in members if e.id in brain.idle}

@@ -225,6 +225,16 @@ class Dispatching(RuleBasedStateMachine):
     def neighbour(self, cpus: float, share: float) -> None:
         self.cluster.brain.make_room({"CPU": cpus}, share, self.cluster.now)
 
+    @rule(paused=st.booleans(), which=st.integers(0, 5))
+    def cpus_are_lent(self, paused: bool, which: int) -> None:
+        brain = self.cluster.brain
+        if which < len(brain.executors):
+            number = list(brain.executors)[which]
+            if paused and not brain.executors[number].resting and not brain.executors[number].borrowed:
+                brain.pause(number, self.cluster.now)
+            elif not paused:
+                brain.resume(number, self.cluster.now)
+
     @rule()
     def decide(self) -> None:
         self.cluster.turn()
@@ -246,6 +256,8 @@ class Dispatching(RuleBasedStateMachine):
         for name in LIMITS:
             cluster.brain.set_limit(name, 1 if name == "app" and cluster.brain.limit("app").maximum else None)
         cluster.set_rate("rated", 2.0)
+        for number in list(cluster.brain.executors):
+            cluster.brain.resume(number, cluster.now)
         cluster.brain.node_changed("n9", {"CPU": 1}, cluster.now)
         cluster.turn()
         for _ in range(3000):

@@ -305,6 +305,48 @@ def test_another_application_gets_idle_executors_and_busy_ones_down_to_an_even_s
     assert leaving == 5, "the first wants one at least, and it may have as many as this one keeps"
 
 
+def test_cpus_are_lent_by_executors_that_have_nothing_to_do_before_others() -> None:
+    cluster = Cluster(4, 2)
+    messages = cluster.submit_many(6)
+    cluster.turn()
+    nodes = {executor.id: executor.node for executor in cluster.brain.executors.values()}
+    [quiet] = [message for message in messages if nodes[message.executor] == "n1"][:1]
+    cluster.finish(quiet)
+
+    def lendable(cpus: float, patience: float) -> list[int]:
+        return cluster.brain.lendable(cpus, [], cluster.now, patience)
+
+    assert lendable(1, 10.0) == [quiet.executor]
+    # All of one node: so one executor of another application can use them.
+    assert len(lendable(2, 0.0)) == 2
+    assert {nodes[number] for number in lendable(2, 0.0)} == {"n1"}
+    assert {nodes[number] for number in lendable(4, 0.0)} == {"n0"}
+    assert lendable(4, 10.0) == []
+    assert lendable(5, 0.0) == []
+
+
+def test_an_executor_that_is_paused_gets_nothing_and_is_nowhere_in_the_way() -> None:
+    cluster = Cluster(2)
+    first, second = cluster.submit_many(2)
+    cluster.turn()
+    cluster.brain.pause(first.executor, cluster.now)
+    waiting = cluster.submit_many(3)
+    cluster.finish(first)
+    cluster.turn()
+    assert cluster.brain.quiet(first.executor)
+    assert not any(cluster.is_running(message) for message in waiting)
+    assert cluster.brain.in_use() == 1
+    cluster.finish(second)
+    cluster.turn()
+    assert cluster.is_running(waiting[0])
+    # Its CPUs are another's: none are free for a second executor, however long that takes.
+    cluster.pass_time(200)
+    assert len(cluster.brain.executors) == 2
+    cluster.brain.resume(first.executor, cluster.now)
+    cluster.turn()
+    assert cluster.is_running(waiting[1])
+
+
 def test_lanes_that_come_and_go_leave_nothing_behind() -> None:
     cluster = Cluster(4)
     for number in range(200):

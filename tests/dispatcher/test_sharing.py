@@ -1,0 +1,77 @@
+"""Applications share one cluster: idle CPUs change hands, busy ones are shared."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+from celery.result import ResultSet
+
+from tests import tuned
+from tests.support import until
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+SECONDS = 60
+
+
+def test_idle_executors_give_way_to_another_application() -> None:
+    ResultSet([tuned.north_nap.delay(0.2) for _ in range(8)], app=tuned.north).join(timeout=SECONDS)
+    assert ResultSet([tuned.south_nap.delay(0.2) for _ in range(8)], app=tuned.south).join(timeout=SECONDS / 2)
+    assert ResultSet([tuned.north_nap.delay(0.2) for _ in range(8)], app=tuned.north).join(timeout=SECONDS / 2)
+
+
+def test_a_backlog_of_one_application_does_not_shut_the_other_out() -> None:
+    backlog = [tuned.north_nap.delay(0.3) for _ in range(100)]
+    backlog[8].get(timeout=SECONDS)
+    ended = ResultSet([tuned.south_nap.delay(0.1) for _ in range(3)], app=tuned.south).join(timeout=SECONDS)
+    last = max(ResultSet(backlog, app=tuned.north).join(timeout=SECONDS))
+    assert max(ended) < last, "it did not have to wait for the backlog's end"
+
+
+def halves(app: Any, count: int, seconds: float = 0.1) -> ResultSet:
+    return ResultSet([app.tasks["tuned.half"].delay(seconds) for _ in range(count)], app=app)
+
+
+def borrowing(app: Any) -> bool:
+    """Return whether an application uses CPUs of another."""
+    return bool(app.client.call("overview")["borrowed"])
+
+
+def test_where_there_are_fewer_cpus_than_applications_they_take_turns() -> None:
+    # Two at a time; the first application takes all there is.
+    long = halves(tuned.north, 120)
+    long[4].get(timeout=SECONDS)
+    others = [halves(tuned.south, 40), halves(tuned.east, 40)]
+    ended = [other.join(timeout=SECONDS) for other in others]
+    last = max(when for when, _ in long.join(timeout=SECONDS))
+    for results in ended:
+        assert max(when for when, _ in results) < last
+        # CPUs came and went, the processes stayed.
+        assert len({pid for _, pid in results}) <= 2
+    assert len({pid for _, pid in long.join()}) <= 3
+
+
+def test_cpus_come_back_from_an_application_whose_dispatcher_dies() -> None:
+    long = halves(tuned.north, 150)
+    long[4].get(timeout=SECONDS)
+    lost = halves(tuned.south, 1, 3.0)
+    until(lambda: borrowing(tuned.south))
+    os.kill(tuned.south.client.call("stats")["pid"], signal.SIGKILL)
+    ended = sorted(long.join(timeout=SECONDS))
+    # Both slots are its own again, soon: it does two at a time at the end.
+    assert ended[-1][0] - ended[-21][0] < 20 * 0.1 * 0.9
+    assert len({pid for _, pid in ended[-20:]}) == 2
+    lost.join(timeout=SECONDS, propagate=False)
+
+
+def test_borrowed_cpus_are_used_no_more_when_the_lender_dies() -> None:
+    long = halves(tuned.north, 40)
+    long[4].get(timeout=SECONDS)
+    others = halves(tuned.south, 60)
+    until(lambda: borrowing(tuned.south))
+    os.kill(tuned.north.client.call("stats")["pid"], signal.SIGKILL)
+    until(lambda: not borrowing(tuned.south))
+    assert len(others.join(timeout=SECONDS)) == 60
+    long.join(timeout=SECONDS, propagate=False)
