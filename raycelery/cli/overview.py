@@ -50,6 +50,8 @@ def _headline(overview: Overview, before: Overview | None) -> Text:
     if before is not None:
         seconds = max(0.001, overview["time"] - before["time"])
         parts.append(f"{(finished - sum(before['finished'].values())) / seconds:,.1f}/s")
+    if overview["borrowed"]:
+        parts.append(", ".join(f"{cpus:g} CPU borrowed from {name}" for name, cpus in overview["borrowed"].items()))
     up = f"up {_span(overview['time'] - overview['since'])}"
     memory = f"dispatcher {_bytes(overview['dispatcher']['memory'])}"
     return Text.assemble((str(overview["application"]), "bold green"), "  ", "  ".join([*parts, up, memory]))
