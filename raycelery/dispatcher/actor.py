@@ -156,10 +156,9 @@ class Dispatcher:
     # What dispatchers say to each other of CPUs, see :class:`Sharing`.
 
     @_said_once
-    async def wish(self, name: str, units: list[float], share: float) -> None:
-        """Hear that another application wants CPUs."""
-        if self._server is not None:
-            self.sharing.wish(name, units, share)
+    async def wish(self, name: str, units: list[float], share: float) -> float:
+        """Hear that another application wants CPUs; return the most that it could ever get."""
+        return self.sharing.wish(name, units, share) if self._server is not None else 0.0
 
     @_said_once
     async def loans(self, name: str, share: float) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from raycelery.dispatcher.lanes import ExecutorState
@@ -107,6 +107,14 @@ class GivingWay(Revocation):
         """Return the CPUs of the executors that are up and not paused, without those that wait for subtasks."""
         busy = [e for e in self.executors.values() if e.usable() and not (e.blocked or e.resting or e.lane.clerk)]
         return sum(executor.lane.request.get("CPU", 0) for executor in busy) / UNIT
+
+    def most_lendable(self, guests: Iterable[int]) -> float:
+        """Return the most CPUs of one node that might ever be lent at once."""
+        held: Counter[str | None] = Counter()
+        for executor in self.executors.values():
+            if executor.ready and executor.id not in guests and not executor.borrowed:
+                held[executor.node] += executor.lane.request.get("CPU", 0)
+        return max(held.values(), default=0) / UNIT
 
     def lendable(self, cpus: float, guests: Iterable[int], now: float, slice_seconds: float) -> list[int]:
         """Return executors of one node that have so many CPUs and may be paused, those with nothing to do first.

@@ -161,11 +161,12 @@ class Sharing:
             return
         free = ray.available_resources()
         missing = lacking((self._request(number) for number in late), free)
-        if missing.keys() - {"CPU"} or not all(self._can_be_guest(number) for number in late):
+        guestlike = [number for number in late if self._can_be_guest(number)]
+        if missing.keys() - {"CPU"} or len(guestlike) < len(late):
             self._wish_for_good(late, missing)
         units = [self._request(number)["CPU"] for number in guests]
         if "CPU" in missing:
-            units += [self._request(number)["CPU"] for number in late if self._can_be_guest(number)]
+            units += [self._request(number)["CPU"] for number in guestlike]
         cpus = free.get("CPU", 0)
         for guest in guests if not late else ():
             # Ray has room for it by now, but was not asked for that.
@@ -174,14 +175,29 @@ class Sharing:
                 units.remove(self._request(guest)["CPU"])
                 brain.end_unused(guest, time.time())
         if units:
-            for other in self._neighbours.all():
-                other.wish.remote(self._dispatcher.name, units[:_MOST], brain.in_use())
+            self._soon(self._wish_for_loans(units[:_MOST], guestlike, missing))
+
+    async def _wish_for_loans(self, units: list[float], late: list[int], missing: dict[str, float]) -> None:
+        """Ask others for CPUs; where nobody has enough of them on one node, have executors end."""
+        name, share = self._dispatcher.name, self._dispatcher.brain.in_use()
+        wishes = [other.wish.remote(name, units, share) for other in self._neighbours.all()]
+        most = 0.0
+        for answer in await asyncio.gather(*wishes, return_exceptions=True):
+            if isinstance(answer, float):
+                most = max(most, answer)
+        executors = self._dispatcher.brain.executors
+        large = [number for number in late if number in executors and self._request(number)["CPU"] > most + _NOTHING]
+        now = time.time()
+        handles = self._dispatcher.fleet.handles
+        if any(number in handles and handles[number].late <= now for number in large):
+            self._wish_for_good(large, missing)
 
     def _wish_for_good(self, late: list[int], missing: dict[str, float]) -> None:
         """Ask others to have executors end."""
         handles = self._dispatcher.fleet.handles
         for number in late:
-            handles[number].late = time.time() + AGAIN_SECONDS
+            if number in handles:
+                handles[number].late = time.time() + AGAIN_SECONDS
         for other in self._neighbours.all():
             other.make_room.remote(missing, self._dispatcher.brain.in_use())
 
@@ -317,11 +333,12 @@ class Sharing:
 
     # -- what it lends ------------------------------------------------------------------------------------------
 
-    def wish(self, name: str, units: list[float], share: float) -> None:
-        """Note what another application wants, and how many CPUs it has."""
+    def wish(self, name: str, units: list[float], share: float) -> float:
+        """Note what another application wants, and how many CPUs it has; return the most that it could ever get."""
         self._wishes[name] = _Wish(units, share, time.monotonic())
         self._grant()
         self._dispatcher.turn_soon()
+        return self._dispatcher.brain.most_lendable(self._guests)
 
     def loans(self, name: str, share: float) -> list[str]:
         """Return the loans of an application, and note how many CPUs it has."""

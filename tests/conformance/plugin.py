@@ -45,6 +45,13 @@ def make_app(name: str | None = None, config: dict[str, Any] | None = None, **kw
     return raycelery.contrib.testing.app.TestApp(name or APP, settings, **kwargs)
 
 
+class BridgeCelery(raycelery.Celery):  # type: ignore[misc]
+    """What the suite makes for itself, in bridge mode."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "changes": {"ray_mode": "bridge", **(options.get("changes") or {})}})
+
+
 @contextlib.contextmanager
 def start_worker(app: Any, **options: Any) -> Iterator[Any]:
     """`start_worker` of either mode; in bridge mode the suite's choice of prefork gives way to the pool on Ray."""
@@ -56,7 +63,7 @@ def start_worker(app: Any, **options: Any) -> Iterator[Any]:
 
 def pytest_configure(config: pytest.Config) -> None:
     # What the tests and celery.contrib.pytest look up by these names from here on.
-    celery.Celery = raycelery.Celery
+    celery.Celery = BridgeCelery if BRIDGE else raycelery.Celery
     celery.contrib.testing.app.TestApp = make_app
     celery.contrib.testing.worker.start_worker = start_worker
 

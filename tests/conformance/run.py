@@ -64,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     complete = not for_pytest
     exclusions = [] if options.stock else read_exclusions(NOT_APPLICABLE.read_text(encoding="utf-8"))
-    names = [one.name for one in exclusions if options.backend in one.backends]
+    modes = {options.backend, f"{options.backend} on {options.broker}"}
+    names = [one.name for one in exclusions if modes & set(one.backends)]
     started = time.monotonic()
     run = _Run(options, [] if options.all else names)
     if options.stock or not complete:

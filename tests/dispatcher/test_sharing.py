@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from celery.result import ResultSet
 
-from tests import tuned
-from tests.support import until
+from tests import scripts, tuned
 
-pytestmark = pytest.mark.usefixtures("ray_session")
 SECONDS = 60
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_idle_executors_give_way_to_another_application() -> None:
     ResultSet([tuned.north_nap.delay(0.2) for _ in range(8)], app=tuned.north).join(timeout=SECONDS)
     assert ResultSet([tuned.south_nap.delay(0.2) for _ in range(8)], app=tuned.south).join(timeout=SECONDS / 2)
     assert ResultSet([tuned.north_nap.delay(0.2) for _ in range(8)], app=tuned.north).join(timeout=SECONDS / 2)
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_a_backlog_of_one_application_does_not_shut_the_other_out() -> None:
     backlog = [tuned.north_nap.delay(0.3) for _ in range(100)]
     backlog[8].get(timeout=SECONDS)
@@ -39,6 +38,7 @@ def borrowing(app: Any) -> bool:
     return bool(app.client.call("overview")["borrowed"])
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_where_there_are_fewer_cpus_than_applications_they_take_turns() -> None:
     # Two at a time; the first application takes all there is.
     long = halves(tuned.north, 120)
@@ -53,25 +53,69 @@ def test_where_there_are_fewer_cpus_than_applications_they_take_turns() -> None:
     assert len({pid for _, pid in long.join()}) <= 3
 
 
-def test_cpus_come_back_from_an_application_whose_dispatcher_dies() -> None:
-    long = halves(tuned.north, 150)
-    long[4].get(timeout=SECONDS)
-    lost = halves(tuned.south, 1, 3.0)
-    until(lambda: borrowing(tuned.south))
-    os.kill(tuned.south.client.call("stats")["pid"], signal.SIGKILL)
-    ended = sorted(long.join(timeout=SECONDS))
-    # Both slots are its own again, soon: it does two at a time at the end.
-    assert ended[-1][0] - ended[-21][0] < 20 * 0.1 * 0.9
-    assert len({pid for _, pid in ended[-20:]}) == 2
-    lost.join(timeout=SECONDS, propagate=False)
+#: On a Ray of their own, where nobody else has idle executors to lend.
+BEGIN = """
+    import os, signal
+    from tests import support, tuned
+    from tests.dispatcher.test_sharing import SECONDS, borrowing, halves
+
+    def kill_dispatcher(app):
+        os.kill(app.client.call("stats")["pid"], signal.SIGKILL)
+
+    support.prepare_environment()
+    with support.ray_cluster(num_cpus=4, log_to_driver=False):
+"""
 
 
-def test_borrowed_cpus_are_used_no_more_when_the_lender_dies() -> None:
-    long = halves(tuned.north, 40)
-    long[4].get(timeout=SECONDS)
-    others = halves(tuned.south, 60)
-    until(lambda: borrowing(tuned.south))
-    os.kill(tuned.north.client.call("stats")["pid"], signal.SIGKILL)
-    until(lambda: not borrowing(tuned.south))
-    assert len(others.join(timeout=SECONDS)) == 60
-    long.join(timeout=SECONDS, propagate=False)
+def test_cpus_come_back_from_an_application_whose_dispatcher_dies(tmp_path: Path) -> None:
+    scripts.run(
+        tmp_path,
+        BEGIN
+        + """
+        long = halves(tuned.north, 150)
+        long[4].get(timeout=SECONDS)
+        lost = halves(tuned.south, 1, 3.0)
+        support.until(lambda: borrowing(tuned.south))
+        kill_dispatcher(tuned.south)
+        ended = sorted(long.join(timeout=SECONDS))
+        # Both slots are its own again, soon: it does two at a time at the end.
+        assert ended[-1][0] - ended[-21][0] < 20 * 0.1 * 0.9, ended
+        assert len({pid for _, pid in ended[-20:]}) == 2, ended
+        lost.join(timeout=SECONDS, propagate=False)
+        print("ok")
+    """,
+    )
+
+
+def test_borrowed_cpus_are_used_no_more_when_the_lender_dies(tmp_path: Path) -> None:
+    scripts.run(
+        tmp_path,
+        BEGIN
+        + """
+        long = halves(tuned.north, 60)
+        long[4].get(timeout=SECONDS)
+        others = halves(tuned.south, 60)
+        support.until(lambda: borrowing(tuned.south))
+        kill_dispatcher(tuned.north)
+        support.until(lambda: not borrowing(tuned.south))
+        assert len(others.join(timeout=SECONDS)) == 60
+        long.join(timeout=SECONDS, propagate=False)
+        print("ok")
+    """,
+    )
+
+
+def test_what_no_other_application_has_on_one_node_is_gathered_from_several(tmp_path: Path) -> None:
+    scripts.run(
+        tmp_path,
+        BEGIN
+        + """
+        # Each of them keeps idle executors, none of them all four CPUs.
+        naps = [tuned.north_nap.delay(0.2) for _ in range(2)] + [tuned.south_nap.delay(0.2) for _ in range(2)]
+        for nap in naps:
+            nap.get(timeout=SECONDS)
+        large = tuned.east.tasks["tuned.half"].apply_async((0.1,), num_cpus=4)
+        large.get(timeout=30)
+        print("ok")
+    """,
+    )
