@@ -113,8 +113,8 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
     parser.add_argument(
         "--limit",
         type=float,
-        default=60,
-        help="seconds for each of a test's setup, subtests, call and teardown (default: 60)",
+        default=150,
+        help="seconds for each of a test's setup, subtests, call and teardown (default: 150)",
     )
     parser.add_argument("--time-limit", type=float, default=2700, help="seconds for the whole run (default: 2700)")
     parser.add_argument(
