@@ -158,27 +158,27 @@ class Dispatcher:
     @_said_once
     async def wish(self, name: str, units: list[float], share: float) -> float:
         """Hear that another application wants CPUs; return the most that it could ever get."""
-        return self.sharing.wish(name, units, share) if self._server is not None else 0.0
+        return self.sharing.lending.wish(name, units, share) if self._server is not None else 0.0
 
     @_said_once
     async def loans(self, name: str, share: float) -> list[str]:
         """Return the loans of another application."""
-        return self.sharing.loans(name, share)
+        return self.sharing.lending.loans(name, share)
 
     @_said_once
     async def lend(self, number: str, giver: str, node: str, cpus: float) -> bool:
         """Take CPUs that another application lends."""
-        return self._server is not None and self.sharing.lend(number, giver, node, cpus)
+        return self._server is not None and self.sharing.borrowing.lend(number, giver, node, cpus)
 
     @_said_once
     async def call_in(self, number: str) -> bool:
         """Give CPUs back to another application."""
-        return self.sharing.call_in(number)
+        return self.sharing.borrowing.call_in(number)
 
     @_said_once
     async def repaid(self, number: str) -> None:
         """Take CPUs back that were lent."""
-        self.sharing.repaid(number)
+        self.sharing.lending.repaid(number)
 
     async def fetch(self, key: str) -> list[Any]:
         """Return the reference of a large value in a list, or an empty list."""

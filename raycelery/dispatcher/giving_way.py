@@ -103,6 +103,11 @@ class GivingWay(Revocation):
         executor = self.executors.get(number)
         return executor is None or not executor.outstanding
 
+    def could_run(self, number: int) -> bool:
+        """Return whether something waits that an executor could run now, if it were idle."""
+        executor = self.executors.get(number)
+        return executor is not None and executor.lane.waiting > 0 and self.next_stream(executor.lane) is not None
+
     def in_use(self) -> float:
         """Return the CPUs of the executors that are up and not paused, without those that wait for subtasks."""
         busy = [e for e in self.executors.values() if e.usable() and not (e.blocked or e.resting or e.lane.clerk)]

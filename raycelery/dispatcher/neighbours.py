@@ -14,6 +14,8 @@ from raycelery.session import NAMESPACE
 _PREFIX = "raycelery:"
 #: Seconds that an executor may take to start before it is taken to lack room.
 PATIENCE_SECONDS = 0.5
+#: Differences between amounts that are due to rounding.
+NOTHING = 1e-9
 #: Seconds between looks at who is there.
 _LOOK_SECONDS = 2.0
 
