@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 #: Most messages fetched at once: queues that are served in turn should not wait long for theirs.
 MOST = 64
 
+#: Seconds that an acknowledgement waits for others to share its round trip.
+ACK_SECONDS = 0.01
+
 #: Lists of what was fetched with an answer that never came: the connection was lost meanwhile.
 _lost: set[str] = set()
 
@@ -71,8 +74,10 @@ class QoS(redis.QoS):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.noted: set[str] = set()
-        #: Acknowledgements that Redis has not heard of.
+        #: Acknowledgements that Redis has not heard of; whether they will be sent without more ado.
         self.acks: list[str] = []
+        self.lingering = False
+        self._client: Any = None
 
     def append(self, message: Any, delivery_tag: str) -> None:
         if delivery_tag in self.noted:
@@ -90,7 +95,9 @@ class QoS(redis.QoS):  # type: ignore[misc]
         if not self.acks:
             return
         channel, acks = self.channel, self.acks
-        with channel.conn_or_acquire() as client, client.pipeline() as pipe:
+        if self._client is None:
+            self._client = channel._create_client()
+        with self._client.pipeline() as pipe:
             pipe.zrem(self.unacked_index_key, *acks).hdel(self.unacked_key, *acks).execute()
         self.acks.clear()
 
@@ -208,13 +215,36 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
 
 class Poller(redis.MultiChannelPoller):  # type: ignore[misc]
-    """kombu's poller, which sends acknowledgements before it waits."""
+    """kombu's poller, which sends acknowledgements, many at a time."""
+
+    #: The worker's event loop, if it has one.
+    loop: Any = None
 
     def on_poll_start(self) -> None:
-        for channel in list(self._channels):
-            if channel._qos is not None and channel._qos.acks:
-                channel._qos.send_acks()
+        for qos in self._unsent():
+            if len(qos.acks) >= MOST:
+                qos.send_acks()
+            elif not qos.lingering:
+                qos.lingering = True
+                self.loop.call_later(ACK_SECONDS, self._send, (qos,))
         super().on_poll_start()
+
+    def get(self, callback: Any, timeout: float | None = None) -> Any:
+        """Wait for messages where there is no event loop."""
+        for qos in self._unsent():
+            qos.send_acks()
+        return super().get(callback, timeout)
+
+    def _unsent(self) -> list[QoS]:
+        return [c._qos for c in list(self._channels) if c._qos is not None and c._qos.acks]
+
+    def _send(self, qos: QoS) -> None:
+        qos.lingering = False
+        try:
+            qos.send_acks()
+        except qos.channel.connection_errors as exc:
+            # The loop finds out by itself; they are sent by the next connection.
+            logger.warning("%d acknowledgements did not reach Redis: %s", len(qos.acks), exc)
 
 
 class Transport(redis.Transport):  # type: ignore[misc]
@@ -225,6 +255,11 @@ class Transport(redis.Transport):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Have the event loop watch for messages."""
+        self.cycle.loop = loop
+        super().register_with_event_loop(connection, loop)
 
 
 NAME = f"{__name__}:{Transport.__name__}"

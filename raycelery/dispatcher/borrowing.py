@@ -65,6 +65,14 @@ class Borrowing:
             found[borrowed.giver] += sum(self._request(guest)["CPU"] for guest in borrowed.guests)
         return dict(found)
 
+    def share(self) -> float:
+        """Return the CPUs that this application has, those of guests that are starting among them."""
+        brain = self._dispatcher.brain
+        starting = [guest for guest, loan in self._guests.items() if loan is not None and guest in brain.executors]
+        return brain.in_use() + sum(
+            self._request(guest)["CPU"] for guest in starting if not brain.executors[guest].ready
+        )
+
     def look(self, now: float) -> None:
         """See what is lacking, and what is not used."""
         self._look_after_guests(now)
@@ -103,7 +111,7 @@ class Borrowing:
 
     async def _wish_for_loans(self, units: list[float], late: list[int], missing: dict[str, float]) -> None:
         """Ask others for CPUs; where nobody has enough of them on one node, have executors end."""
-        name, share = self._dispatcher.name, self._dispatcher.brain.in_use()
+        name, share = self._dispatcher.name, self.share()
         wishes = [other.wish.remote(name, units, share) for other in self._neighbours.all()]
         most = 0.0
         for answer in await asyncio.gather(*wishes, return_exceptions=True):
@@ -123,7 +131,7 @@ class Borrowing:
             if number in handles:
                 handles[number].late = time.time() + AGAIN_SECONDS
         for other in self._neighbours.all():
-            other.make_room.remote(missing, self._dispatcher.brain.in_use())
+            other.make_room.remote(missing, self.share())
 
     def _late(self) -> list[int]:
         """Return the executors that Ray has not started in time."""
@@ -210,10 +218,9 @@ class Borrowing:
 
     async def _check(self, giver: str) -> None:
         """Tell how many CPUs this application has, and ask whether loans still stand."""
-        share = self._dispatcher.brain.in_use()
         mine = [number for number, borrowed in self._borrowed.items() if borrowed.giver == giver]
         try:
-            standing = await self._neighbours.get(giver).loans.remote(self._dispatcher.name, share)
+            standing = await self._neighbours.get(giver).loans.remote(self._dispatcher.name, self.share())
         except (ValueError, ray.exceptions.RayError):
             standing = []
         for number in mine:

@@ -87,19 +87,25 @@ class Lending:
 
     def wish(self, name: str, units: list[float], share: float) -> float:
         """Note what another application wants, and how many CPUs it has; return the most that it could ever get."""
-        self._wishes[name] = _Wish(units, share, time.monotonic())
+        self._note(name, units, share)
         self._grant()
         self._dispatcher.turn_soon()
         return self._dispatcher.brain.most_lendable(self._sharing.borrowing.guests())
 
     def loans(self, name: str, share: float) -> list[str]:
         """Return the loans of an application, and note how many CPUs it has."""
-        wish = self._wishes.get(name)
-        self._wishes[name] = _Wish(wish.units if wish else [], share, time.monotonic())
+        self._note(name, None, share)
         theirs = {number: lent for number, lent in self._lent.items() if lent.to == name}
         for lent in theirs.values():
             lent.heard = time.monotonic()
         return list(theirs)
+
+    def _note(self, name: str, units: list[float] | None, share: float) -> None:
+        # What it was promised comes when an executor has ended its message, and is no reason to promise more.
+        promised = [lent.cpus for lent in self._lent.values() if lent.since is None and lent.to == name]
+        before = self._wishes[name].units if name in self._wishes else []
+        left = before if units is None else units[len(promised) :]
+        self._wishes[name] = _Wish(left, share + sum(promised), time.monotonic())
 
     def repaid(self, number: str) -> None:
         """Take CPUs back; whoever is due next gets them."""

@@ -200,7 +200,7 @@ def test_new_code_is_run_after_a_restart_of_the_worker_or_of_its_pool(project: M
     assert shop.send("version").get(timeout=60) == 3
 
 
-def test_a_worker_without_an_event_loop(project: Make, bridge_worker: Start) -> None:
+def test_a_worker_without_an_event_loop(project: Make, bridge_worker: Start, redis_url: str) -> None:
     # As over brokers whose transport has none, such as SQS.
     shop = project()
     source = shop.directory / f"{shop.module}.py"
@@ -212,6 +212,8 @@ def test_a_worker_without_an_event_loop(project: Make, bridge_worker: Start) -> 
     worker = bridge_worker(shop, concurrency=2)
     results = [shop.send("add", i, 1) for i in range(100)]
     assert [result.get(timeout=60) for result in results] == list(range(1, 101))
+    client = redis.Redis.from_url(redis_url)
+    until(lambda: not client.hlen("unacked"))
     running = shop.send("late", "run", 60)
     until(lambda: runs(shop, "run"))
     shop.app.control.revoke(running.id, terminate=True)
