@@ -70,7 +70,7 @@ def start(name: str, decision: Start, spec: bytes, endpoint: tuple[str, int, byt
     if decision.node is not None:
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(decision.node, soft=not decision.borrowed)
     title = f"{name} [{_title(lane)}] #{decision.executor}"
-    arguments = (decision.executor, title, _threads(lane.request), spec, endpoint, lane.app)
+    arguments = (decision.executor, title, dict(lane.request), spec, endpoint, lane.app)
     if lane.one_shot:
         ref = ray.remote(run_one).options(name=title, max_retries=0, **options).remote(*arguments)
         return Handle(ref, request=request)
@@ -80,10 +80,6 @@ def start(name: str, decision: Start, spec: bytes, endpoint: tuple[str, int, byt
         .remote(*arguments)
     )
     return Handle(actor.run.remote(), actor, request)
-
-
-def _threads(request: Mapping[str, float]) -> int:
-    return max(1, int(request.get("CPU", 1)))
 
 
 def crashed(exc: Exception) -> bool:

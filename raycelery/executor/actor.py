@@ -9,10 +9,11 @@ import resource
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raycelery import session, values, wire
+from raycelery import executor, session, values, wire
 from raycelery.app.spec import AppSpec
 from raycelery.client import Client
 from raycelery.errors import AppLoadError, DispatcherUnreachable
@@ -47,7 +48,7 @@ class Loop:
 
     Arguments:
         number: the executor's, given by the brain.
-        threads: for numeric libraries.
+        request: what it was started for, in Ray's units.
         spec: the pickled application spec.
         endpoint: host, port and secret of the dispatcher.
         app_key: identifies the application's definition.
@@ -55,13 +56,22 @@ class Loop:
     """
 
     def __init__(
-        self, number: int, threads: int, spec: bytes, endpoint: tuple[str, int, bytes], app_key: str, once: bool
+        self,
+        number: int,
+        request: Mapping[str, float],
+        spec: bytes,
+        endpoint: tuple[str, int, bytes],
+        app_key: str,
+        once: bool,
     ) -> None:
         import ray
 
         from raycelery.executor import threads as numeric
 
-        numeric.limit(threads)
+        numeric.limit(max(1, int(request.get("CPU", 1))))
+        # Ray may have given this process to another one before.
+        executor.request.clear()
+        executor.request.update(request)
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._number = number
         self._once = once
@@ -266,10 +276,16 @@ class Executor:
     """A warm Ray actor: module globals and loaded models persist from message to message."""
 
     def __init__(
-        self, number: int, title: str, threads: int, spec: bytes, endpoint: tuple[str, int, bytes], app_key: str
+        self,
+        number: int,
+        title: str,
+        request: Mapping[str, float],
+        spec: bytes,
+        endpoint: tuple[str, int, bytes],
+        app_key: str,
     ) -> None:
         self._title = title
-        self._arguments = (number, threads, spec, endpoint, app_key)
+        self._arguments = (number, request, spec, endpoint, app_key)
 
     def __repr__(self) -> str:
         return self._title
@@ -279,6 +295,8 @@ class Executor:
         return Loop(*self._arguments, once=False).run()
 
 
-def run_one(number: int, title: str, threads: int, spec: bytes, endpoint: tuple[str, int, bytes], app_key: str) -> str:
+def run_one(
+    number: int, title: str, request: Mapping[str, float], spec: bytes, endpoint: tuple[str, int, bytes], app_key: str
+) -> str:
     """Run a single message as a Ray remote function."""
-    return Loop(number, threads, spec, endpoint, app_key, once=True).run()
+    return Loop(number, request, spec, endpoint, app_key, once=True).run()

@@ -17,6 +17,7 @@ import psutil
 from celery import signals
 
 from raycelery import wire
+from raycelery.executor import request
 from raycelery.rightsize import process
 from raycelery.rightsize.sample import Sample
 
@@ -52,11 +53,8 @@ class Meter:
     """
 
     def __init__(self, client: Client, fresh: bool) -> None:
-        import ray
-
         self._client = client
-        asked = ray.get_runtime_context().get_assigned_resources()
-        self._num_cpus, self._memory = float(asked.get("CPU", 0)), int(asked.get("memory", 0))
+        self._num_cpus, self._memory = float(request.get("CPU", 0)), int(request.get("memory", 0))
         self._process = f"{socket.gethostname()}:{os.getpid()}"
         #: Tasks that ran here, if all are known.
         self._ran: set[str] | None = set() if fresh else None

@@ -178,10 +178,10 @@ DJANGO = {
             seen = models.IntegerField(default=0)
     """,
     "orders/tasks.py": """
-        import ray
         from celery import shared_task
         from django.db import connection
         from orders.models import Order
+        from raycelery.executor import request
 
         @shared_task
         def see(pk):
@@ -202,7 +202,7 @@ DJANGO = {
 
         @shared_task
         def cpus():
-            return ray.get_runtime_context().get_assigned_resources().get("CPU")
+            return request.get("CPU")
     """,
 }
 

@@ -15,6 +15,7 @@ from celery import Task, chord
 
 from raycelery import Celery
 from raycelery.errors import OptionError
+from raycelery.executor import request
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 SECONDS = 60
@@ -28,12 +29,12 @@ app.conf.update(
 
 
 def _mine() -> dict[str, Any]:
-    """Return what Ray gave this executor, and how it was started."""
+    """Return what this executor was started for, and how."""
     context = ray.get_runtime_context()
-    given = dict(context.get_assigned_resources())
     return {
-        "cpus": given.get("CPU", 0),
-        "memory": given.get("memory", 0),
+        # CPUs may be those of another application, of which Ray does not know.
+        "cpus": request.get("CPU", 0),
+        "memory": context.get_assigned_resources().get("memory", 0),
         "function": context.get_actor_id() is None,
         "flavour": os.environ.get("FLAVOUR"),
         "pid": os.getpid(),

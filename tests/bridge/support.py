@@ -99,9 +99,9 @@ def hard():
 
 @app.task(num_cpus=2)
 def where():
-    import ray
+    from raycelery.executor import request
 
-    return os.getpid(), ray.get_runtime_context().get_assigned_resources()["CPU"]
+    return os.getpid(), request["CPU"]
 
 
 @app.task
