@@ -74,9 +74,9 @@ class QoS(redis.QoS):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.noted: set[str] = set()
-        #: Acknowledgements that Redis has not heard of; whether they will be sent without more ado.
+        #: Acknowledgements that Redis has not heard of; when they are to be sent, by `time.monotonic`.
         self.acks: list[str] = []
-        self.lingering = False
+        self.due: float | None = None
         self._client: Any = None
 
     def append(self, message: Any, delivery_tag: str) -> None:
@@ -94,12 +94,14 @@ class QoS(redis.QoS):  # type: ignore[misc]
         """Tell Redis what was acknowledged."""
         if not self.acks:
             return
-        channel, acks = self.channel, self.acks
+        # Without an event loop more are added by another thread meanwhile.
+        acks = list(self.acks)
         if self._client is None:
-            self._client = channel._create_client()
+            self._client = self.channel._create_client()
         with self._client.pipeline() as pipe:
             pipe.zrem(self.unacked_index_key, *acks).hdel(self.unacked_key, *acks).execute()
-        self.acks.clear()
+        del self.acks[: len(acks)]
+        self.due = None
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         if self.channel.connection.client is None:
@@ -221,30 +223,22 @@ class Poller(redis.MultiChannelPoller):  # type: ignore[misc]
     loop: Any = None
 
     def on_poll_start(self) -> None:
+        now = time.monotonic()
         for qos in self._unsent():
-            if len(qos.acks) >= MOST:
+            if self.loop is None or len(qos.acks) >= MOST or (qos.due is not None and qos.due <= now):
                 qos.send_acks()
-            elif not qos.lingering:
-                qos.lingering = True
-                self.loop.call_later(ACK_SECONDS, self._send, (qos,))
+            elif qos.due is None:
+                qos.due = now + ACK_SECONDS
+                # Only to wake the loop, which then comes by here.
+                self.loop.call_later(ACK_SECONDS, _nothing)
         super().on_poll_start()
-
-    def get(self, callback: Any, timeout: float | None = None) -> Any:
-        """Wait for messages where there is no event loop."""
-        for qos in self._unsent():
-            qos.send_acks()
-        return super().get(callback, timeout)
 
     def _unsent(self) -> list[QoS]:
         return [c._qos for c in list(self._channels) if c._qos is not None and c._qos.acks]
 
-    def _send(self, qos: QoS) -> None:
-        qos.lingering = False
-        try:
-            qos.send_acks()
-        except qos.channel.connection_errors as exc:
-            # The loop finds out by itself; they are sent by the next connection.
-            logger.warning("%d acknowledgements did not reach Redis: %s", len(qos.acks), exc)
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 class Transport(redis.Transport):  # type: ignore[misc]
