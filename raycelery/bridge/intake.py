@@ -144,7 +144,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         pool: Pool = c.pool
         if pool.keeper is None:
             self._warn_of_timeout(c, timeout)
-            pool.keeper = Keeper(c.app, timeout)
+            pool.keeper = Keeper(c.app, timeout, pool.placing.queue_of)
         keeper = pool.keeper
 
         def look() -> None:

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from amqp import AMQPError
 
@@ -63,16 +63,20 @@ class Keeper:
     Arguments:
         app: the worker's application.
         timeout: RabbitMQ's ``consumer_timeout`` in seconds.
+        queue_of: returns the queue of a message by its exchange and routing key.
     """
 
-    def __init__(self, app: Any, timeout: float) -> None:
+    def __init__(self, app: Any, timeout: float, queue_of: Callable[[str, str], str]) -> None:
         self._app = app
+        self._queue_of = queue_of
         self._patience = timeout / 2
         #: Seconds between looks.
         self.seconds = min(1.0, timeout / 8)
         #: When a message was first seen.
         self._seen: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._kept: dict[Any, _Kept] = {}
+        #: Those whose copy went back with a lost connection, and comes as a message of its own.
+        self._lost: WeakSet[Any] = WeakSet()
         #: Copies that were sent and have not come yet, by number.
         self._coming: dict[str, _Kept] = {}
         #: Queues that are there and consumed.
@@ -96,7 +100,8 @@ class Keeper:
             self._reject(self._kept[request], requeue=True)
         for request in requests:
             kept = self._kept.get(request)
-            if request.acknowledged or (kept is None and request.message.channel is not channel):
+            lost = kept is None and (request.message.channel is not channel or request in self._lost)
+            if request.acknowledged or lost:
                 continue
             since = self._seen.setdefault(request, now) if kept is None else kept.since
             if now - since >= self._patience:
@@ -134,6 +139,7 @@ class Keeper:
 
     def _disconnect(self) -> None:
         connection, self._connection, self._channel = self._connection, None, None
+        self._lost.update(self._kept)
         self._kept.clear()
         self._coming.clear()
         self._queues.clear()
@@ -179,21 +185,12 @@ class Keeper:
         kept = self._kept.get(request)
         if kept is None:
             info = request.message.delivery_info
-            # What came through another exchange came from the queue of the consumer that got it.
             queue = self._queue_of(info.get("exchange") or "", info.get("routing_key") or "")
             kept = _Kept(request, queue)
         home = self._home(kept.queue)
         number = uuid.uuid4().hex
         self._coming[number] = kept
         self._publish(request.message, home, {_NUMBER: number})
-
-    def _queue_of(self, exchange: str, routing_key: str) -> str:
-        queues = self._app.amqp.queues
-        if exchange:
-            for name, queue in queues.items():
-                if queue.exchange.name == exchange and queue.routing_key == routing_key:
-                    return str(name)
-        return routing_key
 
     def _publish(self, message: Any, queue: str, headers: Mapping[str, Any], exchange: str = "") -> None:
         # kombu has decompressed the body; RabbitMQ would see a circle in what is not a new message's.

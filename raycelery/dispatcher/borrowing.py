@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -54,24 +53,18 @@ class Borrowing:
         self._unused: dict[int, float] = {}
         self._checked = 0.0
 
-    def guests(self) -> Iterable[int]:
-        """Return the executors that have no CPUs of their own."""
-        return self._guests.keys()
-
     def borrowed(self) -> dict[str, float]:
         """Return the CPUs that guests use now, by the application that lends them."""
         found: defaultdict[str, float] = defaultdict(float)
         for borrowed in self._borrowed.values():
-            found[borrowed.giver] += sum(self._request(guest)["CPU"] for guest in borrowed.guests)
+            found[borrowed.giver] += sum(self._cpus(guest) for guest in borrowed.guests)
         return dict(found)
 
     def share(self) -> float:
         """Return the CPUs that this application has, those of guests that are starting among them."""
         brain = self._dispatcher.brain
         starting = [guest for guest, loan in self._guests.items() if loan is not None and guest in brain.executors]
-        return brain.in_use() + sum(
-            self._request(guest)["CPU"] for guest in starting if not brain.executors[guest].ready
-        )
+        return brain.in_use() + sum(self._cpus(guest) for guest in starting if not brain.executors[guest].ready)
 
     def look(self, now: float) -> None:
         """See what is lacking, and what is not used."""
@@ -96,15 +89,15 @@ class Borrowing:
         guestlike = [number for number in late if self._can_be_guest(number)]
         if missing.keys() - {"CPU"} or len(guestlike) < len(late):
             self._wish_for_good(late, missing)
-        units = [self._request(number)["CPU"] for number in guests]
+        units = [self._cpus(number) for number in guests]
         if "CPU" in missing:
-            units += [self._request(number)["CPU"] for number in guestlike]
+            units += [self._cpus(number) for number in guestlike]
         cpus = free.get("CPU", 0)
         for guest in guests if not late else ():
             # Ray has room for it by now, but was not asked for that.
-            if cpus >= self._request(guest)["CPU"]:
-                cpus -= self._request(guest)["CPU"]
-                units.remove(self._request(guest)["CPU"])
+            if cpus >= self._cpus(guest):
+                cpus -= self._cpus(guest)
+                units.remove(self._cpus(guest))
                 brain.end_unused(guest, time.time())
         if units:
             self._sharing.soon(self._wish_for_loans(units[:_MOST], guestlike, missing))
@@ -118,7 +111,7 @@ class Borrowing:
             if isinstance(answer, float):
                 most = max(most, answer)
         executors = self._dispatcher.brain.executors
-        large = [number for number in late if number in executors and self._request(number)["CPU"] > most + NOTHING]
+        large = [number for number in late if number in executors and self._cpus(number) > most + NOTHING]
         now = time.time()
         handles = self._dispatcher.fleet.handles
         if any(number in handles and handles[number].late <= now for number in large):
@@ -149,12 +142,14 @@ class Borrowing:
     def _idle_guests(self) -> list[int]:
         return [number for number, loan in self._guests.items() if loan is None]
 
+    def _cpus(self, number: int) -> float:
+        return self._request(number).get("CPU", 0)
+
     def _request(self, number: int) -> dict[str, float]:
         return dict(self._dispatcher.brain.executors[number].lane.lane.request)
 
     def _can_be_guest(self, number: int) -> bool:
-        lane = self._dispatcher.brain.executors[number].lane.lane
-        return lane.request.get("CPU", 0) > 0 and not lane.one_shot
+        return self._cpus(number) > 0 and not self._dispatcher.brain.executors[number].lane.lane.one_shot
 
     # -- what it has --------------------------------------------------------------------------------------------
 
@@ -164,20 +159,16 @@ class Borrowing:
         borrowed = _Borrowed(giver)
         for guest in self._idle_guests():
             executor = brain.executors[guest]
-            if (
-                executor.node == node
-                and self._dispatcher.brain.could_run(guest)
-                and self._request(guest)["CPU"] <= cpus + NOTHING
-            ):
-                cpus -= self._request(guest)["CPU"]
+            if executor.node == node and brain.could_run(guest) and self._cpus(guest) <= cpus + NOTHING:
+                cpus -= self._cpus(guest)
                 borrowed.guests.add(guest)
                 brain.resume(guest, now)
         for late in self._late():
             useful = self._can_be_guest(late) and brain.could_run(late)
-            if useful and self._request(late)["CPU"] <= cpus + NOTHING:
+            if useful and self._cpus(late) <= cpus + NOTHING:
                 started = brain.start_guest(late, node, now)
                 if started is not None:
-                    cpus -= self._request(started)["CPU"]
+                    cpus -= self._cpus(started)
                     borrowed.guests.add(started)
         if not borrowed.guests:
             return False

@@ -139,9 +139,7 @@ class Bridges:
         """Have what was not begun of a bundle given back."""
         message, jobs = self._bundles[seq]
         if message.place == "executor":
-            conn = self._dispatcher.fleet.connected.get(message.executor)
-            if conn is not None:
-                conn.send(wire.pack("unbundle", seq))
+            self._dispatcher.fleet.tell(message.executor, "unbundle", seq)
         elif message.place == "stream":
             brain = self._dispatcher.brain
             brain.withdraw(message)

@@ -24,8 +24,8 @@ class Executing(State):
         Arguments:
             guest: another application has the CPUs, so that Ray is not to be asked for them.
         """
-        borrowed = node is not None and lane.request.get("CPU", 0) > node.free_of_loans()
-        executor = ExecutorState(next(self._numbers), lane, borrowed)
+        borrowed = node is not None and not guest and lane.request.get("CPU", 0) > node.free_of_loans()
+        executor = ExecutorState(next(self._numbers), lane, borrowed, guest)
         self.executors[executor.id] = executor
         lane.executors[executor.id] = None
         lane.starting.add(executor.id)

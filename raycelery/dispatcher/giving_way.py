@@ -26,7 +26,7 @@ class GivingWay(Revocation):
         mine = sum(lane.share for lane in self.lanes.values() if not lane.clerk)
         for state in sorted(self.executors.values(), key=lambda e: not (e.leaving or e.id in self.idle)):
             request = state.lane.request
-            if state.borrowed or not any(lacking.get(name, 0) > 0 for name in request):
+            if state.borrowed or state.guest or not any(lacking.get(name, 0) > 0 for name in request):
                 continue
             if not state.leaving:
                 if state.id in self.idle:
@@ -113,28 +113,26 @@ class GivingWay(Revocation):
         busy = [e for e in self.executors.values() if e.usable() and not (e.blocked or e.resting or e.lane.clerk)]
         return sum(executor.lane.request.get("CPU", 0) for executor in busy) / UNIT
 
-    def most_lendable(self, guests: Iterable[int]) -> float:
+    def most_lendable(self) -> float:
         """Return the most CPUs of one node that might ever be lent at once."""
         held: Counter[str | None] = Counter()
         for executor in self.executors.values():
-            if executor.ready and executor.id not in guests and not executor.borrowed:
+            if executor.ready and not (executor.borrowed or executor.guest):
                 held[executor.node] += executor.lane.request.get("CPU", 0)
         return max(held.values(), default=0) / UNIT
 
-    def lendable(self, cpus: float, guests: Iterable[int], now: float, slice_seconds: float) -> list[int]:
+    def lendable(self, cpus: float, now: float, slice_seconds: float) -> list[int]:
         """Return executors of one node that have so many CPUs and may be paused, those with nothing to do first.
 
         Arguments:
-            guests: executors that have none of their own.
             slice_seconds: a busy one may be paused after it has had its CPUs for so long.
         """
-        taken = set(guests)
         nodes: defaultdict[str, list[ExecutorState]] = defaultdict(list)
         for executor in self.executors.values():
             ready = executor.id in self.idle or now - executor.ready_at >= slice_seconds
-            bound = executor.blocked or executor.borrowed or executor.leaving or executor.lane.lane.one_shot
-            has_cpus = executor.lane.request.get("CPU", 0) > 0 and executor.id not in taken
-            if ready and has_cpus and executor.node and executor.usable() and not bound:
+            bound = executor.blocked or executor.leaving or executor.lane.lane.one_shot
+            own = executor.lane.request.get("CPU", 0) > 0 and not (executor.borrowed or executor.guest)
+            if ready and own and executor.node and executor.usable() and not bound:
                 nodes[executor.node].append(executor)
         wanted = round(cpus * UNIT)
         best: list[ExecutorState] | None = None

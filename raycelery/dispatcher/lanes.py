@@ -72,16 +72,18 @@ class ExecutorState:
     """An executor: where it is, what it was given."""
 
     __slots__ = (
-        "attempt", "begun", "blocked", "borrowed", "counted", "doomed", "head_since", "id", "idle_armed",
+        "attempt", "begun", "blocked", "borrowed", "counted", "doomed", "guest", "head_since", "id", "idle_armed",
         "idle_since", "killed", "lane", "leaving", "long", "node", "outstanding", "paused", "ready", "ready_at",
         "recalling", "refill", "resting", "spent", "stopping", "watched", "yielding",
     )  # fmt: skip
 
-    def __init__(self, number: int, lane: LaneState, borrowed: bool) -> None:
+    def __init__(self, number: int, lane: LaneState, borrowed: bool, guest: bool) -> None:
         self.id = number
         self.lane = lane
         self.node: str | None = None
         self.borrowed = borrowed
+        #: It has no CPUs but those that another application lends.
+        self.guest = guest
         #: Number of the lane's try it is part of: those that were started together are one.
         self.attempt = lane.tries
         self.ready = False

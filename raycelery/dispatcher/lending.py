@@ -90,7 +90,7 @@ class Lending:
         self._note(name, units, share)
         self._grant()
         self._dispatcher.turn_soon()
-        return self._dispatcher.brain.most_lendable(self._sharing.borrowing.guests())
+        return self._dispatcher.brain.most_lendable()
 
     def loans(self, name: str, share: float) -> list[str]:
         """Return the loans of an application, and note how many CPUs it has."""
@@ -149,7 +149,7 @@ class Lending:
         even = rest >= wish.share + unit
         if not even and any(lent.since is None and lent.to == name for lent in self._lent.values()):
             return False
-        chosen = brain.lendable(unit, self._sharing.borrowing.guests(), time.time(), 0.0 if even else SLICE_SECONDS)
+        chosen = brain.lendable(unit, time.time(), 0.0 if even else SLICE_SECONDS)
         idle = all(number in brain.idle for number in chosen)
         if not chosen or (not idle and rest < wish.share):
             return False

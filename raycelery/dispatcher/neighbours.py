@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -42,24 +43,20 @@ class Neighbours:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._names: list[str] = []
+        self._found: list[Any] = []
         self._looked = float("-inf")
 
     def all(self) -> list[Any]:
-        """Return the actor handles of all others."""
+        """Return the actor handles of all others, as they were found a little while ago."""
         now = time.monotonic()
         if now - self._looked > _LOOK_SECONDS:
-            self._looked = now
-            there = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)
-                     if actor["namespace"] == NAMESPACE and actor["name"].startswith(_PREFIX)}  # fmt: skip
-            self._names = sorted(there - {_PREFIX + self._name})
-        found = []
-        for name in list(self._names):
-            try:
-                found.append(ray.get_actor(name, namespace=NAMESPACE))
-            except ValueError:  # it has ended meanwhile
-                self._names.remove(name)
-        return found
+            self._looked, self._found = now, []
+            for actor in ray.util.list_named_actors(all_namespaces=True):
+                name = actor["name"].removeprefix(_PREFIX)
+                if actor["namespace"] == NAMESPACE and name not in (actor["name"], self._name):
+                    with contextlib.suppress(ValueError):  # it has ended meanwhile
+                        self._found.append(self.get(name))
+        return self._found
 
     def get(self, name: str) -> Any:
         """Return the handle of one.

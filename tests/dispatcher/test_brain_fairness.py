@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from raycelery.dispatcher.model import Lane, Message, Stop
+from raycelery.dispatcher.model import Kill, Lane, Message, Start, Stop
 from tests.dispatcher.brain_cluster import Cluster, ids
 
 
@@ -314,7 +314,7 @@ def test_cpus_are_lent_by_executors_that_have_nothing_to_do_before_others() -> N
     cluster.finish(quiet)
 
     def lendable(cpus: float, patience: float) -> list[int]:
-        return cluster.brain.lendable(cpus, [], cluster.now, patience)
+        return cluster.brain.lendable(cpus, cluster.now, patience)
 
     assert lendable(1, 10.0) == [quiet.executor]
     # All of one node: so one executor of another application can use them.
@@ -323,6 +323,28 @@ def test_cpus_are_lent_by_executors_that_have_nothing_to_do_before_others() -> N
     assert {nodes[number] for number in lendable(4, 0.0)} == {"n0"}
     assert lendable(4, 10.0) == []
     assert lendable(5, 0.0) == []
+
+
+def test_a_guest_has_nothing_that_others_could_get() -> None:
+    cluster = Cluster(2, starts=False)
+    cluster.submit_many(2)
+    cluster.turn()
+    brain = cluster.brain
+    late = next(iter(brain.executors))
+    guest = brain.start_guest(late, "n0", cluster.now)
+    assert guest is not None
+    decisions = cluster.turn()
+    assert any(isinstance(decision, Kill) and decision.executor == late for decision in decisions)
+    [start] = [decision for decision in decisions if isinstance(decision, Start)]
+    # Ray is asked for no CPUs, and yet they are not those of a task of this application that waits.
+    assert start.borrowed
+    assert not brain.executors[guest].borrowed
+    cluster.ready(cluster.workers[guest])
+    cluster.turn()
+    assert brain.lendable(1, cluster.now, 0.0) == []
+    brain.make_room({"CPU": 1.0}, 0.0, cluster.now)
+    assert not brain.executors[guest].leaving
+    assert brain.start_guest(guest, "gone", cluster.now) is None
 
 
 def test_an_executor_that_is_paused_gets_nothing_and_is_nowhere_in_the_way() -> None:
