@@ -109,7 +109,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
             self._gate(c)
             channel = c.task_consumer.channel
             if hasattr(channel, "room"):
-                channel.room = pool.room
+                channel.room, channel.idle = pool.room, lambda: pool.idle
                 if self._acks:
                     channel.qos.acks += self._acks
                 self._acks = channel.qos.acks

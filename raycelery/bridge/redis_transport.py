@@ -117,11 +117,12 @@ class QoS(redis.QoS):  # type: ignore[misc]
 
 
 class Channel(redis.Channel):  # type: ignore[misc]
-    """kombu's channel; ``room`` tells how many messages there is room for."""
+    """kombu's channel; ``room`` tells how many messages there is room for, ``idle`` whether none is being run."""
 
     QoS = QoS
     room: Callable[[], int] | None = None
-    #: Whether the latest fetch found something, so that there may be more.
+    idle: Callable[[], bool] | None = None
+    #: Whether the latest fetch found something, so that there may be more; one that comes alone says nothing.
     _found = False
     #: The keys that are being fetched from, None while one message is awaited.
     _fetching: list[str] | None = None
@@ -165,7 +166,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
     def _brpop_read(self, **options: Any) -> bool:
         keys = self._fetching
         found = self._read_one(**options) if keys is None else self._read_many(keys, **options)
-        self._found = bool(found)
+        alone = keys is None and self.idle is not None and self.idle()
+        self._found = bool(found) and not alone
         if not found:
             raise Empty
         for queue, raw, noted in found:

@@ -52,6 +52,8 @@ def _headline(overview: Overview, before: Overview | None) -> Text:
         parts.append(f"{(finished - sum(before['finished'].values())) / seconds:,.1f}/s")
     if overview["borrowed"]:
         parts.append(", ".join(f"{cpus:g} CPU borrowed from {name}" for name, cpus in overview["borrowed"].items()))
+    if overview["lent"]:
+        parts.append(", ".join(f"{cpus:g} CPU lent to {name}" for name, cpus in overview["lent"].items()))
     up = f"up {_span(overview['time'] - overview['since'])}"
     memory = f"dispatcher {_bytes(overview['dispatcher']['memory'])}"
     return Text.assemble((str(overview["application"]), "bold green"), "  ", "  ".join([*parts, up, memory]))

@@ -36,6 +36,7 @@ def overview(dispatcher: Dispatcher) -> dict[str, Any]:
         "dispatcher": {"pid": everything["pid"], "memory": everything["rss"], "node": plane.name_of(plane.here)},
         "limits": {name: limit.maximum for name, limit in brain.limits.items() if limit.maximum is not None},
         "borrowed": dispatcher.sharing.borrowing.borrowed(),
+        "lent": dispatcher.sharing.lending.lent(),
         "rates": {task: rate.per_second for task, rate in brain.rates.items()},
         "nodes": _nodes(dispatcher),
         "queues": _queues(dispatcher),

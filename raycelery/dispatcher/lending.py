@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,13 @@ class Lending:
         #: When applications had their latest turn, this one among them; when this one last had something to do.
         self._served: dict[str, float] = {}
         self._worked = time.monotonic()
+
+    def lent(self) -> dict[str, float]:
+        """Return the CPUs that others have or will have as soon as their executors are quiet, by application."""
+        found: defaultdict[str, float] = defaultdict(float)
+        for lent in self._lent.values():
+            found[lent.to] += lent.cpus
+        return dict(found)
 
     def look(self, now: float) -> None:
         """See who is due."""

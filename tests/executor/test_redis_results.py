@@ -1,0 +1,85 @@
+"""Results that go to Redis: what Celery's own backend does, in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+from celery import chord, states
+
+from raycelery import Celery
+from tests.support import RaySession
+
+SECONDS = 60
+
+stored = Celery("stored")
+stored.conf.ray_keep_result_backend = True
+stored.conf.result_expires = 1000
+
+
+@stored.task
+def double(number: int) -> int:
+    return 2 * number
+
+
+@stored.task(bind=True)
+def steps(self, count: int) -> int:  # type: ignore[no-untyped-def]
+    for done in range(count):
+        self.update_state(state="PROGRESS", meta={"done": done})
+    return count
+
+
+@stored.task(track_started=True)
+def fail() -> None:
+    raise ValueError("no good")
+
+
+@stored.task
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@pytest.fixture
+def server(ray_session: RaySession, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", redis_url)  # executors have it too
+    with redis.Redis.from_url(redis_url) as connection:
+        yield connection
+
+
+def key(result: object) -> str:
+    return f"celery-task-meta-{result}"
+
+
+def test_results_states_and_chords_are_stored_as_ever(server: redis.Redis) -> None:
+    done = double.delay(4)
+    assert done.get(timeout=SECONDS) == 8
+    assert 900 < server.ttl(key(done)) <= 1000
+    with pytest.raises(ValueError, match="no good"):
+        fail.delay().get(timeout=SECONDS)
+    # What is there is written over, as long as it is no success.
+    seen = steps.delay(5)
+    assert seen.get(timeout=SECONDS) == 5
+    assert seen.state == states.SUCCESS
+    assert chord([double.s(i) for i in range(5)], total.s()).delay().get(timeout=SECONDS) == 20
+
+
+def test_a_success_is_never_written_over(server: redis.Redis) -> None:
+    first = double.apply_async((4,), task_id="twice")
+    assert first.get(timeout=SECONDS) == 8
+    before = server.get(key(first))
+    for again in (double.apply_async((5,), task_id="twice"), fail.apply_async((), task_id="twice")):
+        again.backend._cache.clear()
+        # Behind it in the same queue, so it has run when this has.
+        assert double.delay(1).get(timeout=SECONDS) == 2
+        assert server.get(key(first)) == before
+
+
+def test_a_result_takes_one_round_trip(server: redis.Redis) -> None:
+    double.delay(0).get(timeout=SECONDS)
+    server.config_resetstat()
+    results = [double.apply_async((i,)) for i in range(50)]
+    assert [result.get(timeout=SECONDS) for result in results] == [2 * i for i in range(50)]
+    calls = {name.removeprefix("cmdstat_"): stats["calls"] for name, stats in server.info("commandstats").items()}
+    assert calls.get("evalsha", 0) == 50
+    assert "multi" not in calls
