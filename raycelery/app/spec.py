@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import pickle
 import sys
 import weakref
 from dataclasses import dataclass
@@ -76,8 +75,9 @@ class AppSpec:
     @cached_property
     def key(self) -> str:
         """Identifies the application's definition: executors are shared only between equal ones."""
+        # Not pickled: equal values may have different pickles, by which of their strings are one object.
         parts = (self.name, self.module, self.attribute, self.value, self.receivers, self.path, self.cwd)
-        return hashlib.sha256(pickle.dumps((*parts, self.environ, self.settings))).hexdigest()[:16]
+        return hashlib.sha256(repr((*parts, self.environ, self.settings)).encode()).hexdigest()[:16]
 
 
 def _in_main(name: str | None) -> bool:

@@ -49,6 +49,8 @@ class Placing(RayProducer):
         self._real = app
         conf = app.conf
         chosen = {name: conf.get(name) for name in _SETTINGS}
+        # Celery's worker makes it of a set, so in another order in each process: executors are for all of them.
+        chosen["include"] = tuple(sorted(conf.get("include") or ()))
         self._settings = tuple(sorted((name, value) for name, value in {**chosen, **settings}.items() if value))
         self._queues: dict[tuple[str, str], str] = {}
 

@@ -195,9 +195,20 @@ def test_new_code_is_run_after_a_restart_of_the_worker_or_of_its_pool(project: M
     worker.process.wait(60)
     assert shop.send("version").get(timeout=60) == 2
     deploy(3)
-    replies = shop.app.control.pool_restart(reply=True, timeout=20)
+    replies = shop.app.control.pool_restart(reply=True, timeout=20, limit=1)
     assert [list(reply.values()) for reply in replies] == [[{"ok": "reload started"}]]
     assert shop.send("version").get(timeout=60) == 3
+
+
+def test_workers_of_one_project_share_its_executors(project: Make, bridge_worker: Start) -> None:
+    shop = project(more=MORE)
+    # Whatever order sets have in their processes.
+    for seed in "123":
+        bridge_worker(shop, "-Q", seed, concurrency=1, env={"PYTHONHASHSEED": seed})
+    for seed in "123":
+        assert shop.send("add", 1, 2, queue=seed).get(timeout=60) == 3
+    overview = raycelery.Celery(shop.module, set_as_current=False).client.call("overview")
+    assert len([lane for lane in overview["lanes"] if not lane["bookkeeping"]]) == 1
 
 
 def test_a_worker_without_an_event_loop(project: Make, bridge_worker: Start, redis_url: str) -> None:
