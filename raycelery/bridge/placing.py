@@ -62,7 +62,9 @@ class Placing(RayProducer):
             app = self._real
             app.finalize(auto=True)
             found = spec.spec_of(app, self.app.home, dispatcher_name(app))
-            self._spec = dataclasses.replace(found, settings=self._settings)
+            # Where a worker logs to is its own affair: with `-f %n.log` each would have executors of its own.
+            environ = tuple(entry for entry in found.environ if not entry[0].startswith("CELERY_LOG_"))
+            self._spec = dataclasses.replace(found, settings=self._settings, environ=environ)
         return self._spec
 
     def _limits(self, task: Any, name: str, queue: str) -> list[tuple[str, int]]:
