@@ -94,7 +94,6 @@ def main() -> None:
     parser.add_argument("--broker", choices=("redis", "rabbitmq"), default="redis")
     options = parser.parse_args()
     support.prepare_environment()
-    os.environ.setdefault("RAY_worker_niceness", "0")  # as where raycelery starts Ray
     load = os.getloadavg()[0]
     with contextlib.ExitStack() as stack:
         url = broker = stack.enter_context(support.redis_server())

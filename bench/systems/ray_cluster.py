@@ -21,8 +21,6 @@ def start(system: System) -> None:
     """Start Ray as the system's fleet says, and connect this process to it; it ends with the system."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # As raycelery starts Ray, and as the workers of the other systems run.
-    os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.pop("RAY_ADDRESS", None)
     import ray
 

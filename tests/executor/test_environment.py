@@ -12,7 +12,6 @@ from celery.exceptions import WorkerLostError
 
 from raycelery import Celery
 from raycelery.errors import OptionError
-from tests import scripts
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 SECONDS = 90
@@ -144,22 +143,3 @@ def test_a_reused_worker_process_has_the_threads_of_its_present_task() -> None:
 def test_half_a_cpu_is_one_thread() -> None:
     assert threads.apply_async(num_cpus=0.5).get(timeout=SECONDS)["counts"] == {1}
     assert threads.apply_async(num_cpus=0).get(timeout=SECONDS)["counts"] == {1}
-
-
-def test_executors_of_a_ray_that_is_started_here_give_way_no_more_than_their_caller(tmp_path: Path) -> None:
-    scripts.run(
-        tmp_path,
-        """
-        import os
-        from raycelery import Celery
-
-        app = Celery("nice", ray_init={"num_cpus": 1})
-
-        @app.task
-        def niceness():
-            return os.nice(0)
-
-        assert niceness.delay().get(timeout=60) == os.nice(0)
-        print("ok")
-    """,
-    )
