@@ -251,7 +251,7 @@ def active_queues(node: Node, known: Any = None, **_: Any) -> Any:
     queues = _known(node, known)
     if known is None:
         return queues
-    limits = node.dispatcher.overridden
+    limits = node.dispatcher.definitions.overridden
     return [queue for queue in queues if limits.get(("limit", f"queue:{queue['name']}")) != 0]
 
 
@@ -368,7 +368,7 @@ def _resize(node: Node, by: int) -> Reply:
     if now is None and by > 0:
         return nok(f"nothing bounds the application but its {cpus} CPUs: set worker_concurrency, or shrink first")
     then = max(0, (cpus if now is None else now) + by)
-    if then >= cpus and ("limit", "app") not in node.dispatcher.bounds:
+    if then >= cpus and ("limit", "app") not in node.dispatcher.definitions.bounds:
         # As it was before it was shrunk.
         node.plane.change("restore", "limit", "app")
     else:
@@ -406,7 +406,7 @@ def cancel_consumer(node: Node, queue: str, **_: Any) -> Reply:
 def add_consumer(node: Node, queue: str, *args: Any, **_: Any) -> Reply:
     """Serve a queue again; there is no need to name new ones."""
     name = ("limit", f"queue:{queue}")
-    if name not in node.dispatcher.overridden:
+    if name not in node.dispatcher.definitions.overridden:
         return ok(f"already consuming from {queue}")
     node.plane.change("restore", *name)
     return ok(f"add consumer {queue}")

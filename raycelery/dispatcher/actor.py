@@ -25,12 +25,13 @@ from raycelery.dispatcher.answers import Answers
 from raycelery.dispatcher.brain import Brain
 from raycelery.dispatcher.bridges import Bridges
 from raycelery.dispatcher.connection import Connection
+from raycelery.dispatcher.definitions import Definitions
 from raycelery.dispatcher.depot import Depot
 from raycelery.dispatcher.fleet import Fleet
 from raycelery.dispatcher.journal import Journal
 from raycelery.dispatcher.measuring import Measuring
 from raycelery.dispatcher.metrics import Metrics
-from raycelery.dispatcher.model import Assign, Kill, Lane, Message, Policy, Recall, Start, Stop
+from raycelery.dispatcher.model import Assign, Kill, Message, Policy, Recall, Start, Stop
 from raycelery.dispatcher.recovery import MUTATIONS, chord_message, clerk_lane, given_up, message_of, recover
 from raycelery.dispatcher.sharing import Sharing
 from raycelery.dispatcher.store import Store
@@ -94,10 +95,7 @@ class Dispatcher:
         )
         self.store = Store(limits.max_result_bytes)
         self.metrics = Metrics(name)
-        self.apps: dict[str, bytes] = {}
-        #: Tasks that travel by value, by application: name, key, code, whether an import is preferred.
-        self.codes: dict[str, list[tuple[str, str, bytes, bool]]] = {}
-        self.lanes: dict[str, Lane] = {}
+        self.definitions = Definitions(self.brain)
         self.fleet = Fleet(self)
         self.waiters: dict[str, dict[Connection, bool]] = defaultdict(dict)
         self.connections: set[Connection] = set()
@@ -105,11 +103,8 @@ class Dispatcher:
         self.depot = Depot(name)
         self.keys: dict[int, tuple[str, ...]] = {}
         self.held: list[tuple[Connection, int]] = []
-        #: Limits and rates as they were defined, and the number of each client's last frame.
-        self.bounds: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        #: Number of each client's last frame.
         self.frames: dict[str, int] = {}
-        #: What remote control has set in their stead, by the same names.
-        self.overridden: dict[tuple[Any, ...], Any] = {}
         #: Messages finished, by node and task.
         self.finished: Counter[tuple[str, str]] = Counter()
         self.since = time.time()
@@ -196,7 +191,7 @@ class Dispatcher:
             return
         self.journal.append(conn.source, raw)
         for definition in definitions:
-            self.define(definition)
+            self.definitions.add(definition)
         for fields in messages:
             self.take(message_of(fields), fields[9], now)
         for op in ops:
@@ -219,7 +214,7 @@ class Dispatcher:
         if message.verdict == "chord":
             self.brain.add_lane(clerk_lane(message.lane.partition(":")[2]))
             keys = self.store.chord_keys(message.payload[0])
-        if self.overridden:
+        if self.definitions.overridden:
             self.answers.apply_time_limit(message)
         self.brain.submit(message, now)
         if self.watched and message.verdict is None and self.plane is not None:
@@ -227,32 +222,6 @@ class Dispatcher:
         if keys:
             self.keys[message.seq] = keys
             self.depot.refer(keys)
-
-    def definitions(self) -> list[tuple[Any, ...]]:
-        """Return all that was defined, as it was."""
-        apps = [("app", key, spec) for key, spec in self.apps.items()]
-        codes = [("code", app, *code) for app, known in self.codes.items() for code in known]
-        return [*apps, *codes, *(("lane", lane) for lane in self.lanes.values()), *self.bounds.values()]
-
-    def define(self, definition: tuple[Any, ...]) -> None:
-        kind = definition[0]
-        if kind == "app":
-            self.apps[definition[1]] = definition[2]
-        elif kind == "code":
-            codes = self.codes.setdefault(definition[1], [])
-            if all(definition[3] != key for _, key, _, _ in codes):
-                codes.append(definition[2:])
-        elif kind == "lane":
-            self.lanes[definition[1].key] = definition[1]
-            self.brain.add_lane(definition[1])
-        elif kind == "limit":
-            self.bounds[definition[:2]] = definition
-            if definition[:2] not in self.overridden:
-                self.brain.set_limit(definition[1], definition[2])
-        elif kind == "rate":
-            self.bounds[definition[:2]] = definition
-            if definition[:2] not in self.overridden:
-                self.brain.set_rate(definition[1], definition[2])
 
     def store_op(self, op: tuple[Any, ...], now: float) -> Message | None:
         """Write to the store; return the message to be run if that completes a chord."""
@@ -411,11 +380,8 @@ class Dispatcher:
         if conn is None:
             return
         self.journal.append("", wire.pack("given", decision.executor, [m.seq for m in decision.messages]))
-        codes: list[tuple[str, str, bytes, bool]] = []
-        known = self.codes.get(conn.info.get("app", ""))
-        if known is not None and len(known) > conn.codes:
-            codes = known[conn.codes :]
-            conn.codes = len(known)
+        codes = self.definitions.codes_after(conn.info.get("app", ""), conn.codes)
+        conn.codes += len(codes)
         messages = [(m.seq, m.payload, m.verdict, m.reason, m.deliveries + m.rejections) for m in decision.messages]
         conn.send(wire.pack("run", messages, codes))
 

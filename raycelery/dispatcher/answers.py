@@ -121,25 +121,20 @@ class Answers:
 
     def rate(self, task: str, per_second: float | None) -> None:
         """Set a task's rate limit, in runs per second, whatever the application says from now on."""
-        self._dispatcher.overridden["rate", task] = per_second
-        self._dispatcher.brain.set_rate(task, per_second)
+        self._dispatcher.definitions.override("rate", task, per_second)
 
     def limit(self, name: str, maximum: int | None) -> None:
         """Set a concurrency limit, whatever the application says from now on."""
-        self._dispatcher.overridden["limit", name] = maximum
-        self._dispatcher.brain.set_limit(name, maximum)
+        self._dispatcher.definitions.override("limit", name, maximum)
 
     def restore(self, kind: str, name: str) -> None:
         """Let a rate or a limit be again what the application says."""
-        self._dispatcher.overridden.pop((kind, name), None)
-        defined = self._dispatcher.bounds.get((kind, name), (kind, name, None))
-        brain = self._dispatcher.brain
-        (brain.set_rate if kind == "rate" else brain.set_limit)(name, defined[2])
+        self._dispatcher.definitions.restore(kind, name)
 
     def time_limit(self, task: str, soft: float | None, hard: float | None) -> None:
         """Set a task's time limits in seconds, for messages that do not bring their own."""
         dispatcher = self._dispatcher
-        dispatcher.overridden["time_limit", task] = (soft, hard)
+        dispatcher.definitions.overridden["time_limit", task] = (soft, hard)
         for message in live(dispatcher.brain):
             if message.place != "executor" and not message.bridged:
                 self.apply_time_limit(message)
@@ -148,11 +143,12 @@ class Answers:
 
     def time_limits(self) -> dict[str, tuple[float | None, float | None]]:
         """Soft and hard time limits that were set by :meth:`time_limit`, by task."""
-        return {key[1]: value for key, value in self._dispatcher.overridden.items() if key[0] == "time_limit"}
+        overridden = self._dispatcher.definitions.overridden
+        return {key[1]: value for key, value in overridden.items() if key[0] == "time_limit"}
 
     def apply_time_limit(self, message: Message) -> None:
         """Give a message the hard time limit that was set for its task, unless it brings its own."""
-        limits = self._dispatcher.overridden.get(("time_limit", message.task))
+        limits = self._dispatcher.definitions.overridden.get(("time_limit", message.task))
         if limits is not None and message.verdict is None:
             headers = pickle.loads(message.payload)[0]
             if not (headers.get("timelimit") or [None])[0]:

@@ -33,7 +33,7 @@ class Fleet:
     def start(self, decision: Start, endpoint: tuple[str, int, bytes]) -> None:
         """Start the executor that the brain decided on; it connects to ``endpoint``."""
         dispatcher, number = self._dispatcher, decision.executor
-        spec = dispatcher.apps.get(decision.lane.app)
+        spec = dispatcher.definitions.apps.get(decision.lane.app)
         if spec is None:
             self._failed(number, "the application was not described to the dispatcher")
             return

@@ -72,7 +72,7 @@ def recover(dispatcher: Dispatcher) -> None:
             if number:
                 dispatcher.frames[source] = number
             for definition in definitions:
-                dispatcher.define(definition)
+                dispatcher.definitions.add(definition)
             for fields in messages:
                 ledger.submitted(fields)
             for op in ops:
@@ -122,7 +122,7 @@ def rewrite(dispatcher: Dispatcher) -> None:
 
 
 def _snapshot(dispatcher: Dispatcher) -> Iterator[tuple[Any, bytes]]:
-    yield "", wire.pack("batch", 0, dispatcher.definitions(), [], [], [])
+    yield "", wire.pack("batch", 0, dispatcher.definitions.all(), [], [], [])
     for source, number in dispatcher.frames.items():
         yield source, wire.pack("batch", number, [], [], [], [])
     for op in dispatcher.store.ops(time.time()):
@@ -142,7 +142,7 @@ def _snapshot(dispatcher: Dispatcher) -> Iterator[tuple[Any, bytes]]:
     for executor, seqs in given.items():
         yield "", wire.pack("given", executor, sorted(seqs))
     yield "", wire.pack("numbered", dispatcher.brain.seq)
-    for (kind, name), value in dispatcher.overridden.items():
+    for (kind, name), value in dispatcher.definitions.overridden.items():
         yield "", wire.pack("call", 0, kind, (name, *value) if kind == "time_limit" else (name, value))
     revoked, stamps = dispatcher.brain.revocations()
     if revoked:
