@@ -22,6 +22,10 @@ from raycelery.bridge.pool import AHEAD, LOOK_SECONDS, Pool
 
 logger = logging.getLogger(__name__)
 
+#: Seconds between looks at how much is to be asked for ahead of brokers that send by themselves, and how many looks
+#: find nothing to do before less is.
+ADAPT_SECONDS = 0.02
+IDLE_LOOKS = 10
 #: Messages that may be fetched for each slot while a rate limit holds them back; as many as stock workers fetch.
 HELD_BACK = 4
 
@@ -83,6 +87,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         super().__init__(c, **kwargs)
         self._paused = False
         self._ahead = False
+        self._idle_looks = 0
         self._by_tags = False
         #: Acknowledgements that the lost connection may have left unsent.
         self._acks: list[str] = []
@@ -118,7 +123,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
             c.timer.call_repeatedly(leases.seconds, leases.renew)
         else:
             pool.forget_unbegun()
-            c.timer.call_repeatedly(LOOK_SECONDS, self._adapt, (c,))
+            c.timer.call_repeatedly(ADAPT_SECONDS, self._adapt, (c,))
             timeout = c.app.conf.ray_consumer_timeout
             if timeout and c.connection.transport.driver_type == "amqp":
                 self._keep(c, timeout)
@@ -184,8 +189,11 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         elif self._paused and pool.has_room():
             self._paused = False
             c.task_consumer.consume()
-        if pool.all_quick() != self._ahead:
-            self._ahead = not self._ahead
+        self._idle_looks = self._idle_looks + 1 if pool.idle else 0
+        # Between one message and the next there may be nothing for a moment.
+        ahead = pool.all_quick() or (self._ahead and 0 < self._idle_looks < IDLE_LOOKS)
+        if ahead != self._ahead:
+            self._ahead = ahead
             more = (AHEAD // 2 - 1) * pool.num_processes
             (c.qos.increment_eventually if self._ahead else c.qos.decrement_eventually)(more)
 
