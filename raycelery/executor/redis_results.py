@@ -55,12 +55,12 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
 
     def get(self, key: Any) -> Any:
         """Return what is stored."""
-        taken = getattr(self._taken, "by_key", None)
-        return taken[key] if taken is not None and key in taken else super().get(key)
+        taken = getattr(self._taken, "by_key", {})
+        return taken[key] if key in taken else super().get(key)
 
     def _set(self, key: Any, value: Any, expires: int | None = None) -> None:
         taken = getattr(self._taken, "by_key", {})
-        if taken.get(key, value) is not None:
+        if key not in taken or taken[key] is not None:
             super()._set(key, value, *(() if expires is None else (expires,)))
             return
         if self._script is None:
