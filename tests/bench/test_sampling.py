@@ -13,12 +13,12 @@ import pytest
 from bench.sampling import Sampler, end_left
 from bench.workloads.headline import ideal, lengths
 
-#: Burns CPU time, not wall time, in a grandchild that ends before the child does.
-BURN = "import time\nwhile time.process_time() < 0.5: pass"
+#: Burns CPU time, not wall time, in a grandchild that ends when it is told to, before the child does.
+BURN = "import time\nwhile time.process_time() < 0.5: pass\nprint('burnt', flush=True)\ninput()"
 PARENT = f"""
 import subprocess, sys
 subprocess.run([sys.executable, "-c", {BURN!r}])
-print("burnt", flush=True)
+print("ended", flush=True)
 sys.stdin.read()
 """
 
@@ -29,13 +29,17 @@ def test_a_process_that_has_ended_still_counts() -> None:
     )  # fmt: skip
     sampler = Sampler(process.pid)
     sampler.start()
+    assert process.stdin is not None
     assert process.stdout is not None
     assert process.stdout.readline() == "burnt\n"
     assert sampler.look()
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "ended\n"
+    assert sampler.look()
     usage = sampler.finish()
     process.communicate("")
-    # The last sample of the grandchild may be older than its end.
-    assert usage.cpu[-1] > 0.1
+    assert usage.cpu[-1] >= 0.5
     assert usage.cpu == sorted(usage.cpu)
     assert max(usage.processes) == 2
     assert usage.processes[-1] == 1
