@@ -23,12 +23,13 @@ from bench import measure, predict, systems, workloads
 from bench.report import compare as comparison
 from bench.report import document, terminal
 from bench.work import QUEUES, USUAL, Settings
+from raycelery.cli.group import Group
 
 #: What a first run shows in a few minutes.
 _DEFAULT = "noop,roundtrip,zones"
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--workload", "names", default=None, help=f"Comma-separated, or 'all'.  [default: {_DEFAULT}]")
 @click.option("--system", "wanted", default=",".join(USUAL), show_default=True, help="Comma-separated, or 'all'. The "
               "first is what the others are compared with.")  # fmt: skip

@@ -20,6 +20,7 @@ from migration_tool.model import Finding, Outcome, Verdict
 from migration_tool.report import formats, page, terminal
 from migration_tool.report.summary import count, summarise
 from migration_tool.workspace import Workspace, load
+from raycelery.cli.group import Group
 
 DONE, LEFT, FAILED = 0, 1, 2
 _EPILOG = (
@@ -49,7 +50,7 @@ def _changing(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
 @click.version_option(package_name="raycelery")
 def main() -> None:
     """Take a Celery code base to Ray: look, swap the imports, go further. The code is never imported."""

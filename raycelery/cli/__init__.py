@@ -9,18 +9,21 @@ import importlib
 
 import click
 
+from raycelery.cli.group import Group
+
 #: Subcommands and the modules that hold them; imported when used, so that ``--help`` is quick.
 COMMANDS = {
     "bench": "bench.cli",
     "beat": "raycelery.cli.beat",
     "demo": "raycelery.cli.demo",
+    "failures": "raycelery.cli.failures",
     "rightsize": "raycelery.cli.rightsize",
     "status": "raycelery.cli.status",
     "top": "raycelery.cli.top",
 }
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
 

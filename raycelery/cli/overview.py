@@ -2,137 +2,224 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
+
+from raycelery.cli.tables import Listed, Table, lines, name, number, words
+from raycelery.dispatcher.outcomes import OUTCOMES
 
 Overview = Mapping[str, Any]
 
+#: How an outcome looks where there is any.
+STYLES = {"failed": "bold red", "retried": "yellow", "revoked": "magenta", "rejected": "red", "succeeded": "green"}
+#: Orders of the running tasks, by name.
+ORDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "longest first": lambda one: one["since"],
+    "latest first": lambda one: -one["since"],
+    "by task": lambda one: (one["task"], one["since"]),
+    "by node": lambda one: (one["node"], one["since"]),
+}
 
-def render(overview: Overview, before: Overview | None = None, height: int | None = None) -> RenderableType:
+
+@dataclass(frozen=True)
+class View:
+    """What of an overview is shown, and how.
+
+    Arguments:
+        height: lines that there is room for; None: all that it takes.
+        width: columns that there are.
+        order: of the running tasks, one of :data:`ORDERS`.
+        pattern: only what has these letters in its name, its arguments or its error, small or capital.
+    """
+
+    height: int | None = None
+    width: int = 80
+    order: str = "longest first"
+    pattern: str = ""
+
+    def shows(self, *texts: str | None) -> bool:
+        """Return whether something with these texts is shown."""
+        return not self.pattern or any(self.pattern.lower() in (text or "").lower() for text in texts)
+
+
+def render(overview: Overview, before: Overview | None = None, view: View | None = None) -> RenderableType:
     """Return the view of an overview as the dispatcher gives it.
 
     Arguments:
         overview: see :func:`raycelery.control.overview.overview`.
         before: an earlier one, from which rates are worked out.
-        height: lines that there is room for; the list of running tasks is cut to it.
+        view: what is shown; None: all.
     """
-    tables = [table for table in (_nodes(overview), _queues(overview), _lanes(overview)) if table.row_count]
-    parts: list[RenderableType] = [_headline(overview, before), *tables]
-    room = None
-    if height is not None:
-        # A table has a line of space, a title and a head; so has the one to come, and a line for what it leaves out.
-        used = 1 + sum(3 + table.row_count for table in tables)
-        room = max(1, height - used - 5)
-    return Group(*parts, *_running(overview, room))
+    view = view or View()
+    head = _headline(overview, before, view)
+    fixed = [_nodes(overview), _queues(overview, view), _lanes(overview), _tasks(overview, before, view)]
+    tables = [table for table in fixed if table.rows]
+    used = len(head) + sum(3 + len(table.rows) for table in tables)
+    room = None if view.height is None else max(2, view.height - used)
+    failures = _failures(overview, view, None if room is None else max(1, room // 3 - 3))
+    if room is not None and failures:
+        room = max(1, room - 3 - len(failures[0].rows))
+    parts: list[RenderableType] = [*head]
+    for table in [*tables, *failures, *_running(overview, view, None if room is None else max(1, room - 4))]:
+        parts += [Text(""), table] if isinstance(table, Table) else [table]
+    return Group(*parts)
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        left = column in ("node", "queue", "request", "task", "arguments", "on", "executors")
-        table.add_column(column, justify="left" if left else "right", no_wrap=True, overflow="ellipsis", style="")
-    return table
+def outcomes_of(overview: Overview) -> dict[str, int]:
+    """Return how many messages had each outcome."""
+    counts = overview["outcomes"].values()
+    return {outcome: sum(one.get(outcome, 0) for one in counts) for outcome in OUTCOMES}
 
 
-def _headline(overview: Overview, before: Overview | None) -> Text:
-    finished = sum(overview["finished"].values())
+def _headline(overview: Overview, before: Overview | None, view: View) -> list[Text]:
     waiting = sum(queue["waiting"] for queue in overview["queues"])
+    ended = outcomes_of(overview)
     parts = [
         f"{waiting:,} waiting",
         f"{len(overview['running']):,} running",
         f"{overview['scheduled']:,} scheduled",
-        f"{finished:,} finished",
+        *(f"{count:,} {outcome}" for outcome, count in ended.items() if count or outcome in OUTCOMES[:2]),
     ]
     if before is not None:
         seconds = max(0.001, overview["time"] - before["time"])
-        parts.append(f"{(finished - sum(before['finished'].values())) / seconds:,.1f}/s")
-    if overview["borrowed"]:
-        parts.append(", ".join(f"{cpus:g} CPU borrowed from {name}" for name, cpus in overview["borrowed"].items()))
-    if overview["lent"]:
-        parts.append(", ".join(f"{cpus:g} CPU lent to {name}" for name, cpus in overview["lent"].items()))
-    up = f"up {_span(overview['time'] - overview['since'])}"
-    memory = f"dispatcher {_bytes(overview['dispatcher']['memory'])}"
-    return Text.assemble((str(overview["application"]), "bold green"), "  ", "  ".join([*parts, up, memory]))
+        parts.append(f"{(sum(ended.values()) - sum(outcomes_of(before).values())) / seconds:,.1f}/s")
+    parts += [f"{cpus:g} CPU borrowed from {other}" for other, cpus in overview["borrowed"].items()]
+    parts += [f"{cpus:g} CPU lent to {other}" for other, cpus in overview["lent"].items()]
+    parts.append(f"up {span(overview['time'] - overview['since'])}")
+    parts.append(f"dispatcher {size(overview['dispatcher']['memory'])}")
+    text = [Text(str(overview["application"]), "bold green", no_wrap=True, overflow="ellipsis")]
+    for line in lines(parts, max(30, view.width - 2)):
+        shown = Text(f"  {line}", no_wrap=True)
+        for outcome, style in STYLES.items():
+            if ended[outcome]:
+                shown.highlight_words([f"{ended[outcome]:,} {outcome}"], style)
+        text.append(shown)
+    return text
 
 
 def _nodes(overview: Overview) -> Table:
-    table = _table("\nNodes", "node", "CPUs held", "CPU", "memory", "load", "executors")
+    table = Table("Nodes", ("node", "CPUs>", "busy>", "memory>", "load>", "executors"))
     for node in overview["nodes"]:
         load = node.get("loadavg")
-        table.add_row(
-            node["hostname"],
-            f"{node['cpus_held']:g} of {node['cpus']:g}",
-            f"{node['cpu_percent']:.0f}%" if "cpu_percent" in node else "-",
-            f"{_bytes(node['memory_used'])} of {_bytes(node['memory_total'])}" if "memory_used" in node else "-",
-            f"{load[0]:.2f}" if load else "-",
+        table.add(
+            name(node["hostname"]),
+            number(f"{node['cpus_held']:g} of {node['cpus']:g}"),
+            number(f"{node['cpu_percent']:.0f}%" if "cpu_percent" in node else "-"),
+            number(_of(node["memory_used"], node["memory_total"]) if "memory_used" in node else "-"),
+            number(f"{load[0]:.2f}" if load else "-"),
             _kinds(node["executors"]),
         )
     return table
 
 
-def _queues(overview: Overview) -> Table:
-    table = _table("\nQueues", "queue", "waiting", "running", "limit")
+def _queues(overview: Overview, view: View) -> Table:
+    table = Table("Queues", ("queue", "waiting>", "running>", "limit>"))
     for queue in overview["queues"]:
-        limit = "-" if queue["limit"] is None else "cancelled" if queue["limit"] == 0 else f"{queue['limit']:,}"
-        table.add_row(queue["name"], f"{queue['waiting']:,}", f"{queue['running']:,}", limit)
+        if view.shows(queue["name"]):
+            limit = "-" if queue["limit"] is None else "cancelled" if queue["limit"] == 0 else f"{queue['limit']:,}"
+            table.add(
+                name(queue["name"]),
+                number(f"{queue['waiting']:,}"),
+                number(f"{queue['running']:,}"),
+                number(limit, "yellow" if queue["limit"] == 0 else ""),
+            )
     return table
 
 
 def _lanes(overview: Overview) -> Table:
-    table = _table("\nLanes", "request", "waiting", "executors")
+    table = Table("Lanes", ("request", "waiting>", "executors"))
     for lane in overview["lanes"]:
-        request = ", ".join(f"{_amount(name, amount)}" for name, amount in lane["request"].items()) or "no CPU"
+        request = [_amount(resource, amount) for resource, amount in lane["request"].items()] or ["no CPU"]
         if lane["bookkeeping"]:
-            request = "bookkeeping"
+            request = ["bookkeeping"]
         if lane["one_shot"]:
-            request += ", a process per task"
+            request.append("a process per task")
         if lane["runtime_env"]:
-            request += f", with {', '.join(lane['runtime_env'])}"
-        table.add_row(request, f"{lane['waiting']:,}", _kinds(lane["executors"]))
+            request.append(f"with {', '.join(lane['runtime_env'])}")
+        table.add(Listed(request), number(f"{lane['waiting']:,}"), _kinds(lane["executors"]))
     return table
 
 
-def _running(overview: Overview, room: int | None) -> list[RenderableType]:
-    table = _table("\nRunning", "task", "arguments", "for", "on", "pid")
-    running = overview["running"]
-    if not running:
-        return []
-    shown = running if room is None else running[:room]
+def _tasks(overview: Overview, before: Overview | None, view: View) -> Table:
+    ended = outcomes_of(overview)
+    shown = [outcome for outcome in OUTCOMES if ended[outcome] or outcome in OUTCOMES[:2]]
+    table = Table("Tasks", ("task", *(f"{outcome}>" for outcome in shown)))
+    for task, counts in overview["outcomes"].items():
+        if view.shows(task):
+            cells = [
+                number(f"{counts.get(outcome, 0):,}", STYLES.get(outcome, "") if counts.get(outcome) else "dim")
+                for outcome in shown
+            ]
+            table.add(name(task), *cells)
+    return table
+
+
+def _failures(overview: Overview, view: View, room: int | None) -> list[Table]:
+    table = Table("Failures", ("failed>", "task", "error", "last>"))
+    for group in overview["failures"]:
+        if view.shows(group["task"], group["error"], group["message"]) and (room is None or len(table.rows) < room):
+            table.add(
+                number(f"{group['count']:,}", "red"),
+                name(group["task"]),
+                words(f"{group['error'].rpartition('.')[2]}: {group['message']}", "red"),
+                number(f"{span(overview['time'] - group['last'])} ago"),
+            )
+    return [table] if table.rows else []
+
+
+def _running(overview: Overview, view: View, room: int | None) -> Sequence[RenderableType]:
+    title = "Running" if view.order == "longest first" else f"Running, {view.order}"
+    table = Table(title, ("task", "arguments", "for>", "on", "pid>"))
+    running = sorted(overview["running"], key=ORDERS[view.order])
+    matching = [one for one in running if view.shows(one["task"], one["args"], one["kwargs"], one["node"])]
+    shown = matching if room is None else matching[:room]
     for one in shown:
         arguments = f"{one['args'] or ''} {'' if one['kwargs'] in (None, '{}') else one['kwargs']}".strip()
-        where = f"{one['node']}{', waits for subtasks' if one['waits_for_subtasks'] else ''}"
-        span = _span(overview["time"] - one["since"])
-        table.add_row(one["task"], _cut(arguments, 40), span, where, str(one["pid"] or "-"))
-    left = len(running) - len(shown)
+        waits = ", waits for subtasks" if one["waits_for_subtasks"] else ""
+        table.add(
+            name(one["task"]),
+            words(arguments),
+            number(span(overview["time"] - one["since"])),
+            name(one["node"] + waits),
+            number(str(one["pid"] or "-")),
+        )
+    if not shown:
+        return []
+    left = len(matching) - len(shown)
     return [table, Text(f"and {left:,} more", style="dim")] if left else [table]
 
 
-def _kinds(counts: Mapping[str, int]) -> str:
+def _kinds(counts: Mapping[str, int]) -> Listed:
     kinds = ("busy", "waiting", "idle", "paused", "starting")
-    return ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds if counts.get(kind)) or "none"
+    return Listed([f"{counts[kind]:,} {kind}" for kind in kinds if counts.get(kind)] or ["none"])
 
 
-def _amount(name: str, amount: float) -> str:
-    return _bytes(amount) if name == "memory" else f"{amount:g} {name}"
+def _amount(resource: str, amount: float) -> str:
+    return size(amount) if resource == "memory" else f"{amount:g} {resource}"
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def _bytes(amount: float) -> str:
+def size(amount: float) -> str:
+    """Return bytes in words."""
     for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
+        if amount < 999.5:
             return f"{amount:.3g} {unit}"
         amount /= 1000
-    return f"{amount:.3g} TB"
+    return f"{amount:,.3g} TB"
 
 
-def _span(seconds: float) -> str:
+def _of(part: float, whole: float) -> str:
+    """Return a part of a whole in bytes, with the unit once where it is the same."""
+    first, second = size(part), size(whole)
+    unit = f" {second.rpartition(' ')[2]}"
+    return f"{first.removesuffix(unit)} of {second}"
+
+
+def span(seconds: float) -> str:
+    """Return a time in words."""
     seconds = max(0.0, seconds)
     if seconds < 60:
         return f"{seconds:.1f} s"

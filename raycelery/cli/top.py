@@ -3,17 +3,90 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
+import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Group, RenderableType
 from rich.live import Live
+from rich.text import Text
 
-from raycelery.cli.output import own_stdout
-from raycelery.cli.overview import render
+from raycelery.cli import output
+from raycelery.cli.overview import ORDERS, View, render
 from raycelery.cli.project import app_option, connect, load
 from raycelery.errors import DispatcherUnreachable
+
+
+class _Screen:
+    """What is shown, and what keys make of it.
+
+    Arguments:
+        width, height: of the terminal; height None: no terminal.
+    """
+
+    def __init__(self, width: int, height: int | None) -> None:
+        self.view = View(None if height is None else height - 1, width)
+        #: Whether the letters that come are the filter's.
+        self._typing = False
+
+    def press(self, key: str) -> bool:
+        """Take a key; return whether to go on."""
+        if self._typing:
+            if key in ("\r", "\n"):
+                self._typing = False
+            elif key == "\x1b":
+                self._typing = False
+                self.view = replace(self.view, pattern="")
+            elif key in ("\x7f", "\b"):
+                self.view = replace(self.view, pattern=self.view.pattern[:-1])
+            elif key.isprintable():
+                self.view = replace(self.view, pattern=self.view.pattern + key)
+        elif key == "s":
+            orders = list(ORDERS)
+            self.view = replace(self.view, order=orders[(orders.index(self.view.order) + 1) % len(orders)])
+        elif key == "/":
+            self._typing = True
+            self.view = replace(self.view, pattern="")
+        elif key == "\x1b":
+            self.view = replace(self.view, pattern="")
+        return self._typing or key != "q"
+
+    def render(self, overview: Any, before: Any) -> RenderableType:
+        shown = render(overview, before, self.view)
+        if self.view.height is None:
+            return shown
+        pattern = f"{self.view.pattern}{'_' if self._typing else ''}"
+        keys = f"q quit  s sort: {self.view.order}  / filter{': ' + pattern if pattern else ''}"
+        return Group(shown, Text(keys, "dim", no_wrap=True, overflow="ellipsis"))
+
+
+@contextlib.contextmanager
+def _keys() -> Iterator[Any]:
+    """Yield a function that waits so many seconds for a key, and returns it or None; without a terminal none comes."""
+    if not sys.stdin.isatty():
+        yield time.sleep
+        return
+    import termios
+    import tty
+
+    file = sys.stdin.fileno()
+    before = termios.tcgetattr(file)
+
+    def wait(seconds: float) -> str | None:
+        if not select.select([file], [], [], seconds)[0]:
+            return None
+        return os.read(file, 64).decode(errors="replace")[:1] or None
+
+    tty.setcbreak(file)
+    try:
+        yield wait
+    finally:
+        termios.tcsetattr(file, termios.TCSADRAIN, before)
 
 
 @click.command("top")
@@ -23,13 +96,19 @@ from raycelery.errors import DispatcherUnreachable
 )
 @click.option("--looks", type=click.IntRange(1), help="End after so many looks.")
 def command(name: str, interval: float, looks: int | None) -> None:
-    """Show what an application does, live; Ctrl-C ends it."""
-    console = Console(file=own_stdout())
+    """Show what an application does, live.
+
+    Keys: q ends it, as Ctrl-C does; s sorts the running tasks another way; / and letters show only what has them in its
+    name, its arguments or its error, until Enter; Escape shows all again.
+    """
+    console = output.console(output.own_stdout())
     app = load(name)
     connect(app)
+    screen = _Screen(console.width, console.height if console.is_terminal else None)
     before: dict[str, Any] | None = None
     with (
         contextlib.suppress(KeyboardInterrupt),
+        _keys() as wait,
         Live(console=console, screen=console.is_terminal, auto_refresh=False, transient=False) as live,
     ):
         while True:
@@ -37,10 +116,17 @@ def command(name: str, interval: float, looks: int | None) -> None:
                 overview = app.client.call("overview")
             except DispatcherUnreachable as exc:
                 raise click.ClickException(str(exc)) from exc
-            live.update(render(overview, before, height=console.height if console.is_terminal else None), refresh=True)
-            before = overview
+            screen.view = replace(screen.view, width=console.width)
+            if console.is_terminal:
+                screen.view = replace(screen.view, height=console.height - 1)
+            live.update(screen.render(overview, before), refresh=True)
             if looks is not None:
                 looks -= 1
                 if not looks:
                     return
-            time.sleep(interval)
+            due = time.monotonic() + interval
+            while (left := due - time.monotonic()) > 0 and (key := wait(left)) is not None:
+                if not screen.press(key):
+                    return
+                live.update(screen.render(overview, before), refresh=True)
+            before = overview

@@ -51,7 +51,7 @@ class Bus:
         self._readers: list[_Reader] = []
         #: Called with exchange and message when something is sent to a fanout exchange, before it is in the queues.
         self.on_fanout: Callable[[str, Message], None] | None = None
-        #: Called when an exchange has got its first binding or lost its last one.
+        #: Called when an exchange has got a binding or lost its last one.
         self.on_bound: Callable[[str], None] | None = None
 
     # -- queues -------------------------------------------------------------------------------------------------
@@ -90,8 +90,8 @@ class Bus:
     def bind(self, exchange: str, binding: Binding) -> None:
         """Bind a queue to an exchange: routing key, pattern and queue."""
         table = self._bindings.setdefault(exchange, {})
-        table[binding] = None
-        if len(table) == 1:
+        if binding not in table:
+            table[binding] = None
             self._tell_bound(exchange)
 
     def unbind(self, exchange: str, binding: Binding) -> None:

@@ -68,8 +68,8 @@ class Whole:
     def finished(self) -> dict[str, dict[str, int]]:
         """Messages finished, by node and task."""
         found: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        for (node, task), count in self.dispatcher.finished.items():
-            found[node][task] = count
+        for (node, task, _), count in self.dispatcher.outcomes.counts.items():
+            found[node][task] = found[node].get(task, 0) + count
         return dict(found)
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Running tasks that are listed, the longest running first.
 MOST_RUNNING = 200
+#: Groups of failures that are listed, the latest first.
+MOST_FAILURES = 20
 
 
 def overview(dispatcher: Dispatcher) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def overview(dispatcher: Dispatcher) -> dict[str, Any]:
         "since": dispatcher.since,
         "pending": everything["pending"],
         "scheduled": everything["scheduled"],
-        "finished": everything["finished"],
+        "outcomes": everything["outcomes"],
         "results": everything["results"],
         "result_bytes": everything["result_bytes"],
         "dispatcher": {"pid": everything["pid"], "memory": everything["rss"], "node": plane.name_of(plane.here)},
@@ -41,6 +43,7 @@ def overview(dispatcher: Dispatcher) -> dict[str, Any]:
         "nodes": _nodes(dispatcher),
         "queues": _queues(dispatcher),
         "lanes": _lanes(dispatcher),
+        "failures": dispatcher.outcomes.latest(MOST_FAILURES),
         "running": _running(dispatcher),
     }
 

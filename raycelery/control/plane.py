@@ -36,6 +36,25 @@ NODES_SECONDS = 1.0
 WATCHED_SECONDS = 10.0
 
 
+class Untold:
+    """Messages that a listener has not been told of: those that were there before it came.
+
+    Arguments:
+        latest: number of the latest of them.
+    """
+
+    def __init__(self, latest: int) -> None:
+        self._latest = latest
+        self._told: set[int] = set()
+
+    def tell(self, message: TaskMessage) -> bool:
+        """Return whether the listener is to be told of a message now, once."""
+        if message.seq > self._latest or message.seq in self._told:
+            return False
+        self._told.add(message.seq)
+        return True
+
+
 class ControlPlane:
     """Remote control and events of one application.
 
@@ -55,6 +74,8 @@ class ControlPlane:
         self.events = Events(self._channel, self.name_of, self.clock)
         #: Whether task events are wanted by those who listen.
         self.task_events = True
+        #: Messages that were there before the last listener came.
+        self._untold: Untold | None = None
         #: Names of nodes by Ray's ids; one that has gone keeps its own for the case that it comes back.
         self._names: dict[str, str] = {}
         self._nodes: dict[str, str] = {}
@@ -168,6 +189,24 @@ class ControlPlane:
     def _on_bound(self, exchange: str) -> None:
         if exchange == self._event_exchange:
             self.see_who_listens()
+            if self._dispatcher.watched and self.bus.table(exchange):
+                self._introduce()
+
+    def _introduce(self) -> None:
+        """Tell a listener who has just come of what runs, and remember to tell of what waits when it begins.
+
+        A listener who hears of a task's start or end alone does not even know its name.
+        """
+        self._untold = Untold(self._dispatcher.brain.seq)
+        for message in self._dispatcher.answers.messages("running"):
+            running = self._dispatcher.brain.find(message["id"])
+            executor = self._dispatcher.brain.executors.get(message["executor"])
+            if running is not None and executor is not None and executor.running() is running:
+                self._untold.tell(running)
+                node = executor.node or self.here
+                self.events.received(running, node)
+                fields = {"uuid": running.id, "timestamp": message["since"], "pid": message["pid"]}
+                self.events.add("task-started", fields, node)
 
     def see_who_listens(self) -> None:
         """Have task events sent from now on, or no more."""
@@ -180,6 +219,8 @@ class ControlPlane:
         if listening and not self.events.listening:
             self._online.clear()
             self._beat = 0.0
+        if not watched:
+            self._untold = None
         self.events.listening = listening
 
     def tell(self, conn: Connection) -> None:
@@ -192,8 +233,13 @@ class ControlPlane:
 
     def event(self, kind: str, fields: Mapping[str, Any], node: str | None) -> None:
         """Pass an event on from an executor on ``node``, or from a producer."""
-        if self._dispatcher.watched:
-            self.events.add(kind, fields, node)
+        if not self._dispatcher.watched:
+            return
+        if node is not None and self._untold is not None:
+            for message in self._dispatcher.brain.find_all(str(fields.get("uuid"))):
+                if message.place == "executor" and self._untold.tell(message):
+                    self.events.received(message, node)
+        self.events.add(kind, fields, node)
 
     def watch(self) -> None:
         """Have the machines looked at for a while."""

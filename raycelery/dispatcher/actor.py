@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,8 @@ from raycelery.dispatcher.fleet import Fleet
 from raycelery.dispatcher.journal import Journal
 from raycelery.dispatcher.measuring import Measuring
 from raycelery.dispatcher.metrics import Metrics
-from raycelery.dispatcher.model import Assign, Kill, Message, Policy, Recall, Start, Stop
+from raycelery.dispatcher.model import Assign, Error, Kill, Message, Policy, Recall, Start, Stop
+from raycelery.dispatcher.outcomes import Outcomes
 from raycelery.dispatcher.recovery import MUTATIONS, chord_message, clerk_lane, given_up, message_of, recover
 from raycelery.dispatcher.sharing import Sharing
 from raycelery.dispatcher.store import Store
@@ -105,8 +106,7 @@ class Dispatcher:
         self.held: list[tuple[Connection, int]] = []
         #: Number of each client's last frame.
         self.frames: dict[str, int] = {}
-        #: Messages finished, by node and task.
-        self.finished: Counter[tuple[str, str]] = Counter()
+        self.outcomes = Outcomes(self)
         self.since = time.time()
         #: Remote control and events, once a tool has asked for them; and whether anybody listens to task events.
         self.plane: ControlPlane | None = None
@@ -271,15 +271,16 @@ class Dispatcher:
         if executor is None:
             return
         if kind == "job":
-            self.bridges.on_report(*report[1:])
+            self.bridges.on_report(conn.info["node"], *report[1:])
         elif kind == "done":
-            self.release(report[1])
             message = self.brain.finished(executor, report[1], report[2], now)
             if message is not None:
                 if message.bridged:
                     self.bridges.finished(message)
-                self.finished[conn.info["node"], message.task] += 1
-                self.metrics.finished(message, report[2], now)
+                elif message.verdict != "chord":
+                    outcome, error = report[3] if len(report) > 3 else ("succeeded", None)
+                    self.outcomes.note(message, outcome, report[2], conn.info["node"], now, error)
+            self.release(report[1])
         elif kind == "requeue":
             self.brain.requeued(executor, report[1], now)
         elif kind == "ready":
@@ -343,7 +344,10 @@ class Dispatcher:
         self.brain.returned.clear()
         for message in self.brain.dropped:
             logger.error("message %s of %s was given up: %s", message.id, message.task, message.reason)
-            ops = [] if message.verdict == "chord" else [given_up(message)]
+            ops = []
+            if message.verdict != "chord":
+                ops.append(given_up(message))
+                self.outcomes.note(message, "failed", 0.0, "", now, Error("WorkerLostError", message.reason))
             for op in ops:
                 self.store_op(op, now)
             self.journal.append("", wire.pack("batch", 0, [], [], ops, [("done", message.seq, 0.0)]))

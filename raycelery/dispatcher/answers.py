@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import time
-from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +165,14 @@ class Answers:
         """Why a message waits, in one sentence."""
         return self._dispatcher.brain.why(task_id)
 
+    def failures(self) -> list[dict[str, Any]]:
+        """The last failures, grouped by error; see :meth:`Outcomes.failures`."""
+        return self._dispatcher.outcomes.failures()
+
+    def retry(self, ids: list[str]) -> dict[str, list[str]]:
+        """Have tasks run once more that are among the last failures; see :meth:`Outcomes.retry`."""
+        return self._dispatcher.outcomes.retry(ids)
+
     def overview(self) -> dict[str, Any]:
         """Everything that ``raycelery status`` and ``top`` show; see :mod:`raycelery.control.overview`."""
         from raycelery.control.overview import overview
@@ -182,7 +189,7 @@ class Answers:
             "running": stats.running,
             "executors": stats.executors,
             "pending": brain.pending,
-            "finished": self._finished(),
+            "outcomes": self._dispatcher.outcomes.by_task(),
             "results": len(self._dispatcher.store),
             "large_values": len(self._dispatcher.depot),
             "result_bytes": self._dispatcher.store.bytes,
@@ -191,9 +198,3 @@ class Answers:
             "executor_pids": {number: c.info.get("pid") for number, c in self._dispatcher.fleet.connected.items()},
             "log": list(brain.log)[-200:],
         }
-
-    def _finished(self) -> dict[str, int]:
-        total: Counter[str] = Counter()
-        for (_, task), count in self._dispatcher.finished.items():
-            total[task] += count
-        return dict(total)

@@ -30,6 +30,8 @@ OUTCOME_BYTES = 16_384
 _OUTCOMES = frozenset({"ok", "failed", "error"})
 #: A job that gave its message back to the broker has ended, and will run again.
 _ENDS = _OUTCOMES | {"rejected"}
+#: What is counted where the event does not tell by itself: Celery's tracer fails for a retry, too.
+_COUNTED = {"ok": "succeeded", "error": "failed", "rejected": "rejected", "terminated": "revoked"}
 
 #: Where a job was asked for: the connection, and the bridge's numbers for bundle and job.
 Place = tuple["Connection", int, int]
@@ -182,8 +184,8 @@ class Bridges:
 
     # -- what becomes of jobs -----------------------------------------------------------------------------------
 
-    def on_report(self, seq: int, index: int, event: Event) -> None:
-        """Take what an executor says of a job."""
+    def on_report(self, node: str, seq: int, index: int, event: Event) -> None:
+        """Take what an executor on a node says of a job."""
         bundle = self._bundles.get(seq)
         if bundle is None:
             return
@@ -194,6 +196,9 @@ class Bridges:
             if event[0] in _OUTCOMES and len(event[1]) <= OUTCOME_BYTES:
                 _remember(self._outcomes, job.identity, event)
             self._losses.pop(job.identity, None)
+            if not job.ended:
+                outcome = event[4] if event[0] == "failed" else _COUNTED[event[0]]
+                self._dispatcher.outcomes.note(bundle[0], outcome, event[2], node, time.time())
             self._end(job, event)
         else:
             job.tell(event)
@@ -211,12 +216,18 @@ class Bridges:
         verdict, reason = message.verdict, message.reason
         if verdict == "undeliverable":
             for job in left:
+                self._count(message, "undeliverable")
                 self._end(job, ("undeliverable", reason))
             return
         for job in left[1:]:
             self._not_begun(job)
         if left:
+            self._count(message, str(verdict))
             self._end(left[0], self._loss(left[0], str(verdict), reason))
+
+    def _count(self, message: Message, verdict: str) -> None:
+        outcome = _COUNTED.get(verdict, "failed")
+        self._dispatcher.outcomes.note(message, outcome, 0.0, "", time.time())
 
     def _loss(self, job: Job, verdict: str, reason: str) -> Event:
         if verdict not in ("lost", "timeout"):

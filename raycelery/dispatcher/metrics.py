@@ -1,4 +1,4 @@
-"""The dispatcher's Ray metrics: queue length, running, waiting time and run time, by queue and task.
+"""The dispatcher's Ray metrics: queue length, running, finished, waiting time and run time, by queue and task.
 
 Follows https://docs.ray.io/en/latest/ray-observability/user-guides/add-app-metrics.html; they appear beside Ray's own
 at its Prometheus endpoint, prefixed ``ray_``.
@@ -30,20 +30,28 @@ class Metrics:
         tags = ("application", "queue", "task")
         self._waiting = metrics.Gauge("raycelery_queue_length", "Messages waiting", tags)
         self._running = metrics.Gauge("raycelery_running", "Messages running", tags)
-        self._finished = metrics.Counter("raycelery_finished", "Messages finished", tags)
+        self._finished = metrics.Counter(
+            "raycelery_finished", "Messages that have ended, by outcome", (*tags, "outcome")
+        )
         self._wait = metrics.Histogram("raycelery_waiting_seconds", "Time from submission to start", _SECONDS, tags)
         self._run = metrics.Histogram("raycelery_run_seconds", "Run time", _SECONDS, tags)
         for metric in (self._waiting, self._running, self._finished, self._wait, self._run):
             metric.set_default_tags(common)
         self._seen: dict[tuple[str, str], list[tuple[float, float]]] = {}
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._counts: Counter[tuple[str, str, str]] = Counter()
         self._shown: set[tuple[metrics.Gauge, str, str]] = set()
 
-    def finished(self, message: Message, runtime: float, now: float) -> None:
-        """Note one message that ended; waiting and run time of at most 100 per second and task are kept."""
-        key = (message.queue, message.task)
-        self._counts[key] += 1
-        samples = self._seen.setdefault(key, [])
+    def finished(self, message: Message, outcome: str, runtime: float, now: float) -> None:
+        """Note one message that ended; waiting and run time of at most 100 per second and task are kept.
+
+        Arguments:
+            outcome: one of :data:`raycelery.dispatcher.outcomes.OUTCOMES`.
+            runtime: seconds that it ran; what did not succeed in 0 s did not begin.
+        """
+        self._counts[message.queue, message.task, outcome] += 1
+        if outcome != "succeeded" and not runtime:
+            return
+        samples = self._seen.setdefault((message.queue, message.task), [])
         if len(samples) < 100:
             samples.append((max(0.0, now - runtime - message.submitted), runtime))
 
@@ -60,10 +68,11 @@ class Metrics:
         for gauge, queue, task in self._shown | levels.keys():
             gauge.set(levels[gauge, queue, task], {"queue": queue, "task": task})
         self._shown = {key for key, level in levels.items() if level}
-        for (queue, task), count in self._counts.items():
+        for (queue, task, outcome), count in self._counts.items():
+            self._finished.inc(count, {"queue": queue, "task": task, "outcome": outcome})
+        for (queue, task), samples in self._seen.items():
             tags = {"queue": queue, "task": task}
-            self._finished.inc(count, tags)
-            for waited, ran in self._seen.get((queue, task), ()):
+            for waited, ran in samples:
                 self._wait.observe(waited, tags)
                 self._run.observe(ran, tags)
         self._counts.clear()

@@ -198,7 +198,11 @@ class Loop:
                 if not more:
                     flushed = now
                 self._done += 1
-                self._client.report((outcome, seq, ran if outcome == "done" else verdict is None), more=more)
+                if outcome == "done":
+                    ended = self.runner.ended
+                    self._client.report(("done", seq, ran) if ended is None else ("done", seq, ran, ended), more=more)
+                else:
+                    self._client.report((outcome, seq, verdict is None), more=more)
                 if self._worn_out():
                     break
             elif kind == "learn":

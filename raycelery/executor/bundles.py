@@ -19,6 +19,7 @@ from celery.exceptions import Reject
 from kombu.serialization import prepare_accept_content
 
 from raycelery.client import Client
+from raycelery.executor import ending
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ class BundleRunner:
         if not failed:
             return ("ok", value if isinstance(value, str) else str(value), seconds, self._pid)
         kind = "rejected" if isinstance(value.exception, Reject) else "failed"
-        return (kind, _pickled(value), seconds, self._pid)
+        return (kind, _pickled(value), seconds, self._pid, ending.of(value)[0])
 
 
 def _pickled(einfo: ExceptionInfo) -> bytes:

@@ -23,7 +23,7 @@ from billiard.einfo import ExceptionInfo
 from celery import signals, states
 from celery.app.task import Context
 from celery.app.trace import task_has_custom
-from celery.exceptions import NotRegistered, SoftTimeLimitExceeded, WorkerLostError
+from celery.exceptions import NotRegistered, SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 from celery.worker import state as worker_state
 from celery.worker.request import Request
 from kombu.compression import decompress
@@ -33,6 +33,8 @@ from kombu.utils.encoding import safe_repr
 
 from raycelery import values
 from raycelery.client import Client
+from raycelery.executor import ending
+from raycelery.executor.ending import Ending
 from raycelery.executor.eventer import Eventer
 from raycelery.executor.loading import Tasks
 
@@ -81,13 +83,16 @@ class Runner:
         self.current: str | None = None
         self.thread = threading.get_ident()
         self._quiet: dict[str, bool] = {}
+        #: How the last message ended, unless it succeeded.
+        self.ended: Ending | None = None
 
     def run(self, payload: Any, verdict: str | None, reason: str, deliveries: int) -> tuple[str, float]:
         """Run one message, or do Celery's bookkeeping for one that met with ``verdict``.
 
         Returns:
-            "done" or "requeue", and the seconds it ran.
+            "done" or "requeue", and the seconds it ran; ``ended`` tells how, unless it succeeded.
         """
+        self.ended = None
         if verdict == "chord":
             self.app.backend.finish_chord(*payload)
             return "done", 0.0
@@ -125,6 +130,7 @@ class Runner:
                 self._settle(celery_request, verdict, reason)
                 return outcome[0], 0.0
             if celery_request.revoked():
+                self.ended = ("revoked", None)
                 return "done", 0.0
         if signals.task_received.receivers:
             message = _Message(headers, (args, kwargs, embed), delivery_info, properties)
@@ -146,11 +152,16 @@ class Runner:
             self.current = None
         ran = time.monotonic() - began
         info = result[1]
+        if info is not None:
+            self.ended = ending.of(result[0], info.retval)
         if info is not None and getattr(info, "state", None) == "REJECTED":
             message = _Message(headers, (args, kwargs, embed), delivery_info, properties)
             celery_request, outcome = self._request(message, task)
             celery_request.on_failure(result[0], return_ok=True)
             return outcome[0], ran
+        if observed is None and self._eventer.enabled:
+            # Somebody has come to listen meanwhile, whom the dispatcher has told that this runs.
+            observed = self._request(_Message(headers, (args, kwargs, embed), delivery_info, properties), task)[0]
         if observed is not None:
             self._announce(observed, result, ran)
         return "done", ran
@@ -202,18 +213,22 @@ class Runner:
         return request, outcome
 
     def _settle(self, request: Request, verdict: str, reason: str) -> None:
+        self.ended = ("revoked", None)
         if verdict == "revoked":
             worker_state.revoked.add(request.id)
             request.revoked()
         elif verdict == "terminated":
             request._announce_revoked("terminated", True, signal.SIGTERM, False)
         elif verdict == "timeout":
-            request.on_timeout(False, request.time_limits[0] or request.task.time_limit)
+            limit = request.time_limits[0] or request.task.time_limit
+            self.ended = ending.failed(TimeLimitExceeded(limit))
+            request.on_timeout(False, limit)
         else:
             try:
                 raise WorkerLostError(reason)
-            except WorkerLostError:
+            except WorkerLostError as exc:
                 einfo = ExceptionInfo()
+                self.ended = ending.failed(exc)
             if verdict == "lost":
                 request.on_failure(einfo)
             else:
@@ -236,6 +251,7 @@ class Runner:
 
     def _fail(self, request: dict[str, Any], exc: Exception) -> None:
         logger.error("Task %s[%s] cannot run: %s", request["task"], request["id"], exc)
+        self.ended = ending.failed(exc)
         fail(self.app, request, exc)
         self._eventer.send("task-failed", uuid=request["id"], exception=safe_repr(exc), traceback="")
         if isinstance(exc, NotRegistered):
@@ -286,6 +302,7 @@ class Unloadable:
         self._error = error
         self.current: str | None = None
         self.thread = threading.get_ident()
+        self.ended: Ending = ending.failed(error)
         self.tasks = SimpleNamespace(learn=lambda codes: None, set_time_limits=lambda limits: None)
 
     def run(self, payload: Any, verdict: str | None, reason: str, deliveries: int) -> tuple[str, float]:

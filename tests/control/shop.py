@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,13 @@ def fail(code: int) -> None:
     raise ValueError(f"code {code}")
 
 
+@app.task(name="shop.read")
+def read(path: str, number: int) -> str:
+    if not Path(path).exists():
+        raise LookupError(f"number {number}: there is no {path}")
+    return f"{number}: {Path(path).read_text()}"
+
+
 @app.task(name="shop.again", bind=True, max_retries=2)
 def again(self: Task) -> int:
     if not self.request.retries:
@@ -48,9 +56,29 @@ def again(self: Task) -> int:
     return int(self.request.retries)
 
 
+@app.task(name="shop.stubborn", bind=True, max_retries=1)
+def stubborn(self: Task, path: str) -> str:
+    """Succeed at the fourth try, though a call has two."""
+    tries = (len(Path(path).read_text()) if Path(path).exists() else 0) + 1
+    Path(path).write_text("." * tries)
+    if tries < 4:
+        raise self.retry(exc=ValueError(f"try {tries}"), countdown=0)
+    return f"try {tries}"
+
+
+@app.task(name="shop.die")
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @app.task(name="shop.refuse", acks_late=True)
 def refuse() -> None:
     raise Reject("no", requeue=False)
+
+
+@app.task(name="shop.length")
+def length(values: Any) -> int:
+    return len(values)
 
 
 @app.task(name="shop.tick")

@@ -61,7 +61,7 @@ def test_it_is_said_when_somebody_listens_and_when_nobody_does() -> None:
     made.gone("a")
     made.unbind("events", ("#", "", "c"))
     made.gone("b")
-    assert said == [("events", 1), ("events", 0)]
+    assert said == [("events", 1), ("events", 2), ("events", 0)]
     assert not made.has("a")
 
 

@@ -63,6 +63,16 @@ def receiving() -> Iterator[Seen]:
             thread.join()
 
 
+@contextlib.contextmanager
+def shop_of_one() -> Iterator[None]:
+    """Let one task of the application run at once."""
+    control.pool_shrink(3)
+    try:
+        yield
+    finally:
+        control.pool_grow(3)
+
+
 def listeners() -> int:
     return len(shop.app.client.call("bus", "table", ("celeryev",)))
 
@@ -148,6 +158,30 @@ def test_many_events_all_come_in_order() -> None:
         assert results[-1].get(timeout=SECONDS) == 2 * 1999
         records.until(lambda: sum(event["type"] == "task-succeeded" for event in seen.events) == 2000)
         assert {tuple(seen.kinds(result.id)) for result in results[::200]} == {("received", "started", "succeeded")}
+
+
+def test_what_was_submitted_before_somebody_listened_is_known_to_them(tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ("running", "waiting", "revoked")]
+    with shop_of_one():
+        running = shop.hold.delay(paths[0])
+        records.wait_for_file(paths[0])
+        waiting, revoked = shop.add.delay(3, 4), shop.hold.delay(paths[2])
+        with receiving() as first:
+            assert first.until(running.id, "started") == ["received", "started"]
+            assert first.state.tasks[running.id].name == "shop.hold"
+            with receiving() as second:
+                second.until(running.id, "started")
+                revoked.revoke()
+                Path(f"{paths[0]}.go").touch()
+                for seen in (first, second):
+                    assert seen.until(waiting.id, "succeeded") == ["received", "started", "succeeded"]
+                    seen.until(running.id, "succeeded")
+                    assert seen.until(revoked.id, "revoked") == ["received", "revoked"]
+                    for result, name in ((running, "shop.hold"), (waiting, "shop.add"), (revoked, "shop.hold")):
+                        task = seen.state.tasks[result.id]
+                        assert (task.name, task.args.startswith("(")) == (name, True)
+                        assert task.received <= task.timestamp
+                    assert seen.state.tasks[running.id].runtime > 0
 
 
 def test_a_listener_that_is_gone_costs_nothing(ray_session: RaySession, tmp_path: Path) -> None:

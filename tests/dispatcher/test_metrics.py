@@ -9,7 +9,9 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import ray
+from celery import Task
 
 from raycelery import Celery
 from tests.support import RaySession
@@ -18,6 +20,11 @@ from tests.support import RaySession
 SECONDS = 60
 
 app = Celery("metered")
+
+
+@app.task(bind=True, max_retries=1)
+def retries(self: Task) -> None:
+    raise self.retry(exc=ValueError("as it should"), countdown=0)
 
 
 @app.task(num_cpus=4)
@@ -68,7 +75,7 @@ def test_queue_length_running_waiting_and_run_time(ray_session: RaySession, tmp_
         Path(go).touch()
     for result in results:
         result.get(timeout=SECONDS)
-    assert _eventually(lambda: _value("finished_total", **tags) == 4), _samples()
+    assert _eventually(lambda: _value("finished_total", **tags, outcome="succeeded") == 4), _samples()
     assert _eventually(lambda: _value("queue_length", **tags) == 0), _samples()
     assert _value("running", **tags) == 0
     assert _value("waiting_seconds_count", **tags) == 4
@@ -78,3 +85,17 @@ def test_queue_length_running_waiting_and_run_time(ray_session: RaySession, tmp_
     assert ran is not None
     assert waited > ran > 0, "three waited for as long as the first ran"
     assert _value("run_seconds_bucket", **tags, le="3600.0") is not None
+
+
+def test_failures_and_retries_are_told_apart(ray_session: RaySession) -> None:
+    tags = {"application": "metered", "queue": "outcomes", "task": "tests.dispatcher.test_metrics.retries"}
+    result = retries.apply_async(queue="outcomes")
+    with pytest.raises(ValueError, match="as it should"):
+        result.get(timeout=SECONDS)
+    revoked = retries.apply_async(queue="outcomes", countdown=3600)
+    revoked.revoke()
+    assert _eventually(lambda: _value("finished_total", **tags, outcome="revoked") == 1), _samples()
+    assert _value("finished_total", **tags, outcome="failed") == 1
+    assert _value("finished_total", **tags, outcome="retried") == 1
+    assert _value("finished_total", **tags, outcome="succeeded") is None
+    assert _value("run_seconds_count", **tags) == 2, "what was revoked did not run"

@@ -1,0 +1,166 @@
+"""Tables of the command line: where the terminal is narrow, names and arguments are shortened, numbers never."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.segment import Segment
+from rich.table import Table as RichTable
+from rich.text import Text
+
+#: Characters that a name or an argument keeps at least.
+LEAST = 8
+_GAP = 2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a table; it is never broken within.
+
+    Arguments:
+        text: its words, in one line.
+        style: rich's.
+        least: characters that it keeps where there is little room; None: all.
+        middle: whether it is shortened in its middle, as names whose ends say most, rather than at its end.
+    """
+
+    text: str
+    style: str = ""
+    least: int | None = None
+    middle: bool = False
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        length = len(self.text)
+        return Measurement(length if self.least is None else min(self.least, length), length)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        text = self.text if self.least is None else cut(self.text, options.max_width, self.middle)
+        yield Text(text, self.style, no_wrap=True, overflow="crop", justify=options.justify, end="")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Several things in one place of a table: in one line if there is room, else in several.
+
+    Arguments:
+        parts: what is never broken within.
+        style: rich's.
+    """
+
+    parts: Sequence[str]
+    style: str = ""
+
+    @property
+    def text(self) -> str:
+        """All in one line."""
+        return ", ".join(self.parts)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        widest = max((len(part) + 1 for part in self.parts), default=0)
+        return Measurement(min(widest, len(self.text)), len(self.text))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text("\n".join(lines(self.parts, options.max_width)), self.style, no_wrap=True, overflow="crop")
+
+
+def lines(parts: Sequence[str], width: int) -> Iterator[str]:
+    """Yield lines of at most ``width`` characters that hold all parts, divided by commas."""
+    line = ""
+    for number, part in enumerate(parts):
+        part += "," if number + 1 < len(parts) else ""
+        if line and len(line) + 1 + len(part) > width:
+            yield line
+            line = part
+        else:
+            line = f"{line} {part}" if line else part
+    if line:
+        yield line
+
+
+def cut(text: str, most: int, middle: bool = False) -> str:
+    """Return a text of at most ``most`` characters, with a mark where it was shortened."""
+    if len(text) <= most:
+        return text
+    if most <= 1:
+        return "…"[:most]
+    if not middle:
+        return f"{text[: most - 1]}…"
+    head = (most - 1) // 3
+    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+
+
+def name(text: str, style: str = "") -> Cell:
+    """Return a name, which may be shortened in its middle."""
+    return Cell(" ".join(text.split()), style, LEAST, middle=True)
+
+
+def words(text: str, style: str = "") -> Cell:
+    """Return arguments or words, which may be shortened at their end."""
+    return Cell(" ".join(text.split()), style, LEAST)
+
+
+def number(text: str, style: str = "") -> Cell:
+    """Return what must never be shortened."""
+    return Cell(text, style)
+
+
+@dataclass
+class Table:
+    """A table; where even its shortest form is too wide, each row is a block of lines.
+
+    Arguments:
+        title: a line above it; "" for none.
+        columns: their titles; one that ends in ``>`` is aligned to the right.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: list[tuple[Cell | Listed, ...]] = field(default_factory=list)
+
+    def add(self, *cells: Cell | Listed) -> None:
+        """Add a row."""
+        self.rows.append(cells)
+
+    def _table(self) -> RichTable:
+        table = RichTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_edge=False)
+        for title in self.columns:
+            justify = "right" if title.endswith(">") else "left"
+            table.add_column(Cell(title.rstrip(">"), "bold"), justify=justify)  # type: ignore[arg-type]
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.title:
+            yield Text(self.title, "bold")
+        table = self._table()
+        room = options.max_width
+        if Measurement.get(console, options.update(max_width=10_000), table).minimum <= room:
+            rendered = console.render_lines(table, options.update(min_width=0, max_width=room), pad=False)
+            for line in rendered:
+                yield from _stripped(line)
+                yield Segment.line()
+            return
+        for row in self.rows:
+            first, *others = row
+            yield Text(cut(first.text, options.max_width, middle=True), first.style or "bold", no_wrap=True)
+            told: list[str] = []
+            for title, cell in zip(self.columns[1:], others, strict=True):
+                parts = cell.parts if isinstance(cell, Listed) else [cell.text] if cell.text else []
+                told += [f"{title.rstrip('>')} {part}" if number == 0 else part for number, part in enumerate(parts)]
+            for shown in lines([cut(one, options.max_width - 3) for one in told], options.max_width - 2):
+                yield Text(f"  {shown}", no_wrap=True)
+
+
+def _stripped(line: list[Segment]) -> list[Segment]:
+    """Return a line without the space at its end."""
+    kept = list(line)
+    while kept and not kept[-1].text.strip():
+        kept.pop()
+    if kept:
+        last = kept[-1]
+        kept[-1] = Segment(last.text.rstrip(), last.style)
+    return kept

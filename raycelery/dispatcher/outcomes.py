@@ -1,0 +1,190 @@
+"""What became of messages: how many of each task succeeded, failed and so on, and the last failures with their errors.
+
+Kept in memory, since the dispatcher started.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections import Counter, OrderedDict, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from raycelery import wire
+from raycelery.dispatcher.model import Error
+from raycelery.dispatcher.recovery import fields_of, message_of
+
+if TYPE_CHECKING:
+    from raycelery.dispatcher.actor import Dispatcher
+    from raycelery.dispatcher.model import Message
+
+#: What may become of a message, in the order in which it is shown. A retry is a message of its own.
+OUTCOMES = ("succeeded", "failed", "retried", "revoked", "rejected", "ignored")
+#: Failures that are kept, and the bytes of their messages and tracebacks together; the oldest go first.
+MOST_FAILURES = 1_000
+MOST_BYTES = 32_000_000
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One message that failed.
+
+    Arguments:
+        fields: of its submission, from which it can be made again.
+        error: what it failed with.
+        time: when, in seconds since the epoch.
+        node: Ray's id of the node; "" if it did not run.
+        seconds: that it ran.
+    """
+
+    fields: tuple[Any, ...]
+    error: Error
+    time: float
+    node: str
+    seconds: float
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds, roughly."""
+        return len(self.fields[4]) + len(self.error.traceback) + len(self.error.text)
+
+
+class Outcomes:
+    """Counts what became of messages, and keeps the last failures.
+
+    Arguments:
+        dispatcher: whose.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        #: Messages that have ended, by node, task and outcome.
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+        #: By task id; of a task that failed again the last failure.
+        self._failures: OrderedDict[str, Failure] = OrderedDict()
+        self._bytes = 0
+
+    def note(
+        self, message: Message, outcome: str, seconds: float, node: str, now: float, error: Error | None = None
+    ) -> None:
+        """Count a message that has ended, and keep it if it failed.
+
+        Arguments:
+            seconds: that it ran.
+            node: Ray's id of the node where it ended; "" if it was at none.
+            error: why it failed; nothing is kept without it.
+        """
+        self.counts[node, message.task, outcome] += 1
+        self._dispatcher.metrics.finished(message, outcome, seconds, now)
+        if error is not None and outcome == "failed":
+            keys = self._dispatcher.keys.get(message.seq, ())
+            self._keep(Failure(fields_of(message, keys), error, now, node, seconds))
+
+    def by_task(self) -> dict[str, dict[str, int]]:
+        """Return how many messages of each task had each outcome."""
+        found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for (_, task, outcome), count in self.counts.items():
+            found[task][outcome] += count
+        return {task: dict(counts) for task, counts in sorted(found.items())}
+
+    def _keep(self, failure: Failure) -> None:
+        self._forget(failure.fields[0])
+        self._failures[failure.fields[0]] = failure
+        self._bytes += failure.size
+        while len(self._failures) > MOST_FAILURES or (self._bytes > MOST_BYTES and len(self._failures) > 1):
+            self._forget(next(iter(self._failures)))
+
+    def _forget(self, task_id: str) -> None:
+        failure = self._failures.pop(task_id, None)
+        if failure is not None:
+            self._bytes -= failure.size
+
+    # -- the last failures --------------------------------------------------------------------------------------
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Return the failures that are kept as plain data, those together that are one error at one place of one task.
+
+        The latest group is the first, and so is the latest failure of each.
+        """
+        groups: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for failure in reversed(self._failures.values()):
+            task, error = failure.fields[1], failure.error
+            # An error's words often name what it is about; without a place there is nothing else to tell it by.
+            key = (task, error.kind, error.place or error.text)
+            one = _described(failure)
+            group = groups.setdefault(
+                key,
+                {
+                    "task": task,
+                    "error": error.kind,
+                    "place": error.place,
+                    "message": error.text,
+                    "traceback": error.traceback,
+                    "last": failure.time,
+                    "failures": [],
+                },
+            )
+            group["failures"].append(one)
+        return [{"count": len(group["failures"]), **group} for group in groups.values()]
+
+    def latest(self, most: int) -> list[dict[str, Any]]:
+        """Return the latest groups of failures, without their tracebacks and what is in them."""
+        left_out = ("traceback", "failures")
+        return [
+            {
+                **{key: value for key, value in group.items() if key not in left_out},
+                "args": group["failures"][0]["args"],
+                "kwargs": group["failures"][0]["kwargs"],
+            }
+            for group in self.failures()[:most]
+        ]
+
+    def retry(self, ids: list[str]) -> dict[str, list[str]]:
+        """Have failed tasks run once more, under their ids, as they were called, with no retries used up.
+
+        Returns:
+            the ids of those that were ``retried``; of those that are ``unknown``; of those whose large arguments are
+            ``gone`` from Ray's object store.
+        """
+        dispatcher, now = self._dispatcher, time.time()
+        answer: dict[str, list[str]] = {"retried": [], "unknown": [], "gone": []}
+        for task_id in ids:
+            failure = self._failures.get(task_id)
+            if failure is None:
+                answer["unknown"].append(task_id)
+                continue
+            fields, keys = _anew(failure.fields), failure.fields[9]
+            if not all(dispatcher.depot.refs(key) for key in keys):
+                answer["gone"].append(task_id)
+                continue
+            self._forget(task_id)
+            dispatcher.store.forget(task_id)
+            dispatcher.journal.append("", wire.pack("call", 0, "forget", (task_id,)))
+            dispatcher.journal.append("", wire.pack("batch", 0, [], [fields], [], []))
+            dispatcher.take(message_of(fields), keys, now)
+            answer["retried"].append(task_id)
+        return answer
+
+
+def _anew(fields: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the fields of a submission without what has passed: its retries, its time to begin and to expire."""
+    task_id, task, queue, lane, payload, priority, _, time_limit, stamps, keys = fields
+    headers, *others = pickle.loads(payload)
+    payload = pickle.dumps(({**headers, "retries": 0, "eta": None, "expires": None}, *others), 5)
+    return (task_id, task, queue, lane, payload, priority, None, time_limit, stamps, keys)
+
+
+def _described(failure: Failure) -> dict[str, Any]:
+    headers = pickle.loads(failure.fields[4])[0]
+    return {
+        "id": failure.fields[0],
+        "queue": failure.fields[2],
+        "args": headers.get("argsrepr"),
+        "kwargs": headers.get("kwargsrepr"),
+        "retries": headers.get("retries") or 0,
+        "message": failure.error.text,
+        "time": failure.time,
+        "seconds": failure.seconds,
+        "node": failure.node,
+    }

@@ -1,0 +1,59 @@
+"""How a message ended, as the executor tells the dispatcher: with a report, where it did not succeed."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from billiard.einfo import ExceptionWithTraceback
+from celery.exceptions import Ignore, Reject, Retry
+
+from raycelery.dispatcher.model import Error
+
+#: Of an error's words and of its traceback, at most so many characters are told: the end of the latter.
+TEXT, TRACEBACK = 1_000, 8_000
+_FRAME = re.compile(r'^ *File "(?P<file>[^"]*)", line (?P<line>\d+), in (?P<function>.*)$', re.MULTILINE)
+
+#: Outcome, and why it failed.
+Ending = tuple[str, "Error | None"]
+
+
+def failed(exc: BaseException, traceback: str | None = None) -> Ending:
+    """Return the ending of a message that failed with an error."""
+    return "failed", Error(_name(exc), _words(exc), _place(traceback or ""), (traceback or "")[-TRACEBACK:])
+
+
+def of(einfo: Any, exc: BaseException | None = None) -> Ending:
+    """Return the ending of a message for which Celery's tracer returned this ``ExceptionInfo``.
+
+    Arguments:
+        exc: the error itself; what the other holds of it may have been made fit to travel.
+    """
+    exc = einfo.exception if exc is None else exc
+    if isinstance(exc, ExceptionWithTraceback):
+        exc = exc.exc
+    if isinstance(exc, Retry):
+        return "retried", None
+    if isinstance(exc, Reject):
+        return "rejected", None
+    if isinstance(exc, Ignore):
+        return "ignored", None
+    return failed(exc, str(einfo.traceback or ""))
+
+
+def _name(exc: BaseException) -> str:
+    kind = type(exc)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _words(exc: BaseException) -> str:
+    try:
+        text = str(exc)
+    except Exception as error:  # an error's own words may fail, too
+        text = f"its words cannot be told: {error!r}"
+    return text if len(text) <= TEXT else f"{text[:TEXT]}…"
+
+
+def _place(traceback: str) -> str:
+    frames = list(_FRAME.finditer(traceback))
+    return f"{frames[-1]['file']}:{frames[-1]['line']} in {frames[-1]['function']}" if frames else ""
