@@ -28,6 +28,7 @@ from kombu.utils.objects import cached_property
 
 from raycelery import session, values
 from raycelery.app import environment, spec
+from raycelery.app.routing import Routes
 from raycelery.app.settings import TASK_OPTIONS, check_options, options_of, travels_as_is
 from raycelery.dispatcher.model import Lane
 from raycelery.errors import ArgumentError, DispatcherUnreachable, OptionError
@@ -96,6 +97,7 @@ class RayProducer:
         #: By task, queue, and what a call asks for.
         self._tasks: dict[tuple[str, str, Any], _Task] = {}
         self._codes: dict[int, tuple[Any, str, bytes]] = {}
+        self._routes = Routes(app)
         self._spec: spec.AppSpec | None = None
         self._adopted = False
         self._receivers: list[spec.Receiver] | None = None
@@ -151,7 +153,8 @@ class RayProducer:
             # task_protocol=1: Celery's worker, too, makes version 2 of it first.
             body, headers, _, _ = proto1_to_proto2(SimpleNamespace(headers=headers), body)
         name = headers["task"]
-        queue = declare[0].name if declare else routing_key
+        exchange = exchange if isinstance(exchange, str) else getattr(exchange, "name", "")
+        queue = self._routes.queue_of(exchange, routing_key, declare[0].name if declare else None)
         overrides = {key: properties.pop(key) for key in TASK_OPTIONS if key in properties}
         if len(properties) > 2:
             check_options(
@@ -181,7 +184,7 @@ class RayProducer:
                 raise ArgumentError(
                     f"an argument of {name!r} {exc}; pass plain data, or a path or key from which the task can load it"
                 ) from exc
-        delivery = (exchange if isinstance(exchange, str) else getattr(exchange, "name", ""), routing_key, priority)
+        delivery = (exchange, routing_key, priority)
         payload = pickle.dumps(
             (headers, data, content_type, content_encoding, delivery, properties, info.module, info.code), 5
         )

@@ -19,6 +19,7 @@ from kombu.common import ignore_errors
 from raycelery.bridge.keeping import PREFIX, Keeper
 from raycelery.bridge.leases import Leases
 from raycelery.bridge.pool import AHEAD, LOOK_SECONDS, Pool
+from raycelery.bridge.sources import Sources
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +50,8 @@ def choose_transport(app: Any) -> None:
 _OF_MESSAGES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
-def _guarded(c: Any) -> Any:
-    """Return the consumer's ``create_task_handler``, whose handler survives every message.
+def _guarded(c: Any, sources: Sources) -> Any:
+    """Return the consumer's ``create_task_handler``, whose handler survives every message and notes its queue.
 
     Celery's raises for some that are malformed, which ends the worker, and the next one that gets the message.
     """
@@ -60,6 +61,7 @@ def _guarded(c: Any) -> Any:
         handle = make(c, *args, **kwargs)
 
         def on_message(message: Any) -> None:
+            sources.note(message)
             try:
                 handle(message)
             except Exception as exc:  # anything can be wrong with a message
@@ -89,6 +91,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         self._ahead = False
         self._idle_looks = 0
         self._by_tags = False
+        self._sources = Sources()
         #: Acknowledgements that the lost connection may have left unsent.
         self._acks: list[str] = []
         if isinstance(c.pool, Pool):
@@ -108,7 +111,8 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         pool: Pool = c.pool
         pool.most = c.controller.max_concurrency
         self._paused = self._ahead = False
-        c.create_task_handler = _guarded(c)
+        c.create_task_handler = _guarded(c, self._sources)
+        self._sources.watch(c.task_consumer.channel)
         c.controller.wait_for_soft_shutdown = partial(self._wait_softly, c)
         if self._by_tags:
             self._gate(c)
@@ -149,7 +153,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         pool: Pool = c.pool
         if pool.keeper is None:
             self._warn_of_timeout(c, timeout)
-            pool.keeper = Keeper(c.app, timeout, pool.placing.queue_of)
+            pool.keeper = Keeper(c.app, timeout)
         keeper = pool.keeper
 
         def look() -> None:

@@ -15,6 +15,7 @@ from billiard.einfo import ExceptionInfo
 from celery.exceptions import InvalidTaskError, Terminated, WorkerLostError
 
 from raycelery.bridge.keeping import was_kept
+from raycelery.bridge.sources import queue_of
 
 if TYPE_CHECKING:
     from raycelery.bridge.pool import Pool
@@ -52,7 +53,7 @@ class Job:
         delivery = self._headers.get("delivery_info") or {}
         #: Whether the broker may have delivered it before.
         self.again = bool(delivery.get("redelivered")) or was_kept(self._headers)
-        self.queue = pool.placing.queue_of(delivery.get("exchange") or "", delivery.get("routing_key") or "")
+        self.queue = queue_of(self.request)
         #: In which bundle, and where in it; None while it waits.
         self.bundle: Any = None
         self.index = 0
@@ -70,7 +71,8 @@ class Job:
     def identity(self) -> str:
         """The same for every delivery of one message; another for a retry, or for what replaces the task."""
         headers = self._headers
-        parts = [self.id, str(headers.get("retries") or 0), str(headers.get("replaced_task_nesting") or 0)]
+        # An exchange may have put one message into several queues.
+        parts = [self.id, self.queue, str(headers.get("retries") or 0), str(headers.get("replaced_task_nesting") or 0)]
         tag = getattr(getattr(self.request, "_message", None), "delivery_tag", None)
         if isinstance(tag, str):
             parts.append(tag)

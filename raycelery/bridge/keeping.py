@@ -21,6 +21,8 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from amqp import AMQPError
 
+from raycelery.bridge.sources import queue_of
+
 logger = logging.getLogger(__name__)
 
 #: Names of the queues that bridges keep messages in begin so.
@@ -63,12 +65,10 @@ class Keeper:
     Arguments:
         app: the worker's application.
         timeout: RabbitMQ's ``consumer_timeout`` in seconds.
-        queue_of: returns the queue of a message by its exchange and routing key.
     """
 
-    def __init__(self, app: Any, timeout: float, queue_of: Callable[[str, str], str]) -> None:
+    def __init__(self, app: Any, timeout: float) -> None:
         self._app = app
-        self._queue_of = queue_of
         self._patience = timeout / 2
         #: Seconds between looks.
         self.seconds = min(1.0, timeout / 8)
@@ -184,9 +184,7 @@ class Keeper:
     def _keep(self, request: Any) -> None:
         kept = self._kept.get(request)
         if kept is None:
-            info = request.message.delivery_info
-            queue = self._queue_of(info.get("exchange") or "", info.get("routing_key") or "")
-            kept = _Kept(request, queue)
+            kept = _Kept(request, queue_of(request))
         home = self._home(kept.queue)
         number = uuid.uuid4().hex
         self._coming[number] = kept

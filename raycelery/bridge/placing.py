@@ -52,7 +52,6 @@ class Placing(RayProducer):
         # Celery's worker makes it of a set, so in another order in each process: executors are for all of them.
         chosen["include"] = tuple(sorted(conf.get("include") or ()))
         self._settings = tuple(sorted((name, value) for name, value in {**chosen, **settings}.items() if value))
-        self._queues: dict[tuple[str, str], str] = {}
 
     def described(self) -> spec.AppSpec:
         """Return the description by which executors load the application."""
@@ -67,6 +66,11 @@ class Placing(RayProducer):
             self._spec = dataclasses.replace(found, settings=self._settings, environ=environ)
         return self._spec
 
+    def _options(self, task: Any, queue: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        # A broadcast queue has another name in each worker; what it is called by is its alias.
+        alias = getattr(self._real.amqp.queues.get(queue), "alias", None)
+        return super()._options(task, alias or queue, overrides)
+
     def _limits(self, task: Any, name: str, queue: str) -> list[tuple[str, int]]:
         return [limit for limit in super()._limits(task, name, queue) if limit[0] != "app"]
 
@@ -78,16 +82,3 @@ class Placing(RayProducer):
     def place(self, name: str, queue: str) -> _Task:
         """Return the lane of a task in a queue, and the definitions that belong to it."""
         return self._tasks.get((name, queue, ())) or self._describe(name, queue, {})
-
-    def queue_of(self, exchange: str, routing_key: str) -> str:
-        """Return the name of the queue that a message came from, as far as its routing tells."""
-        found = self._queues.get((exchange, routing_key))
-        if found is None:
-            queues = self._real.amqp.queues
-            found = routing_key
-            if routing_key not in queues:
-                for name, queue in queues.items():
-                    if queue.routing_key == routing_key and queue.exchange.name == exchange:
-                        found = name
-            self._queues[exchange, routing_key] = found
-        return found

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import ray
 from celery import Task, chord
+from kombu import Exchange, Queue, binding
+from kombu.common import Broadcast
 
 from raycelery import Celery
 from raycelery.errors import OptionError
@@ -105,6 +107,42 @@ def _of(result: Any) -> Any:
 def test_the_app_default_is_one_cpu_and_a_warm_actor() -> None:
     got = _of(plain.delay())
     assert (got["cpus"], got["memory"], got["function"]) == (1, 0, False)
+
+
+def test_an_exchange_leads_to_its_queue_and_so_does_a_retry() -> None:
+    routed = Celery("routed", set_as_current=False)
+    routed.conf.update(
+        task_default_queue="other",
+        task_queues=[
+            Queue("feeds", Exchange("feeds", "topic"), routing_key="feed.#"),
+            Queue("days", [binding(Exchange("days", "direct"), routing_key="day")]),
+            Broadcast("all"),
+            Queue("other"),
+        ],
+        ray_queues={"feeds": {"num_cpus": 2}, "days": {"num_cpus": 3}, "all": {"num_cpus": 4}},
+    )
+
+    @routed.task(bind=True)
+    def cpus(self: Task, again: bool = False) -> float:
+        if again and not self.request.retries:
+            raise self.retry(countdown=0)
+        return float(request["CPU"])
+
+    topic = {"exchange": "feeds", "routing_key": "feed.us.east"}
+    assert _of(cpus.apply_async(**topic)) == 2
+    assert _of(cpus.apply_async((True,), **topic)) == 2
+    assert _of(cpus.apply_async((True,), queue="feeds")) == 2
+    assert _of(cpus.apply_async(exchange="days", routing_key="day")) == 3
+    assert _of(cpus.apply_async(queue="all")) == 4
+    assert _of(cpus.apply_async((True,))) == 1
+    # To no queue that is known of: nothing is lost.
+    assert _of(cpus.apply_async(exchange="feeds", routing_key="else")) == 1
+    routed.control.cancel_consumer("feeds", reply=True)
+    held = cpus.apply_async(**topic)
+    assert _of(cpus.delay()) == 1
+    assert held.state == "PENDING"
+    routed.control.add_consumer("feeds", reply=True)
+    assert _of(held) == 2
 
 
 def test_a_queue_gives_defaults_and_the_task_overrides_them() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from celery.exceptions import TaskRevokedError, WorkerLostError
+from kombu import Exchange, Queue
 
 from tests.bridge.support import Project, Worker, restart_under_load, runs
 from tests.brokers import RabbitMQ, rabbitmq
@@ -136,6 +137,58 @@ def test_a_message_that_was_long_held_can_be_refused(project: Make, bridge_worke
         message = connection.default_channel.basic_get("dead", no_ack=True)
     assert message.headers["id"] == sent.id
     assert len(shop.traces("one")) == 2
+
+
+ROUTED = """
+from kombu import Exchange, Queue
+from raycelery.executor import request
+
+app.conf.task_queues = [
+    Queue("feeds", Exchange("feeds", "topic"), routing_key="feed.#"),
+    Queue("days", Exchange("days", "topic"), routing_key="day", queue_arguments={"x-queue-type": "quorum"}),
+]
+app.conf.task_default_queue = "feeds"
+app.conf.ray_queues = {"feeds": {"num_cpus": 2}, "days": {"num_cpus": 3}}
+
+
+@app.task
+def cpus():
+    return request["CPU"]
+"""
+
+
+def test_queues_whose_name_is_not_the_routing_key(project: Make, bridge_worker: Start, impatient: RabbitMQ) -> None:
+    shop = project(broker=impatient.url, ray_consumer_timeout=2, more=ROUTED, ray_num_cpus=0.5)
+    shop.app.conf.task_queues = [
+        Queue("feeds", Exchange("feeds", "topic"), routing_key="feed.#"),
+        Queue("days", Exchange("days", "topic"), routing_key="day", queue_arguments={"x-queue-type": "quorum"}),
+    ]
+    worker = bridge_worker(shop, concurrency=3)
+    topic = {"exchange": "feeds", "routing_key": "feed.us.east", "queue": None}
+    # With a countdown, RabbitMQ holds what is for a quorum queue, and its routing key tells for how long.
+    late = {"queue": "days", "countdown": 1}
+    assert shop.send("cpus", **topic).get(timeout=60) == 2
+    assert shop.send("cpus", **late).get(timeout=60) == 3
+    long = [shop.send("late", "topic", 60, **topic), shop.send("late", "late", 60, **late)]
+    for result in long:
+        worker.wait_for_log(f"task {result.id} takes long")
+    worker.process.kill()
+    until(
+        lambda: depth(shop, "feeds") >= 1 and depth(shop, "days") >= 1,
+        say=lambda: f"lost: {depth(shop, 'feeds')}, {depth(shop, 'days')}: {worker.log.read_text()}",
+    )
+    second = bridge_worker(shop, concurrency=3)
+    for result in long:
+        second.wait_for_log(f"[{result.id}] received")
+    shop.go()
+    assert [result.get(timeout=60) for result in long] == ["topic", "late"]
+    assert (runs(shop, "topic"), runs(shop, "late")) == (1, 1)
+    # What is no longer consumed stays in its queue.
+    shop.app.control.cancel_consumer("feeds", destination=[second.node], reply=True)
+    left = shop.send("cpus", **topic)
+    assert shop.send("cpus", **late).get(timeout=60) == 3
+    assert not left.ready()
+    assert depth(shop, "feeds") == 1
 
 
 @pytest.mark.slow
