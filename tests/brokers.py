@@ -17,27 +17,44 @@ class Redis:
     """A Redis that keeps its data over a restart.
 
     Arguments:
-        directory: for its files.
+        directory: for its files, and its Unix socket: a short path.
+        tls: whether it talks TLS only, with a certificate of its own.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, tls: bool = False) -> None:
         self._directory = directory
-        self._port = support.free_port()
+        self.port = support.free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = f"redis://127.0.0.1:{self._port}/0"
+        self._socket = directory / "redis.sock"
+        self.url = f"{'rediss' if tls else 'redis'}://127.0.0.1:{self.port}/0"
+        #: The same by its Unix socket.
+        self.socket_url = f"redis+socket://{self._socket}?virtual_host=0"
+        self._arguments = ["--port", str(self.port)]
+        if tls:
+            key, certificate = str(directory / "key.pem"), str(directory / "certificate.pem")
+            subprocess.run(
+                ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                 "-subj", "/CN=localhost", "-days", "2", "-keyout", key, "-out", certificate],
+                check=True, capture_output=True,
+            )  # fmt: skip
+            self._arguments = [
+                "--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no",
+                "--tls-key-file", key, "--tls-cert-file", certificate, "--tls-ca-cert-file", certificate,
+            ]  # fmt: skip
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
         import redis
 
         self._process = subprocess.Popen(
-            ["redis-server", "--port", str(self._port), "--bind", "127.0.0.1", "--appendonly", "yes", "--save", ""],
+            ["redis-server", *self._arguments, "--bind", "127.0.0.1", "--unixsocket", str(self._socket),
+             "--appendonly", "yes", "--save", ""],
             cwd=self._directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
-        )
-        client = redis.Redis.from_url(self.url)
+        )  # fmt: skip
+        client = redis.Redis(unix_socket_path=str(self._socket))
 
         def answers() -> bool:
             try:
@@ -53,6 +70,55 @@ class Redis:
         if self._process is not None:
             support.stop(self._process)
             self._process = None
+
+
+@contextmanager
+def redis(*, tls: bool = False) -> Iterator[Redis]:
+    """Run a Redis, and stop it with the context.
+
+    Arguments:
+        tls: whether it talks TLS only.
+    """
+    with support.short_directory("rc-redis-") as directory:
+        broker = Redis(directory, tls=tls)
+        broker.start()
+        try:
+            yield broker
+        finally:
+            broker.stop()
+
+
+@contextmanager
+def sentinel(master: Redis) -> Iterator[str]:
+    """Run a sentinel that knows a Redis by the name ``shop``, and yield its URL."""
+    import redis as client
+
+    port = support.free_port()
+    with support.short_directory("rc-sentinel-") as directory:
+        (directory / "sentinel.conf").write_text(
+            f"port {port}\nbind 127.0.0.1\nsentinel monitor shop 127.0.0.1 {master.port} 1\n"
+        )
+        process = subprocess.Popen(
+            ["redis-server", "sentinel.conf", "--sentinel"],
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        asked = client.Redis(port=port)
+
+        def answers() -> bool:
+            try:
+                return bool(asked.ping())
+            except client.ConnectionError:
+                return False
+
+        try:
+            until(answers, 30, "the sentinel does not start")
+            asked.close()
+            yield f"sentinel://127.0.0.1:{port}/0"
+        finally:
+            support.stop(process)
 
 
 class RabbitMQ:

@@ -87,7 +87,9 @@ def its_own() -> str:
 bounded = tuned("bounded", worker_concurrency=2)
 queued = tuned("queued", ray_queues={"narrow": {"max_concurrency": 1}, "light": {"num_cpus": 0.5}})
 #: Redis serves priority 0 first, RabbitMQ the highest; one at a time, so that their order is seen.
-redis_like = tuned("redis-like", broker_url="redis://nowhere.invalid:1/0", worker_concurrency=1)
+redis_like = tuned(
+    "redis-like", broker_url=["redis://nowhere.invalid:1/0", "redis://nowhere.invalid:2/0"], worker_concurrency=1
+)
 amqp_like = tuned("amqp-like", broker_url="amqp://nowhere.invalid//", worker_concurrency=1)
 full = tuned("full", ray_max_pending=100, ray_submit_timeout=0.5, worker_concurrency=1)
 patient = tuned("patient", ray_max_pending=100)

@@ -19,6 +19,7 @@ from kombu.utils.objects import cached_property
 from raycelery.app.conf import RememberingSettings
 from raycelery.app.producer import RayProducer, new_id
 from raycelery.app.settings import DEFAULTS, check_options, check_settings, options_of
+from raycelery.app.urls import schemes
 
 logger = logging.getLogger(__name__)
 
@@ -138,8 +139,8 @@ class Celery(celery.Celery):  # type: ignore[misc]
     def _announce(self) -> None:
         if not self._said:
             self._said = True
-            urls = [str(u) for u in (self.conf.broker_url, self.conf.result_backend) if u]
-            replaced = [u.split("://")[0] for u in urls if not u.startswith("ray://")]
+            backend = str(self.conf.result_backend or "").partition("://")[0]
+            replaced = [name for name in (*schemes(self.conf.broker_url)[:1], backend) if name not in ("", "ray")]
             if replaced:
                 logger.info(
                     "%s runs on Ray: its %s URLs are not used (ray_mode='bridge' keeps the broker)",

@@ -30,6 +30,7 @@ from raycelery import session, values
 from raycelery.app import environment, spec
 from raycelery.app.routing import Routes
 from raycelery.app.settings import TASK_OPTIONS, check_options, options_of, travels_as_is
+from raycelery.app.urls import low_first
 from raycelery.dispatcher.model import Lane
 from raycelery.errors import ArgumentError, DispatcherUnreachable, OptionError
 
@@ -103,7 +104,7 @@ class RayProducer:
         self._receivers: list[spec.Receiver] | None = None
         self._inline = int(app.conf.ray_inline_bytes)
         self._accepted = app.conf.accept_content
-        self._low_first = str(app.conf.broker_url or "").startswith(("redis", "sentinel"))
+        self._low_first = low_first(app.conf)
 
     # Celery uses producers as context managers and releases them to their pool.
     def __enter__(self) -> RayProducer:

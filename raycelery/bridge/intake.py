@@ -33,13 +33,10 @@ HELD_BACK = 4
 
 def choose_transport(app: Any) -> None:
     """Have a worker's connections to Redis fetch and acknowledge many messages at a time, and others outlive errors."""
-    if app.conf.broker_transport is not None:
-        return
-    transport = app.connection_for_read().transport_cls
-    if transport in ("redis", "rediss"):
-        from raycelery.bridge import redis_transport
+    if app.connection_for_read().get_transport_cls().driver_type == "redis":
+        from raycelery.bridge.redis_transport import Connection
 
-        app.conf.broker_transport = redis_transport.NAME
+        app.amqp.Connection = Connection
     else:
         # RabbitMQ closes channels, one for an acknowledgement that is late, and Celery's worker ends. Here it connects
         # again, and what runs goes on: its message, delivered again, takes part in the run.

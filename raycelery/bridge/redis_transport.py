@@ -16,6 +16,7 @@ from collections.abc import Callable
 from queue import Empty
 from typing import Any
 
+from kombu import connection as kombu_connection
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
@@ -258,4 +259,28 @@ class Transport(redis.Transport):  # type: ignore[misc]
         super().register_with_event_loop(connection, loop)
 
 
-NAME = f"{__name__}:{Transport.__name__}"
+class SentinelChannel(Channel, redis.SentinelChannel):  # type: ignore[misc]
+    """The channel to whichever Redis the sentinels name."""
+
+
+class SentinelTransport(Transport, redis.SentinelTransport):  # type: ignore[misc]
+    """The transport where sentinels name the Redis."""
+
+    Channel = SentinelChannel
+
+
+#: Ours, by what kombu has for a URL.
+_OURS = {redis.Transport: Transport, redis.SentinelTransport: SentinelTransport}
+
+
+class Connection(kombu_connection.Connection):
+    """kombu's connection, with the transports above in place of kombu's own.
+
+    Everything about the URL stays kombu's affair: schemes (``rediss`` is TLS, also where no option says so), sockets,
+    and lists of URLs of which the next is taken when one fails.
+    """
+
+    def get_transport_cls(self) -> Any:
+        """Return the class of the transport; one that a project chose itself is not replaced."""
+        transport: Any = super().get_transport_cls()  # type: ignore[no-untyped-call]
+        return _OURS.get(transport, transport)

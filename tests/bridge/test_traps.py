@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import redis
 
+from tests import brokers
 from tests.bridge.support import Project, Worker, restart_under_load, runs
 from tests.brokers import Redis
 from tests.support import until
@@ -22,11 +22,9 @@ IMPATIENT = {"visibility_timeout": 3, "unacked_restore_interval": 1, "unacked_re
 
 
 @pytest.fixture
-def restartable(tmp_path: Path) -> Iterator[Redis]:
-    broker = Redis(tmp_path)
-    broker.start()
-    yield broker
-    broker.stop()
+def restartable() -> Iterator[Redis]:
+    with brokers.redis() as broker:
+        yield broker
 
 
 def test_longer_than_the_visibility_timeout(project: Make, bridge_worker: Start, redis_url: str) -> None:
