@@ -226,6 +226,13 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
 
     # -- chords -------------------------------------------------------------------------------------------------
 
+    @property
+    def chord_lifetime(self) -> int | None:
+        """Seconds that a chord's parts are kept; Celery has the setting since 5.7."""
+        expires = self.app.conf.get("result_chord_expires")
+        lifetime: int | None = self.expires if expires is None else self.prepare_expires(expires, type=int)
+        return lifetime
+
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Tell the store how many parts to wait for."""
         self.app.client.store(("size", group_id, chord_size))
@@ -260,7 +267,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
                 float("inf") if index is None else float(index),
                 payload,
                 request.chord.get("chord_size"),
-                self.chord_expires,
+                self.chord_lifetime,
                 (self.app.app_key, group, callback, task_id, request.root_id or task_id),
                 (*keys, *more),
             ),

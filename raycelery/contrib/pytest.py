@@ -2,7 +2,8 @@
 
 In ``conftest.py``: ``pytest_plugins = ["raycelery.contrib.pytest"]``. ``celery_app``, ``celery_session_app``,
 ``celery_worker``, ``celery_session_worker`` and the fixtures that configure them work as at
-https://docs.celeryq.dev/en/stable/userguide/testing.html.
+https://docs.celeryq.dev/en/stable/userguide/testing.html: tasks run in a thread of the test's process and see what the
+test has patched. A fixture ``celery_worker_pool`` of the project's own that returns ``"ray"`` has them run on Ray.
 """
 
 # ruff: noqa: F811  (fixtures are arguments by their names)
@@ -68,21 +69,27 @@ def celery_app(
 
 @pytest.fixture(scope="session")
 def celery_session_worker(
-    celery_session_app: Any, celery_includes: Any, celery_class_tasks: Any, celery_worker_parameters: Any
+    celery_session_app: Any,
+    celery_includes: Any,
+    celery_class_tasks: Any,
+    celery_worker_pool: Any,
+    celery_worker_parameters: Any,
 ) -> Iterator[Any]:
-    """Something to run the session application's tasks: Ray."""
+    """A worker for the session application's tasks."""
     for module in celery_includes:
         celery_session_app.loader.import_task_module(module)
     for class_task in celery_class_tasks:
         celery_session_app.register_task(class_task)
-    with start_worker(celery_session_app, **celery_worker_parameters) as worker:
+    with start_worker(celery_session_app, **{"pool": celery_worker_pool, **celery_worker_parameters}) as worker:
         yield worker
 
 
 @pytest.fixture
-def celery_worker(celery_app: Any, celery_includes: Any, celery_worker_parameters: Any) -> Iterator[Any]:
-    """Something to run the application's tasks: Ray."""
+def celery_worker(
+    celery_app: Any, celery_includes: Any, celery_worker_pool: Any, celery_worker_parameters: Any
+) -> Iterator[Any]:
+    """A worker for the application's tasks."""
     for module in celery_includes:
         celery_app.loader.import_task_module(module)
-    with start_worker(celery_app, **celery_worker_parameters) as worker:
+    with start_worker(celery_app, **{"pool": celery_worker_pool, **celery_worker_parameters}) as worker:
         yield worker

@@ -202,7 +202,7 @@ class Borrowing:
                     self._guests[guest] = None
                     self._unused[guest] = time.monotonic()
             try:
-                self._neighbours.get(borrowed.giver).repaid.remote(number)
+                self._neighbours.ask(borrowed.giver, "repaid", number)
             except ValueError:
                 logger.debug("%s has ended meanwhile", borrowed.giver)
             self._dispatcher.turn_soon()
@@ -211,7 +211,7 @@ class Borrowing:
         """Tell how many CPUs this application has, and ask whether loans still stand."""
         mine = [number for number, borrowed in self._borrowed.items() if borrowed.giver == giver]
         try:
-            standing = await self._neighbours.get(giver).loans.remote(self._dispatcher.name, self.share())
+            standing = await self._neighbours.ask(giver, "loans", self._dispatcher.name, self.share())
         except (ValueError, ray.exceptions.RayError):
             standing = []
         for number in mine:

@@ -221,7 +221,7 @@ class Lending:
 
     async def _demand(self, number: str, lent: _Lent) -> None:
         try:
-            known = await self._neighbours.get(lent.to).call_in.remote(number)
+            known = await self._neighbours.ask(lent.to, "call_in", number)
         except (ValueError, ray.exceptions.RayError):
             known = False  # it has ended, and its guests with it
         if not known:
