@@ -10,6 +10,7 @@ import pytest
 from celery import chain, chord, group, signature
 from celery.canvas import StampingVisitor
 from celery.exceptions import ChordError
+from celery.utils import uuid
 from celery.utils.functional import maybe_list
 
 from tests import records, sample, tasks, tuned
@@ -193,9 +194,11 @@ def test_an_error_of_the_body_itself(tmp_path: Path) -> None:
 
 def test_a_failed_chord_ends_the_chain_around_it(tmp_path: Path) -> None:
     after = tmp_path / "after"
-    work = chain(chord([sample.fail.si("EWR", 1), sample.add.si(1, 1)], sample.tsum.s()), sample.touch.si(str(after)))
-    result = work.apply_async()
-    assert isinstance(result.parent.get(timeout=SECONDS, propagate=False), ChordError)
+    body = sample.tsum.s().set(task_id=uuid())
+    work = chain(chord([sample.fail.si("EWR", 1), sample.add.si(1, 1)], body), sample.touch.si(str(after)))
+    work.apply_async()
+    error = sample.tsum.AsyncResult(body.options["task_id"]).get(timeout=SECONDS, propagate=False)
+    assert isinstance(error, ChordError)
     assert not after.exists()
 
 
