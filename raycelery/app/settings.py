@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from raycelery.app import environment
+from raycelery.cluster import address
 from raycelery.errors import OptionError
 
 #: Celery's names for pickle.
@@ -36,7 +37,8 @@ def travels_as_is(serializer: str | None, accepted: Iterable[str] | None) -> boo
 DEFAULTS: dict[str, Any] = {
     # "direct": no broker, messages go to the dispatcher; "bridge": a real broker is kept.
     "ray_mode": "direct",
-    # Address of a Ray cluster ("auto", "host:6379"); None: $RAY_ADDRESS, else a Ray inside this process.
+    # Address of a Ray cluster: "host:6379", or "auto" for the one on this machine; None: $RAY_ADDRESS, else a Ray
+    # inside this process, which "local" asks for whatever $RAY_ADDRESS says.
     "ray_address": None,
     # More arguments for ``ray.init``; those about the Ray to be started (``num_cpus``...) count only where one is.
     "ray_init": {},
@@ -275,6 +277,12 @@ def _text(name: str, value: Any) -> None:
         raise OptionError(f"{name}={value!r} must be a string")
 
 
+def _address(name: str, value: Any) -> None:
+    _text(name, value)
+    if value:
+        address.check(name, value)
+
+
 def _yes_or_no(name: str, value: Any) -> None:
     if not isinstance(value, bool):
         raise OptionError(f"{name}={value!r} must be True or False")
@@ -298,7 +306,7 @@ def _level(name: str, value: Any) -> None:
 #: The checks of the settings that are not plain numbers.
 _SETTINGS: dict[str, Callable[[str, Any], None]] = {
     "ray_mode": _mode,
-    "ray_address": _text,
+    "ray_address": _address,
     "ray_init": _ray_init,
     "ray_app": _text,
     "ray_app_name": _text,

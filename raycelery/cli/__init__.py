@@ -16,10 +16,12 @@ COMMANDS = {
     "bench": "bench.cli",
     "beat": "raycelery.cli.beat",
     "demo": "raycelery.cli.demo",
+    "down": "raycelery.cli.down",
     "failures": "raycelery.cli.failures",
     "rightsize": "raycelery.cli.rightsize",
     "status": "raycelery.cli.status",
     "top": "raycelery.cli.top",
+    "up": "raycelery.cli.up",
 }
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raycelery.errors import RayCeleryError
+from raycelery import session
+from raycelery.cluster import connecting, local
+from raycelery.errors import OptionError, RayCeleryError
 
 if TYPE_CHECKING:
     from raycelery.app.application import Celery
@@ -45,14 +47,34 @@ def load(name: str) -> Celery:
 def connect(app: Celery) -> Any:
     """Return the application's session with its dispatcher on a running cluster.
 
+    Where no cluster is named, it is the Ray inside the user's program that runs the application on this machine.
+
     Raises:
-        click.UsageError: no cluster is named, or none answers.
+        click.UsageError: no cluster is named and there is no such program or more than one, or none answers.
     """
-    if not (app.conf.ray_address or os.environ.get("RAY_ADDRESS")):
-        raise click.UsageError("no cluster is named: set RAY_ADDRESS, or ray_address in the application's settings")
+    name = session.dispatcher_name(app)
+    try:
+        if connecting.named(app) is None:
+            app.conf.ray_address = _local(name)
+    except OptionError as exc:
+        raise click.UsageError(str(exc)) from exc
     # The command's own words are enough on a terminal.
     app.conf.ray_init = {"logging_level": "WARNING", "log_to_driver": False, **(app.conf.ray_init or {})}
     try:
         return app.session
     except RayCeleryError as exc:
         raise click.UsageError(str(exc)) from exc
+
+
+def _local(name: str) -> str:
+    found = local.find(name)
+    if not found:
+        raise click.UsageError(
+            f"no program of yours with a Ray inside runs {name!r} here, and {connecting.nothing_to_ask()}"
+        )
+    if len(found) > 1:
+        raise click.UsageError(
+            f"several programs run {name!r} here: set RAY_ADDRESS to one of {', '.join(str(one) for one in found)}"
+        )
+    click.echo(f"{name} at {found[0]}", err=True)
+    return found[0].address

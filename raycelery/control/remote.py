@@ -14,6 +14,7 @@ from celery.app.control import Control as CeleryControl
 from celery.utils.functional import maybe_list
 from kombu.utils.functional import lazy
 
+from raycelery import session
 from raycelery.errors import RayCeleryError
 
 Reply = list[dict[str, Any]]
@@ -51,14 +52,17 @@ class Control(CeleryControl):  # type: ignore[misc]
 
         Raises:
             RayCeleryError: direct mode has no such command.
+            DispatcherUnreachable: replies are wanted, and there is no cluster from which they could come.
         """
         given = {**(arguments or {}), **more}
         if self.app.direct:
             self._see_that_it_is_known(command)
             given.update(self._known_here(command, given))
-            if reply and limit is None and not destination and not pattern:
+            if not reply:
+                self.app.session  # noqa: B018  (what is set counts for what this program submits later)
+            elif limit is None and not destination and not pattern:
                 # All will answer: there is no need to wait until the time is over.
-                limit = self.app.client.call("respondents")
+                limit = session.look(self.app).client.call("respondents")
         replies: Reply | None = super().broadcast(
             command, given, destination, connection, reply, timeout, limit, callback, channel, pattern, matcher
         )

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from kombu.transport import virtual as kombu_virtual
 
-from raycelery import __version__
+from raycelery import __version__, session
 from raycelery.errors import DispatcherUnreachable
 
 # kombu is annotated in part, and some of it too narrowly.
@@ -46,7 +46,12 @@ class Remote:
         return self._app.client.call("bus", operation, args, timeout=60.0)
 
     def open(self) -> None:
-        """Connect, and say what the application's exchanges are called."""
+        """Connect, and say what the application's exchanges are called.
+
+        Raises:
+            DispatcherUnreachable: there is no cluster to connect to, or none answers.
+        """
+        session.look(self._app)
         conf = self._app.conf
         self.call("open", f"{conf.control_exchange}.pidbox", conf.event_exchange, conf.event_serializer)
 

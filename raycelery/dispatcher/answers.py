@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import time
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
     from raycelery.dispatcher.lanes import ExecutorState
     from raycelery.dispatcher.model import Message
+
+_LOOKED_AT = 10_000
 
 
 class Answers:
@@ -34,6 +37,24 @@ class Answers:
     def pending(self) -> int:
         """Messages that are not finished."""
         return self._dispatcher.brain.pending
+
+    def left(self) -> dict[str, Any]:
+        """What is not finished: how much, how much of it runs or is due later and when, of which tasks, why one waits.
+
+        Of very many messages the first ones are looked at for the tasks' names.
+        """
+        brain = self._dispatcher.brain
+        stats = brain.stats()
+        looked_at = list(itertools.islice(live(brain), _LOOKED_AT))
+        waiting = next((message for message in looked_at if message.place == "stream"), None)
+        return {
+            "pending": brain.pending,
+            "running": stats.running,
+            "scheduled": stats.scheduled,
+            "due": min((m.eta for m in brain.scheduled_messages() if m.eta is not None), default=0.0),
+            "tasks": [name for name, _ in Counter(message.task for message in looked_at).most_common()],
+            "why": brain.why(waiting.id) if waiting is not None and not stats.running else None,
+        }
 
     def meta(self, task_id: str) -> tuple[str, bytes] | None:
         """State and payload of a task, or None."""

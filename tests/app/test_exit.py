@@ -150,7 +150,28 @@ def test_ctrl_c_ends_the_wait(tmp_path: Path) -> None:
     with running("for number in range(8):\n    touch.delay(number, 100)", tmp_path) as process:
         output, seconds = interrupt(process, "waiting for")
     assert seconds < 60
-    assert process.returncode != 0 or "unfinished" in output, output
+    assert process.returncode == -signal.SIGINT, output  # which shells call 130
+    assert "tasks undone" in output
+    assert not ran(tmp_path)
+
+
+def test_who_is_asked_to_end_does_not_wait(tmp_path: Path) -> None:
+    script = """
+    for number in range(8):
+        touch.delay(number, 100)
+    print("submitted", app.client.call("pending"))
+    time.sleep(100)
+    """
+    with running(script, tmp_path) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "submitted" in line:
+                break
+        process.terminate()
+        output, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "waiting for" not in output
+    assert "SIGTERM received" not in output, "nor does Ray print the process's stack"
     assert not ran(tmp_path)
 
 

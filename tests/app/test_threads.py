@@ -19,9 +19,11 @@ APP = """
 
 def test_ray_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
     script = """
-        import threading
+        import os, signal, sys, threading
         from mine import double
 
+        asked = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *args: asked.set())
         values = []
         first = threading.Thread(target=lambda: values.append(double.delay(1).get(timeout=60)))
         first.start()
@@ -31,9 +33,11 @@ def test_ray_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
         other.start()
         other.join()
         assert values == [2, 4], values
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked.wait(60), "the program's own handler is still there"
         print("ok")
     """
-    scripts.run(tmp_path, script, mine=APP)
+    assert "SIGTERM received" not in scripts.run(tmp_path, script, mine=APP), "nor does Ray print the process's stack"
 
 
 def test_an_error_at_the_start_reaches_the_thread_that_asked(tmp_path: Path) -> None:

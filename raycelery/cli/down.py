@@ -1,0 +1,17 @@
+"""``raycelery down``: end the cluster that ``raycelery up`` has started."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("down")
+def command() -> None:
+    """End the Ray cluster of `raycelery up`, with all that runs and waits in it."""
+    from raycelery.cluster import kept
+
+    found = kept.find()
+    if found is None:
+        raise click.ClickException("no cluster of 'raycelery up' runs on this machine")
+    kept.stop(found)
+    click.echo(f"the cluster at {found.address} has ended")

@@ -1,0 +1,33 @@
+"""``raycelery up``: a cluster on this machine that stays between runs."""
+
+from __future__ import annotations
+
+import click
+
+from raycelery.cli.output import own_stdout
+from raycelery.errors import DispatcherUnreachable
+
+
+@click.command("up")
+@click.option("--num-cpus", type=click.IntRange(min=0), help="CPUs that it says to have.  [default: the machine's]")
+@click.option("--port", type=click.IntRange(1, 65535), help="Where its head listens.  [default: a port that is free]")
+def command(num_cpus: int | None, port: int | None) -> None:
+    """Start a Ray cluster on this machine that stays until `raycelery down`; its address is all that goes to stdout.
+
+    Programs use it where RAY_ADDRESS names it: export RAY_ADDRESS=$(raycelery up). One that runs already is left as it
+    is.
+    """
+    from raycelery.cluster import kept
+
+    out = own_stdout()
+    found = kept.find()
+    if found is not None:
+        click.echo("a cluster runs already; 'raycelery down' ends it", err=True)
+    else:
+        click.echo("starting a Ray cluster ...", err=True)
+        try:
+            found = kept.start(num_cpus, port)
+        except DispatcherUnreachable as exc:
+            raise click.ClickException(str(exc)) from exc
+        click.echo("it stays until 'raycelery down'; programs use it by RAY_ADDRESS:", err=True)
+    click.echo(found.address, file=out)
