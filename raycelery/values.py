@@ -14,17 +14,16 @@ import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import xxhash
 from celery import Celery
-from celery.app.task import Task
 from celery.local import Proxy
-from celery.utils.log import get_task_logger, task_logger
-from ray import cloudpickle
 
-from raycelery import namespaces
 from raycelery.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from raycelery.pickler import Pickler
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +72,8 @@ def _is_bulk(kind: type) -> bool:
     return any(base.__module__.partition(".")[0] in _BULK_PACKAGES for base in kind.__mro__)
 
 
-def _size(value: Any) -> int:
+def size(value: Any) -> int:
+    """Return the bytes of an array or frame; 0 for anything else."""
     if not _is_bulk(type(value)):  # type: ignore[arg-type]
         return 0
     try:
@@ -116,6 +116,8 @@ def flatten(value: Any) -> Flat:
     """Take ``value`` apart without copying its arrays."""
     if type(value) is bytes:
         return Flat(b"", [memoryview(value)])
+    from ray import cloudpickle
+
     buffers: list[pickle.PickleBuffer] = []
     stream = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
     try:
@@ -137,11 +139,13 @@ def restore(parts: list[Any], *, shared: bool) -> Any:
     return pickle.loads(stream, buffers=buffers if shared else [bytearray(buffer) for buffer in buffers])
 
 
-def _load_bulk(key: str) -> Any:
+def load_bulk(key: str) -> Any:
+    """Return a copy of a large value; what a pickle has in its place."""
     return restore(_reachable().fetch(key), shared=False)
 
 
-def _load_shared(key: str) -> Any:
+def load_shared(key: str) -> Any:
+    """Return a large value that others read too; what a pickle has in its place."""
     return restore(_reachable().fetch(key), shared=True)
 
 
@@ -152,12 +156,14 @@ def _reachable() -> Depot:
     return depot
 
 
-def _load_task(name: str) -> Any:
+def load_task(name: str) -> Any:
+    """Return the task of that name; what a pickle has in its place."""
     # A function that mentions another task may be loaded before it: look it up when it is used.
-    return Proxy(lambda: _load_app().tasks[name])
+    return Proxy(lambda: load_app().tasks[name])
 
 
-def _load_app() -> Any:
+def load_app() -> Any:
+    """Return the application; what a pickle has in its place."""
     if _app is not None:
         return _app
     from celery import current_app
@@ -180,59 +186,7 @@ class Shared:
         return f"<raycelery.put {self.key}>"
 
     def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
-        return _load_shared, (self.key,)
-
-
-def _is_task_logger(logger: logging.Logger | None) -> bool:
-    # Pickle would carry its name only, and forget that its lines begin with the task's.
-    while logger is not None and logger is not task_logger:
-        logger = logger.parent
-    return logger is not None
-
-
-class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
-    def __init__(self, file: io.BytesIO, inline_bytes: int, depot: Depot | None, code: bool = False) -> None:
-        super().__init__(file, protocol=5)
-        self._code = code
-        self.inline_bytes = inline_bytes
-        self.depot = depot
-        self.keys: list[str] = []
-
-    def bulk(self, value: Any) -> str | None:
-        return None if self.depot is None else self._keep(flatten(value))
-
-    def _keep(self, flat: Flat) -> str | None:
-        assert self.depot is not None
-        key = self.depot.keep(flat)
-        if key is not None:
-            self.keys.append(key)
-        return key
-
-    def _dynamic_function_reduce(self, func: Any) -> Any:
-        reduction = super()._dynamic_function_reduce(func)
-        namespace = namespaces.of(func, self._code)
-        return reduction if namespace is None else namespaces.reduced(namespace, reduction)
-
-    def reducer_override(self, obj: Any) -> Any:
-        kind = type(obj)
-        if kind is Shared:
-            if self.depot is None or obj.depot is self.depot:
-                obj.depot.use(obj.key)
-                self.keys.append(obj.key)
-            else:  # it was put for another application
-                stream, *buffers = obj.depot.fetch(obj.key)
-                return _load_shared, (self._keep(Flat(stream, buffers)),)
-        elif isinstance(obj, Task):
-            return _load_task, (obj.name,)
-        elif isinstance(obj, Celery):
-            return _load_app, ()
-        elif kind is logging.Logger and _is_task_logger(obj):
-            return get_task_logger, (obj.name,)
-        elif _size(obj) >= self.inline_bytes:
-            key = self.bulk(obj)
-            if key is not None:
-                return _load_bulk, (key,)
-        return super().reducer_override(obj)
+        return load_shared, (self.key,)
 
 
 class _Bulk:
@@ -244,7 +198,7 @@ class _Bulk:
         self.key = key
 
     def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
-        return _load_bulk, (self.key,)
+        return load_bulk, (self.key,)
 
 
 def dumps(value: Any, inline_bytes: int = INLINE, depot: Depot | None = None) -> tuple[bytes, tuple[str, ...]]:
@@ -262,12 +216,14 @@ def dumps(value: Any, inline_bytes: int = INLINE, depot: Depot | None = None) ->
     Raises:
         ArgumentError: part of it cannot be pickled.
     """
+    from raycelery.pickler import Pickler
+
     file = io.BytesIO()
-    pickler = _Pickler(file, inline_bytes, depot)
+    pickler = Pickler(file, inline_bytes, depot)
     return _dumps(value, pickler, file), tuple(pickler.keys)
 
 
-def _dumps(value: Any, pickler: _Pickler, file: io.BytesIO) -> bytes:
+def _dumps(value: Any, pickler: Pickler, file: io.BytesIO) -> bytes:
     try:
         pickler.dump(_swap_large(value, pickler))
     except BaseException as exc:
@@ -284,7 +240,7 @@ def _dumps(value: Any, pickler: _Pickler, file: io.BytesIO) -> bytes:
     return data
 
 
-def _swap_large(value: Any, pickler: _Pickler, depth: int = 3) -> Any:
+def _swap_large(value: Any, pickler: Pickler, depth: int = 3) -> Any:
     kind = type(value)
     if kind is bytes or kind is str:
         if len(value) >= pickler.inline_bytes:
@@ -307,7 +263,9 @@ def dumps_code(value: Any) -> bytes:
     Raises:
         ArgumentError: part of it cannot be pickled.
     """
-    return _dumps(value, _Pickler(file := io.BytesIO(), INLINE, None, code=True), file)
+    from raycelery.pickler import Pickler
+
+    return _dumps(value, Pickler(file := io.BytesIO(), INLINE, None, code=True), file)
 
 
 def dumps_body(body: Any, inline_bytes: int, depot: Depot | None) -> tuple[bytes, tuple[str, ...]]:

@@ -58,7 +58,9 @@ def run_example(block: Block, files: dict[str, str], directory: Path) -> None:
     command = [sys.executable, str(script)] if block.language == "python" else ["bash", "-euo", "pipefail", str(script)]
     with support.short_directory("rc-docs-") as ray_directory:
         environment = {
-            **os.environ,
+            # Ray's own defaults; a Ray that other tests run in this process has set some.
+            **{key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")},
+            "HOME": str(ray_directory),
             "RAY_TMPDIR": str(ray_directory),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": str(support.ROOT),
