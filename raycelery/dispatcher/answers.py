@@ -6,6 +6,7 @@ import itertools
 import os
 import pickle
 import time
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
