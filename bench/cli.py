@@ -23,6 +23,7 @@ from bench import measure, predict, systems, workloads
 from bench.report import compare as comparison
 from bench.report import document, terminal
 from bench.work import QUEUES, USUAL, Settings
+from raycelery.cli import output
 from raycelery.cli.group import Group
 
 #: What a first run shows in a few minutes.
@@ -63,6 +64,7 @@ def command(
     _see_that_it_can_run(chosen, taking, module)
     settings = Settings(concurrency, quick, module)
     console = Console(stderr=True)
+    files = output.folder(out, "--out", "report.json", "report.html")
     trials: list[measure.Trial] = []
     interrupted = False
     with _interrupt_on_terminate():
@@ -76,7 +78,7 @@ def command(
         trials, measure.machine(), "raycelery bench " + shlex.join(sys.argv[1:]).removeprefix("bench "),
         {**asdict(settings), "repeat": repeat},
     )  # fmt: skip
-    _write(report, out)
+    _write(report, files)
     sys.exit(130 if interrupted else 1 if any(trial.problem for trial in trials) else 0)
 
 
@@ -100,7 +102,7 @@ def compare(before: Path, after: Path, max_regression: str) -> None:
         raise click.UsageError(str(error)) from error
     if not found:
         raise click.UsageError("the reports have no workload, system and figure in common")
-    Console().print(comparison.table(found, most))
+    output.console().print(comparison.table(found, most))
     regressed = [change for change in found if change.regressed(most)]
     for change in regressed:
         click.echo(
@@ -114,7 +116,7 @@ command.add_command(predict.command)
 
 
 def _list() -> None:
-    console = Console()
+    console = output.console()
     shown = Table("workload", "what it is", "systems", box=None)
     for name in workloads.NAMES:
         workload = workloads.load(name)
@@ -167,7 +169,10 @@ def _measure(
         console.print(f"[red]{name}[/]", trial.problem, markup=True, highlight=False)
     else:
         shown = document.document([trial], {}, "", {})["trials"][0]
-        Console().print(terminal.table(shown))
+        output.console().print(terminal.table(shown))
+        busy = document.busy(shown)
+        if busy:
+            console.print("[yellow]busy machine:[/]", busy, highlight=False)
 
 
 class _Bars:
@@ -214,10 +219,10 @@ def _interrupt_on_terminate() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _write(report: dict[str, Any], out: Path) -> None:
+def _write(report: dict[str, Any], files: list[output.Output]) -> None:
     from bench.report import page
 
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "report.json").write_text(json.dumps(report), encoding="utf-8")
-    (out / "report.html").write_text(page.render(report), encoding="utf-8")
-    click.echo(f"written: {out / 'report.json'} and {out / 'report.html'}", err=True)
+    data, shown = files
+    data.write(json.dumps(report))
+    shown.write(page.render(report))
+    click.echo(f"written: {data.path} and {shown.path}", err=True)

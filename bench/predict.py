@@ -14,6 +14,7 @@ from rich.table import Table
 
 from bench import figures, measure
 from bench.work import Settings
+from raycelery.cli import output
 from raycelery.rightsize import recommending, report
 from raycelery.rightsize.predicting import Hosts, Prediction
 from raycelery.rightsize.recommending import Size
@@ -136,7 +137,7 @@ def command(names: str, sample: int, concurrency: int, within: float, quick: boo
         except measure.TurnError as error:
             console.print(f"[red]{name}[/]", str(error), markup=True, highlight=False)
             sys.exit(1)
-    Console().print(table(found))
+    output.console().print(table(found))
     sys.exit(1 if any(abs(share) * 100 > within for one in found for share in one.off) else 0)
 
 

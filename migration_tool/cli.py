@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from migration_tool.report import formats, page, terminal
 from migration_tool.report.summary import count, summarise
 from migration_tool.workspace import Workspace, load
 from raycelery.cli.group import Group
+from raycelery.cli.output import Output, console
 
 DONE, LEFT, FAILED = 0, 1, 2
 _EPILOG = (
@@ -72,20 +74,24 @@ def check(
     output: Path | None,
 ) -> None:
     """Report every use of Celery: works, works and changes, or must be changed by hand."""
+    target = Output(output, "--output") if output else None
     with _Session(paths, exclude, jobs) as session:
         outcomes = commands.check(session.workspace, session.jobs, session.progress("checking"))
     session.say_errors(outcomes)
     if form == "table":
-        console = Console(
-            file=output.open("w", encoding="utf-8") if output else None, soft_wrap=not sys.stdout.isatty()
-        )
-        terminal.show_check(console, outcomes, everything)
+        written = io.StringIO() if target else None
+        terminal.show_check(console(written), outcomes, everything)
+        text = written.getvalue() if written else ""
     else:
-        text = {"json": formats.as_json, "html": page.as_html, "github": formats.as_github}[form](outcomes)
-        if output is None:
-            click.echo(text)
-        else:
-            output.write_text(text + "\n", encoding="utf-8")
+        text = {"json": formats.as_json, "html": page.as_html, "github": formats.as_github}[form](outcomes) + "\n"
+        if target is None:
+            click.echo(text, nl=False)
+    if target is not None:
+        try:
+            target.write(text)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(FAILED)
     summary = summarise(outcomes)
     sys.exit(FAILED if summary.skipped else LEFT if summary.manual else DONE)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-
 from bench.figures import Spread
 from bench.report.document import ratio_text, rows, spread_text
+from raycelery.cli.tables import Table, name, number
 
 
 @dataclass(frozen=True)
@@ -89,14 +88,10 @@ def _judge(before: Spread, after: Spread, *, lower: bool) -> tuple[float | None,
 
 def table(found: list[Change], most: float) -> Table:
     """Return the changes as a table."""
-    shown = Table()
-    for heading in ("workload", "system", "figure"):
-        shown.add_column(heading)
-    for heading in ("before", "after", "change"):
-        shown.add_column(heading, justify="right")
+    shown = Table("", ("workload", "system", "figure", "before>", "after>", "change>"))
     for change in found:
         style = "red" if change.regressed(most) else "green" if change.clear and change.better > 1 + most else ""
         text = f"{change.better - 1:+.0%}"
-        cells = (change.workload, change.system, change.title, change.before, change.after, text)
-        shown.add_row(*cells, style=style)
+        names = (name(one, style) for one in (change.workload, change.system, change.title))
+        shown.add(*names, *(number(one, style) for one in (change.before, change.after, text)))
     return shown

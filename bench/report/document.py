@@ -18,6 +18,8 @@ FORMAT = 1
 
 #: Figures of every workload: a reader should know how quiet the machine was.
 ALWAYS = ("others",)
+#: Percent of the machine's CPUs in use by others above which it is said that figures tell little.
+BUSY_PERCENT = 15
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,23 @@ def rows(trial: dict[str, Any]) -> list[Row]:
         if any(cell.value for cell in cells.values()):
             table.append(Row(name, figures.figure(name), cells))
     return table
+
+
+def busy(trial: dict[str, Any]) -> str | None:
+    """Say that others used the machine so much that the figures tell little; None where they did not.
+
+    Ratios are of turns that took place one after the other, so others that come and go are taken for a difference.
+    """
+    shares = {
+        system: max(found)
+        for system in trial["systems"]
+        if (found := [share for turn in trial["turns"] if turn["system"] == system
+                      if (share := figures.others(turn)) is not None])
+    }  # fmt: skip
+    if not shares or max(shares.values()) <= BUSY_PERCENT:
+        return None
+    told = ", ".join(f"{share:.0f} % during {system}" for system, share in shares.items())
+    return f"of its CPUs others used up to {told}: believe no ratio of this, and measure again when it is quiet"
 
 
 def parts(spread: Spread | None, unit: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from bench import figures
 from bench.report import plots
-from bench.report.document import parts, rows
+from bench.report.document import busy, parts, rows
 
 
 def render(report: dict[str, Any]) -> str:
@@ -41,6 +41,7 @@ def _trial(trial: dict[str, Any]) -> dict[str, Any]:
         "name": trial["workload"],
         "about": trial["about"],
         "problem": trial["problem"],
+        "busy": None if trial["problem"] else busy(trial),
         "base": base,
         "others": others,
         "rounds": max((turn["round"] for turn in trial["turns"]), default=-1) + 1,

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from bench.figures import Spread
-from bench.report.document import ratio_text, rows, spread_text
+from bench.report.document import parts, rows
+from raycelery.cli.tables import Cell, Table, number
 
 
-def table(trial: dict[str, Any]) -> Table:
+def table(trial: dict[str, Any]) -> RenderableType:
     """Return a workload's table: a row per figure; under a system's figure how many times better than the first's."""
     base = trial["systems"][0]
-    shown = Table(title=f"[bold]{trial['workload']}[/]: {escape(trial['about'])}", title_justify="left", title_style="")
-    if len(trial["systems"]) > 1:
-        shown.caption = f"6x: six times better than {base}, round by round; in brackets lowest and highest"
-    shown.add_column("figure")
-    for system in trial["systems"]:
-        shown.add_column(system, justify="right")
+    shown = Table("", ("figure", *(f"{system}>" for system in trial["systems"])))
     for row in rows(trial):
-        cells = [row.figure.title]
-        for system in trial["systems"]:
-            cell = row.cells[system]
-            lines = [spread_text(cell.value, row.figure.unit)]
-            cells.append("\n".join(lines + ([_coloured(cell.ratio)] if cell.ratio else [])))
-        shown.add_row(*cells, end_section=True)
-    return shown
+        shown.add(
+            number(row.figure.title),
+            *(number(_lines(row.cells[one].value, row.figure.unit)) for one in trial["systems"]),
+        )
+        if any(row.cells[system].ratio for system in trial["systems"]):
+            shown.add(number(""), *(_ratio(row.cells[system].ratio) for system in trial["systems"]))
+    about = Text.assemble((trial["workload"], "bold"), f": {trial['about']}")
+    told = [Text(f"6x: six times better than {base}, round by round; in brackets lowest and highest", "dim")]
+    return Group(about, shown, *(told if len(trial["systems"]) > 1 else []))
 
 
-def _coloured(ratio: Spread) -> str:
-    text = f"[bold]{ratio_text(ratio)}[/]"
-    if ratio.low <= 1 <= ratio.high:
-        return text
-    return f"[green]{text}[/]" if ratio.median > 1 else f"[red]{text}[/]"
+def _lines(spread: Spread | None, unit: str) -> str:
+    median, reach = parts(spread, unit)
+    return f"{median}\n({reach})" if reach else median
+
+
+def _ratio(ratio: Spread | None) -> Cell:
+    if ratio is None:
+        return number("")
+    style = "bold" if ratio.low <= 1 <= ratio.high else "bold green" if ratio.median > 1 else "bold red"
+    return number(_lines(ratio, "x"), style)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from raycelery.cli.output import own_stdout
+from raycelery.cli.output import Output, console, own_stdout
 from raycelery.errors import DispatcherUnreachable
 
 PROJECT = "zone_forecast"
@@ -62,25 +63,24 @@ def command(zones: int | None, address: str | None, num_cpus: float, output: Pat
     The project forecasts departures from New York's airports, one model per zone and part of the day. It is copied to a
     temporary folder, `from celery import` becomes `from raycelery import`, and its own tasks are called.
     """
-    console = Console(stderr=True)
+    errors = Console(stderr=True)
     if output.suffix not in (".csv", ".parquet"):
         raise click.UsageError(f"--output {output}: use a name that ends in .csv or .parquet")
-    if not output.absolute().parent.is_dir():
-        raise click.UsageError(f"--output {output}: there is no folder {output.absolute().parent}")
+    target = Output(output, "--output")
     missing = [pip for module, pip in _PACKAGES.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise click.UsageError(f"{', '.join(missing)} not installed: run pip install 'raycelery[examples]'")
     logging.getLogger("raycelery").setLevel(logging.WARNING)
     out = own_stdout()
-    with _swapped_project(console) as folder:
-        outcome = _train(folder, console, zones, address, num_cpus)
-    if outcome.done:
-        _write(outcome, output)
+    with _swapped_project(errors) as folder:
+        outcome = _train(folder, errors, zones, address, num_cpus)
     summary = _summary(outcome, num_cpus)
     if as_json:
         click.echo(json.dumps(summary, indent=2), file=out)
     else:
-        _show(summary, outcome, output if outcome.done else None, Console(file=out))
+        _show(summary, outcome, output if outcome.done else None, console(out))
+    if outcome.done:
+        _write(outcome, target)
     sys.exit(130 if outcome.interrupted else 1 if outcome.failed else 0)
 
 
@@ -199,7 +199,7 @@ class _Progress:
             click.echo(f"finished {ended} of {outcome.total}, {state}", err=True)
 
 
-def _write(outcome: Outcome, output: Path) -> None:
+def _write(outcome: Outcome, output: Output) -> None:
     import pandas as pd
 
     rows = [
@@ -208,10 +208,12 @@ def _write(outcome: Outcome, output: Path) -> None:
         for day in model["forecast"]
     ]
     table = pd.DataFrame(rows)
-    if output.suffix == ".csv":
-        table.to_csv(output, index=False)
+    content = io.BytesIO()
+    if output.path.suffix == ".csv":
+        table.to_csv(content, index=False)
     else:
-        table.to_parquet(output)
+        table.to_parquet(content)
+    output.write(content.getvalue())
 
 
 def _summary(outcome: Outcome, num_cpus: float) -> dict[str, Any]:

@@ -71,6 +71,24 @@ class Output:
             raise click.ClickException(f"{self._option} {self.path}: it cannot be written: {exc.strerror}") from exc
 
 
+def folder(path: Path, option: str, *names: str) -> list[Output]:
+    """Return the files of a folder that a command writes when its work is done; the folder is made now.
+
+    Arguments:
+        path: of the folder.
+        option: how the user named it, for messages: "--out".
+        names: of the files.
+
+    Raises:
+        click.UsageError: they cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise click.UsageError(f"{option} {path}: the folder cannot be made: {exc.strerror}") from exc
+    return [Output(path / name, option) for name in names]
+
+
 def _reason(exc: OSError, path: Path) -> str:
     parent = path.absolute().parent
     if isinstance(exc, FileNotFoundError) and not parent.is_dir():

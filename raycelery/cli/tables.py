@@ -21,7 +21,7 @@ class Cell:
     """What stands in a table; it is never broken within.
 
     Arguments:
-        text: its words, in one line.
+        text: its words; in several lines only where it keeps them all.
         style: rich's.
         least: characters that it keeps where there is little room; None: all.
         middle: whether it is shortened in its middle, as names whose ends say most, rather than at its end.
@@ -33,7 +33,7 @@ class Cell:
     middle: bool = False
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        length = len(self.text)
+        length = max((len(line) for line in self.text.split("\n")), default=0)
         return Measurement(length if self.least is None else min(self.least, length), length)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -124,32 +124,45 @@ class Table:
         """Add a row."""
         self.rows.append(cells)
 
-    def _table(self) -> RichTable:
-        table = RichTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_edge=False)
-        for title in self.columns:
-            justify = "right" if title.endswith(">") else "left"
-            table.add_column(Cell(title.rstrip(">"), "bold"), justify=justify)  # type: ignore[arg-type]
-        for row in self.rows:
-            table.add_row(*row)
-        return table
+    def _widths(self, console: Console, options: ConsoleOptions) -> list[int] | None:
+        """Return the columns' widths, of which the widest give way first; None where there is no room for the least."""
+        titles = [Cell(title.rstrip(">")) for title in self.columns]
+        columns = zip(titles, *self.rows, strict=True)
+        measured = [[cell.__rich_measure__(console, options) for cell in column] for column in columns]
+        least = [max(one.minimum for one in column) for column in measured]
+        most = [max(one.maximum for one in column) for column in measured]
+        room = options.max_width - _GAP * (len(most) - 1)
+        if sum(least) > room:
+            return None
+        widths, cap = most, max(most)
+        while sum(widths) > room:
+            cap -= 1
+            widths = [min(high, max(low, cap)) for low, high in zip(least, most, strict=True)]
+        return widths
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self.title:
             yield Text(self.title, "bold")
-        table = self._table()
-        room = options.max_width
-        if Measurement.get(console, options.update(max_width=10_000), table).minimum <= room:
-            rendered = console.render_lines(table, options.update(min_width=0, max_width=room), pad=False)
-            for line in rendered:
+        widths = self._widths(console, options)
+        if widths is not None:
+            table = RichTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_edge=False)
+            for title, width in zip(self.columns, widths, strict=True):
+                justify = "right" if title.endswith(">") else "left"
+                head = Cell(title.rstrip(">"), "bold")
+                table.add_column(head, justify=justify, width=width)  # type: ignore[arg-type]
+            for row in self.rows:
+                table.add_row(*row)
+            for line in console.render_lines(table, options.update(min_width=0), pad=False):
                 yield from _stripped(line)
                 yield Segment.line()
             return
         for row in self.rows:
             first, *others = row
-            yield Text(cut(first.text, options.max_width, middle=True), first.style or "bold", no_wrap=True)
+            if first.text:
+                yield Text(cut(first.text, options.max_width, middle=True), first.style or "bold", no_wrap=True)
             told: list[str] = []
             for title, cell in zip(self.columns[1:], others, strict=True):
-                parts = cell.parts if isinstance(cell, Listed) else [cell.text] if cell.text else []
+                parts = cell.parts if isinstance(cell, Listed) else [cell.text.replace("\n", " ")][: bool(cell.text)]
                 told += [f"{title.rstrip('>')} {part}" if number == 0 else part for number, part in enumerate(parts)]
             for shown in lines([cut(one, options.max_width - 3) for one in told], options.max_width - 2):
                 yield Text(f"  {shown}", no_wrap=True)

@@ -210,6 +210,8 @@ def _wait(condition: Any, seconds: float = 60) -> bool:
         (["--system", "nope"], "unknown system nope"),
         (["--workload", "own"], "needs --module"),
         (["compare", "missing.json", "missing.json"], "does not exist"),
+        (["compar", "a.json", "b.json"], "did you mean 'compare'?"),
+        (["--out", "/dev/null/out"], "the folder cannot be made"),
     ],
 )
 def test_wrong_use_is_one_clear_sentence(bench: Bench, arguments: list[str], message: str) -> None:

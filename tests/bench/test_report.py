@@ -82,6 +82,30 @@ def test_the_table_says_how_many_times_better() -> None:
     assert "5x" in lines[place + 1]
 
 
+def test_it_is_said_that_others_used_the_machine() -> None:
+    quiet, loud = turn("celery"), turn("raycelery", seconds=0.1)
+    assert document.busy(report([quiet, loud])["trials"][0]) is None
+    loud["usage"]["machine"] = [moment * 2 * 1.53 for moment in loud["usage"]["time"]]
+    made = report([quiet, loud])
+    said = document.busy(made["trials"][0])
+    assert said is not None
+    assert "10 % during celery, 53 % during raycelery: believe no ratio" in said
+    assert said in page.render(made)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100_000])
+def test_numbers_are_whole_whatever_the_width(width: int) -> None:
+    turns = [turn(system, number, seconds=0.123 * (number + 1)) for number in range(3) for system in ("celery", "ray")]
+    made = report(turns)["trials"][0]
+    console = Console(width=width, record=True)
+    console.print(terminal.table(made))
+    text = " ".join(console.export_text().split())
+    assert "…" not in text
+    for row in document.rows(made):
+        for cell in row.cells.values():
+            assert document.parts(cell.value, row.figure.unit)[0] in text
+
+
 def test_the_page_needs_nothing_else_and_escapes_text() -> None:
     turns = [turn("celery", groups=("</script><b>x", "y")), turn("raycelery", slots=4)]
     text = page.render(report(turns))

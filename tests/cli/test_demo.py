@@ -72,6 +72,7 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path: Path) -> None:
     [
         (["--output", "x.txt"], "ends in .csv or .parquet"),
         (["--output", "nowhere/x.csv"], "there is no folder"),
+        (["--output", "/dev/null/x.csv"], "it cannot be written: Not a directory"),
         (["--zones", "0"], "--zones"),
         (["--num-cpu", "2"], "--num-cpus"),
         (["--address", "127.0.0.1:1", "--zones", "1"], "no Ray cluster answers"),

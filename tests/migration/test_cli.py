@@ -59,6 +59,30 @@ def test_the_code_is_never_run(project: Path) -> None:
     assert not (project / "ran").exists()
 
 
+@pytest.mark.parametrize("form", ["table", "json", "html", "github"])
+def test_a_report_goes_to_a_file_that_is_tried_before(form: str, project: Path) -> None:
+    target = project / "report"
+    done = invoke("check", "--format", form, "--output", target, project)
+    assert (done.exit_code, done.stdout) == (0, "")
+    written = target.read_text()
+    assert "broker_url" in written
+    # The project is not even read: it is wrong, too.
+    for unwritable, reason in ((target / "x", "Not a directory"), (project / "no" / "x", "there is no folder")):
+        done = invoke("check", "--format", form, "--output", unwritable, project / "nowhere")
+        assert done.exit_code == 2
+        assert f"--output {unwritable}: it cannot be written: {reason}" in done.output
+    done = invoke("check", "--format", form, "--output", "/dev/full", project)
+    assert done.exit_code == 2
+    assert "No space left on device" in done.output
+    assert target.read_text() == written
+
+
+def test_near_commands_are_named() -> None:
+    done = invoke("chek", ".")
+    assert done.exit_code == 2
+    assert "there is no command 'chek'; did you mean 'check'?" in done.output
+
+
 @pytest.mark.parametrize("command", ["check", "shim", "actors"])
 def test_wrong_use_is_status_2(command: str, project: Path) -> None:
     assert invoke(command, project / "nowhere").exit_code == 2
