@@ -40,6 +40,8 @@ def read_requests(path: Path) -> dict[str, dict[str, float]]:
         found = found["tasks"]
     requests = {}
     for name, values in found.items() if isinstance(found, dict) else ():
+        if isinstance(values, dict) and values.get("written") is False:
+            continue  # too few of its runs were measured
         wanted = {key: values[key] for key in _OPTIONS if isinstance(values, dict) and values.get(key) is not None}
         if any(isinstance(value, bool) or not isinstance(value, int | float) or value < 0 for value in wanted.values()):
             raise MigrationError(f"--annotate {path}: the requests of {name} are not numbers: {wanted}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import re
+import shlex
 import sys
 import time
 from collections import Counter
@@ -17,8 +19,10 @@ import click
 from rich.console import Console
 
 from raycelery.cli import project
-from raycelery.cli.output import own_stdout
+from raycelery.cli.output import Output, own_stdout
+from raycelery.cli.output import console as console_of
 from raycelery.errors import RayCeleryError
+from raycelery.rightsize.recommending import ENOUGH_RUNS
 
 if TYPE_CHECKING:
     from raycelery.rightsize.sample import Sample
@@ -93,20 +97,27 @@ class _Gathered:
               "with.  [default: what the tasks ask for now]")  # fmt: skip
 @click.option("--total", type=click.IntRange(min=1), help="Tasks of the whole to predict.  [default: as many as "
               "--calls returns, or as were measured]")  # fmt: skip
+@click.option("--batches", type=click.IntRange(min=1), help="Chords of the whole: their callbacks run once for each, "
+              "however many parts they have.  [default: as many as were measured, or as --calls returns]")  # fmt: skip
+@click.option("--min-runs", "least", type=click.IntRange(min=1), default=ENOUGH_RUNS, show_default=True,
+              help="Write nothing of a task of which fewer runs succeeded.")  # fmt: skip
 @click.option("--address", help="Ray cluster to use.  [default: ray_address, $RAY_ADDRESS, else a Ray of its own]")
 @click.option("--json", "as_json", is_flag=True, help="Plain data on stdout.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
               help="File to write the requests to, for `raycelery-migrate shim --annotate`.")  # fmt: skip
+@click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path),
+              help="File to write the report to as a page, with a plot of the runs.")  # fmt: skip
 def command(
     name: str, source: str | None, script: str | None, watch: float | None, sample: int, scale: list[float] | None,
-    hosts: int, cpus: float, memory: float | None, workers: int | None, total: int | None, address: str | None,
-    as_json: bool, output: Path | None,
+    hosts: int, cpus: float, memory: float | None, workers: int | None, total: int | None, batches: int | None,
+    least: int, address: str | None, as_json: bool, output: Path | None, page: Path | None,
 ) -> None:  # fmt: skip
     """Measure what tasks use, and say what they should ask for.
 
     Runs a sample of the project's real tasks (--calls, or --script), or watches what a live application runs (--watch).
     Without any of them, the calls are those of the function `calls` of the application's module. Exit codes: 0 done, 1
-    a run failed or nothing was measured, 2 wrong use, 130 interrupted (what was measured is reported).
+    a run failed, nothing was measured, or too little for --output, 2 wrong use, 130 interrupted (what was measured is
+    reported).
     """
     from raycelery.rightsize import gathering
     from raycelery.rightsize import report as reporting
@@ -117,8 +128,8 @@ def command(
         raise click.UsageError("--calls, --script and --watch are three ways to the same: give one of them")
     if scale and (script or watch):
         raise click.UsageError("--scale makes the same calls with several num_cpus: it needs --calls")
-    if output is not None and not output.absolute().parent.is_dir():
-        raise click.UsageError(f"--output {output}: there is no folder {output.absolute().parent}")
+    requests = None if output is None else Output(output, "--output")
+    html = None if page is None else _page(page)
     where = Hosts(hosts, cpus, _FOR_TASKS * (memory or _PER_CPU * cpus))
     out, console = own_stdout(), Console(stderr=True)
     try:
@@ -135,19 +146,35 @@ def command(
     if not gathered.samples:
         console.print("[red]nothing was measured[/]")
         sys.exit(130 if gathered.interrupted else 1)
-    totals = _totals(gathered, total)
+    base = next(iter(gathered.samples.values()))
+    totals = reporting.wholes(base, gathered.totals, gathered.share, total, batches)
     # With --scale they did not ask for what the project says.
     asked = {task: gathering.asked(app, task) for task in totals} if scale else None
-    report = reporting.analyse(gathered.samples, where, totals, workers, asked)
-    if output is not None:
-        output.write_text(json.dumps(report.annotations, indent=2) + "\n", encoding="utf-8")
+    report = reporting.analyse(gathered.samples, where, totals, workers, asked, least)
+    fleet = f"{workers} Celery worker process{'es' if workers and workers > 1 else ''} a host"
+    present = fleet if workers else "what tasks ask for"
     if as_json:
         click.echo(json.dumps(reporting.as_json(report), indent=2), file=out)
     else:
-        fleet = f"{workers} Celery worker process{'es' if workers and workers > 1 else ''} a host"
-        present = fleet if workers else "what tasks ask for"
-        Console(file=out).print(render(report, present))
-    sys.exit(130 if gathered.interrupted else 1 if gathered.problems or report.failed else 0)
+        console_of(out).print(render(report, present))
+    if html is not None:
+        from raycelery.rightsize.page import render as as_page
+
+        html.write(as_page(report, gathered.samples, present, f"raycelery rightsize {shlex.join(sys.argv[2:])}"))
+    short = not report.annotations
+    if requests is not None and short:
+        console.print(f"[yellow]nothing is written to {output}:[/] of no task {least} runs succeeded", highlight=False)
+    elif requests is not None:
+        requests.write(json.dumps(report.annotations, indent=2) + "\n")
+    failed = gathered.problems or report.failed or (short and requests is not None)
+    sys.exit(130 if gathered.interrupted else 1 if failed else 0)
+
+
+def _page(path: Path) -> Output:
+    missing = [package for package in ("jinja2", "plotly") if importlib.util.find_spec(package) is None]
+    if missing:
+        raise click.UsageError(f"--html needs {', '.join(missing)}: run pip install 'raycelery[bench]'")
+    return Output(path, "--html")
 
 
 def _gather(
@@ -179,8 +206,9 @@ def _gather(
             )
             raise click.UsageError(f"{exc}{hint}") from exc
         chosen = calls.spread(everything, sample)
-        result.totals = dict(Counter(one.task for one in everything))
+        result.totals = dict(sum((calls.tasks_in(one) for one in everything), Counter[str]()))
         result.share = len(everything) / len(chosen)
+        chosen = [calls.cut(one, sample) for one in chosen]
     app.conf.ray_init = {"logging_level": "WARNING", "log_to_driver": False, **(app.conf.ray_init or {})}
     try:
         with gathering.alone(app):
@@ -213,16 +241,6 @@ def _see_that_it_fits(scale: Sequence[float | None]) -> None:
     largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
     if scale[-1] > largest:
         raise click.UsageError(f"--scale {scale[-1]:g}: the largest host here has {largest:g} CPUs; use --address")
-
-
-def _totals(gathered: _Gathered, total: int | None) -> dict[str, int]:
-    """How many tasks of each name the whole has: those that are called, and in proportion those that they call."""
-    counted = Counter(one.task for one in next(iter(gathered.samples.values())))
-    whole = {name: gathered.totals.get(name) or round(count * gathered.share) for name, count in counted.items()}
-    if total is not None:
-        factor = total / max(1, sum(whole.values()))
-        whole = {name: max(1, round(count * factor)) for name, count in whole.items()}
-    return whole
 
 
 class _Progress:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from celery.canvas import Signature
@@ -63,6 +64,41 @@ def _signature(call: Any, app: Celery, source: str) -> Signature:
     if name not in app.tasks:
         raise OptionError(f"--calls {source}: {task!r} is no task of {app.main or 'the application'}")
     return app.tasks[name].signature(tuple(args), dict(kwargs))
+
+
+def tasks_in(call: Mapping[str, Any]) -> Counter[str]:
+    """Return how many runs of which tasks a call comes to: a chord's are those of its header and its body."""
+    kind, kwargs = call["task"], call.get("kwargs") or {}
+    if kind == "celery.chord":
+        inner = [*_tasks(kwargs.get("header")), kwargs.get("body")]
+    elif kind in ("celery.group", "celery.chain"):
+        inner = _tasks(kwargs.get("tasks"))
+    else:
+        return Counter([kind])
+    found: Counter[str] = Counter()
+    for one in inner:
+        if one is not None:
+            found += tasks_in(one)
+    return found
+
+
+def _tasks(header: Any) -> list[Any]:
+    if isinstance(header, Mapping):  # a group
+        return _tasks(header["kwargs"].get("tasks"))
+    return list(header or ())
+
+
+def cut(call: Signature, most: int) -> Signature:
+    """Return a call with at most so many calls of each task in its chord's header or its group."""
+    if call["task"] not in ("celery.chord", "celery.group"):
+        return call
+    tasks = _tasks(call["kwargs"].get("header" if call["task"] == "celery.chord" else "tasks"))
+    chosen = spread(tasks, most)
+    if len(chosen) == len(tasks):
+        return call
+    smaller = call.clone()
+    smaller.tasks = chosen
+    return smaller
 
 
 def spread(calls: list[Signature], most: int) -> list[Signature]:

@@ -19,6 +19,7 @@ from celery import signals
 from raycelery import wire
 from raycelery.executor import request
 from raycelery.rightsize import process
+from raycelery.rightsize.calls import tasks_in
 from raycelery.rightsize.sample import Sample
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ class Meter:
             process=self._process,
             first=first,
             started=run.started,
+            batch=(sender.request.group or "") if sender.request.chord else "",
+            callbacks=tuple(tasks_in(sender.request.chord)) if sender.request.chord else (),
         )
         self._client.post(wire.pack("measured", sample))
 

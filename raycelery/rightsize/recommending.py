@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +23,12 @@ QUANTILE = 0.9
 #: How much more than the most that was measured is asked for, and the steps that are rounded up to, in bytes.
 HEADROOM = 1.2
 _MB = 1_000_000
+#: Share by which the mean may be wrong above which that is said.
+UNSURE = 0.15
+#: Runs that succeeded, below which nothing is written: of fewer, too much is chance.
+ENOUGH_RUNS = 10
+#: How often runs are drawn to see how sure a mean is, and the most of them at a time.
+_DRAWS, _MOST_DRAWN = 400, 200
 #: Tasks per slot that are played to see how a request does under load.
 _PER_SLOT = 10
 #: The least and the most that are played for that.
@@ -38,9 +45,11 @@ class Size:
         memory: bytes to ask for.
         per_host: tasks at once on one host.
         samples: runs that this is made of.
+        runs: all that succeeded, among them first ones, which count for memory.
         cpu: median of their CPU seconds.
         wall: median of their seconds, without the time in which the machine had no CPU for them.
         busy: CPUs that they kept busy, over all of them.
+        busy_within: what that would be in nine of ten other measurements of as many runs, from and to.
         busy_high: what nine tenths of them stayed below.
         peak: most bytes that their executor held.
         before: median of the bytes that it held before a run.
@@ -54,15 +63,42 @@ class Size:
     memory: int
     per_host: int
     samples: int
+    runs: int
     cpu: float
     wall: float
     busy: float
+    busy_within: tuple[float, float]
     busy_high: float
     peak: int
     before: int
     now_cpus: float
     now_memory: int
     notes: tuple[str, ...] = ()
+
+    @property
+    def unsure(self) -> float:
+        """Share by which ``busy`` may be wrong, from the runs' own differences."""
+        low, high = self.busy_within
+        return (high - low) / 2 / max(1e-9, self.busy)
+
+    @property
+    def more_memory(self) -> float:
+        """The chance that a run to come needs more memory than the most that was measured."""
+        return 1 / (self.runs + 1)
+
+
+def busy_within(samples: Sequence[Sample]) -> tuple[float, float]:
+    """Return from and to what the CPUs kept busy would be in nine of ten other measurements of as many such runs.
+
+    Runs are drawn from those measured, again and again (a bootstrap). It tells how much they differ, not what all of
+    them may have in common: one run tells nothing of it.
+    """
+    numbers, count = random.Random(0), min(len(samples), _MOST_DRAWN)
+    found = []
+    for _ in range(_DRAWS):
+        drawn = numbers.choices(samples, k=count)
+        found.append(sum(one.cpu for one in drawn) / sum(one.own_wall for one in drawn))
+    return quantile(found, 0.05), quantile(found, 0.95)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -152,9 +188,11 @@ def described(samples: Sequence[Sample], num_cpus: float, memory: int, hosts: Ho
         memory=memory,
         per_host=hosts.room(num_cpus, memory),
         samples=len(good),
+        runs=sum(one.state == "SUCCESS" for one in samples),
         cpu=statistics.median(one.cpu for one in good),
         wall=statistics.median(one.own_wall for one in good),
         busy=sum(one.cpu for one in good) / sum(one.own_wall for one in good),
+        busy_within=busy_within(good),
         busy_high=quantile([one.busy for one in good], QUANTILE),
         peak=max(one.peak for one in samples if one.state == "SUCCESS"),
         before=int(statistics.median(one.before for one in good)),
@@ -170,8 +208,8 @@ def notes(samples: Sequence[Sample], size: Size, hosts: Hosts) -> list[str]:
     failed = sum(one.state not in ("SUCCESS", "RETRY", "IGNORED") for one in samples)
     if failed:
         found.append(f"{failed} of {len(samples)} runs failed and are left out")
-    if size.samples < 10:
-        found.append(f"made of few runs ({size.samples}): a larger --sample is more to be trusted")
+    if size.runs >= ENOUGH_RUNS and size.unsure > UNSURE:
+        found.append(f"its runs differ: CPUs busy may be {size.unsure:.0%} off; a larger --sample is surer")
     if any(one.first for one in usable(samples)):
         found.append("made of first runs of processes, with their imports: a larger --sample has others")
     delayed = sum(one.delayed for one in samples) / max(1e-9, sum(one.wall for one in samples))

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
+from raycelery.cli.tables import Table, name, number
 from raycelery.rightsize.predicting import Prediction
 from raycelery.rightsize.report import Report
 
+_GOOD = "bold green"
+
 
 def snippet(report: Report) -> str:
-    """Return the setting that makes every task ask for what is recommended; it goes where ``app`` is configured."""
+    """Return the setting that makes tasks ask for what is recommended; it goes where ``app`` is configured."""
     lines = [
-        f'    "{name}": {{"num_cpus": {wanted["num_cpus"]:g}, "memory": {wanted["memory"]:_}}},'
-        for name, wanted in report.annotations.items()
+        f'    "{task}": {{"num_cpus": {wanted["num_cpus"]:g}, "memory": {wanted["memory"]:_}}},'
+        for task, wanted in report.annotations.items()
     ]
     return "\n".join(["app.conf.task_annotations = {", *lines, "}"])
+
+
+def notes(report: Report) -> list[str]:
+    """Return what a reader should know, a sentence each."""
+    found = []
+    for task, one in report.sizes.items():
+        if not report.enough(task):
+            runs = f"{one.runs} run{'s' if one.runs > 1 else ''}"
+            found.append(f"{task}: only {runs} of at least {report.least} succeeded, so nothing is written of it")
+        found += [f"{task}: {note}" for note in one.notes]
+    found += [f"{task}: none of {count} runs succeeded, so nothing is said" for task, count in report.failed.items()]
+    return found
 
 
 def render(report: Report, present: str) -> RenderableType:
@@ -29,14 +42,14 @@ def render(report: Report, present: str) -> RenderableType:
     """
     parts: list[RenderableType] = [_title("what tasks use"), _used(report)]
     parts += [_title("what they should ask for"), _asked(report)]
-    for name in report.scaling:
-        parts += [_title(f"{name}, by the CPUs that it asks for"), _scaling(report, name)]
-    parts += [_title(_where(report)), _whole(report, present)]
-    notes = [f"{name}: {note}" for name, size in report.sizes.items() for note in size.notes]
-    notes += [f"{name}: none of {count} runs succeeded, so nothing is said" for name, count in report.failed.items()]
-    if notes:
-        parts.append(Text("\n".join(f"- {note}" for note in notes)))
-    parts.append(Text("\n" + snippet(report)))
+    for task in report.scaling:
+        parts += [_title(f"{task}, by the CPUs that it asks for"), _scaling(report, task)]
+    parts += [_title(where(report)), _whole(report), Text(f"now: {present}; on executors that are up", "dim")]
+    told = notes(report)
+    if told:
+        parts.append(Text("\n".join(["", *(f"- {note}" for note in told)])))
+    if report.annotations:
+        parts.append(Text("\n" + snippet(report)))
     return Group(*parts)
 
 
@@ -54,39 +67,49 @@ def size(value: float) -> str:
     return f"{value / 1e9:.3g} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
 
 
+def sure(report: Report, task: str) -> str:
+    """Say how sure the figures of a task are."""
+    return f"±{report.sizes[task].unsure:.0%}" if report.enough(task) else "too few runs"
+
+
 def _used(report: Report) -> Table:
-    table = Table()
-    table.add_column("task", overflow="fold")
-    for column in ("runs", "CPU", "time", "CPUs busy", "memory", "before"):
-        table.add_column(column, justify="right")
-    for name, one in report.sizes.items():
-        busy = f"{one.busy:.2f} to {one.busy_high:.2f}"
-        memory = size(one.peak), size(one.before)
-        table.add_row(escape(name), str(one.samples), seconds(one.cpu), seconds(one.wall), busy, *memory)
+    table = Table("", ("task", "runs>", "CPU>", "time>", "CPUs busy>", "sure>", "memory>", "before>"))
+    for task, one in report.sizes.items():
+        table.add(
+            name(task),
+            number(f"{one.runs:,}"),
+            number(seconds(one.cpu)),
+            number(seconds(one.wall)),
+            number(f"{one.busy:.2f} to {one.busy_high:.2f}"),
+            number(sure(report, task), "" if report.enough(task) else "yellow"),
+            number(size(one.peak)),
+            number(size(one.before)),
+        )
     return table
 
 
 def _asked(report: Report) -> Table:
-    table = Table()
-    table.add_column("task", overflow="fold")
-    table.add_column("asks now", justify="right")
-    for column in ("num_cpus", "memory", f"at once on {report.hosts.cpus:g} CPUs"):
-        table.add_column(column, justify="right", style="bold green")
-    for name, one in report.sizes.items():
+    table = Table("", ("task", "asks now>", "num_cpus>", "memory>", f"at once on {report.hosts.cpus:g} CPUs>"))
+    for task, one in report.sizes.items():
         now = f"{one.now_cpus:g} CPU" + (f", {size(one.now_memory)}" if one.now_memory else "")
-        table.add_row(escape(name), now, f"{one.num_cpus:g}", size(one.memory), f"{one.per_host:,}")
+        style = _GOOD if report.enough(task) else "dim"
+        table.add(
+            name(task),
+            number(now),
+            number(f"{one.num_cpus:g}", style),
+            number(size(one.memory), style),
+            number(f"{one.per_host:,}", style),
+        )
     return table
 
 
-def _scaling(report: Report, name: str) -> Table:
-    table = Table()
-    for column in ("num_cpus", "time", "speed-up", "efficiency", f"all {report.totals[name]:,}"):
-        table.add_column(column, justify="right")
-    for one in report.scaling[name]:
-        table.add_row(
-            f"{one.num_cpus:g}", seconds(one.wall), f"{one.speedup:.2f}x", f"{one.efficiency:.0%}",
-            seconds(one.makespan), style="bold green" if one.num_cpus == report.sizes[name].num_cpus else "",
-        )  # fmt: skip
+def _scaling(report: Report, task: str) -> Table:
+    table = Table("", ("num_cpus>", "time>", "speed-up>", "efficiency>", f"all {report.totals[task]:,}>"))
+    for one in report.scaling[task]:
+        style = _GOOD if one.num_cpus == report.sizes[task].num_cpus else ""
+        cells = (f"{one.num_cpus:g}", seconds(one.wall), f"{one.speedup:.2f}x", f"{one.efficiency:.0%}",
+                 seconds(one.makespan))  # fmt: skip
+        table.add(*(number(cell, style) for cell in cells))
     return table
 
 
@@ -94,33 +117,36 @@ def _title(text: str) -> Text:
     return Text(f"\n{text}", style="bold")
 
 
-def _where(report: Report) -> str:
+def where(report: Report) -> str:
+    """Say what is predicted."""
     hosts, total = report.hosts, sum(report.totals.values())
-    where = f"{hosts.count} host{'s' if hosts.count > 1 else ''} of {hosts.cpus:g} CPUs"
+    text = f"{hosts.count} host{'s' if hosts.count > 1 else ''} of {hosts.cpus:g} CPUs"
     if hosts.memory is not None:
-        where += f" and {size(hosts.memory)} for tasks"
-    return f"predicted: {total:,} tasks on {where}"
+        text += f" and {size(hosts.memory)} for tasks"
+    return f"predicted: {total:,} task{'s' if total > 1 else ''} on {text}"
 
 
-def _whole(report: Report, present: str) -> Table:
-    table = Table(caption=f"now: {present}; on executors that are up", caption_justify="left")
-    table.add_column("", overflow="fold")
-    for column in ("tasks", "at once", "makespan", "CPU utilisation"):
-        table.add_column(column, justify="right")
-    rows = {escape(name): (report.totals[name], *played) for name, played in report.alone.items()}
-    if len(rows) > 1:
-        rows["all together"] = (sum(report.totals.values()), report.present, report.recommended)
-    for number, (name, (count, now, then)) in enumerate(rows.items(), 1):
-        table.add_row(
-            name,
-            f"{count:,}",
-            f"{_at_once(now)} → [bold green]{_at_once(then)}[/]",
-            f"{seconds(now.makespan)} → [bold green]{seconds(then.makespan)}[/]",
-            f"{now.utilisation:.0%} → [bold green]{then.utilisation:.0%}[/]",
-            end_section=number == len(report.alone),
+def rows(report: Report) -> list[tuple[str, int, Prediction, Prediction]]:
+    """Return the predictions: name, tasks, now and then; those of all tasks together at the end."""
+    found = [(task, report.totals[task], *played) for task, played in report.alone.items()]
+    if len(found) > 1:
+        found.append(("all together", sum(report.totals.values()), report.present, report.recommended))
+    return found
+
+
+def _whole(report: Report) -> Table:
+    table = Table("", ("", "tasks>", "at once>", "makespan>", "CPU utilisation>"))
+    for task, count, now, then in rows(report):
+        table.add(
+            name(task, "bold" if task == "all together" else ""),
+            number(f"{count:,}"),
+            number(f"{at_once(now)} → {at_once(then)}"),
+            number(f"{seconds(now.makespan)} → {seconds(then.makespan)}"),
+            number(f"{now.utilisation:.0%} → {then.utilisation:.0%}"),
         )
     return table
 
 
-def _at_once(one: Prediction) -> str:
+def at_once(one: Prediction) -> str:
+    """Write how many tasks run at once, and how many never would."""
     return f"{one.concurrency:,}" + (f" ({one.unplaced:,} never)" if one.unplaced else "")

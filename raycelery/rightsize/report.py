@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -51,6 +52,7 @@ class Report:
         alone: by task, the same two for its tasks alone.
         scaling: by task, where several numbers of CPUs were measured.
         failed: tasks no run of which succeeded: how many were measured.
+        least: runs below which nothing is written of a task.
     """
 
     sizes: dict[str, Size]
@@ -61,11 +63,20 @@ class Report:
     alone: dict[str, tuple[Prediction, Prediction]]
     scaling: dict[str, list[Scaling]]
     failed: dict[str, int]
+    least: int = recommending.ENOUGH_RUNS
 
     @property
     def annotations(self) -> dict[str, dict[str, float]]:
-        """What ``task_annotations`` should say."""
-        return {name: {"num_cpus": size.num_cpus, "memory": size.memory} for name, size in self.sizes.items()}
+        """What ``task_annotations`` should say; of tasks with enough runs."""
+        return {
+            name: {"num_cpus": size.num_cpus, "memory": size.memory}
+            for name, size in self.sizes.items()
+            if self.enough(name)
+        }
+
+    def enough(self, name: str) -> bool:
+        """Return whether enough runs of a task were measured for something to be written."""
+        return self.sizes[name].runs >= self.least
 
 
 def jobs(samples: Sequence[Sample], total: int, num_cpus: float, memory: int) -> list[Job]:
@@ -113,6 +124,7 @@ def analyse(
     totals: Mapping[str, int] | None = None,
     workers: int | None = None,
     asked: Mapping[str, tuple[float, int]] | None = None,
+    least: int = recommending.ENOUGH_RUNS,
 ) -> Report:
     """Make a report.
 
@@ -122,6 +134,7 @@ def analyse(
         totals: how many tasks of each name the whole has; those measured if it does not say.
         workers: Celery's worker processes per host today; None: today is what tasks ask for.
         asked: CPUs and bytes that tasks ask for today; what they asked for when they were measured if it does not say.
+        least: runs of a task that must have succeeded for its size to be written; else it keeps what it asks for.
     """
     base = measured[min(measured, key=lambda key: key or 0.0)]
     by_task = _by_task(base)
@@ -147,7 +160,7 @@ def analyse(
         today[name] = recommending.usable(runs.get(size.now_cpus, {}).get(name, [])) or usual
         chosen[name] = recommending.usable(runs.get(size.num_cpus, {}).get(name, [])) or usual
     now = {name: (size.now_cpus, size.now_memory) for name, size in sizes.items()}
-    then = {name: (size.num_cpus, size.memory) for name, size in sizes.items()}
+    then = {name: (size.num_cpus, size.memory) if size.runs >= least else now[name] for name, size in sizes.items()}
     fleet = replace(hosts, slots=workers)
     return Report(
         sizes=sizes,
@@ -161,7 +174,40 @@ def analyse(
         },
         scaling=scaling,
         failed=failed,
+        least=least,
     )
+
+
+def wholes(
+    samples: Sequence[Sample],
+    totals: Mapping[str, int],
+    share: float = 1.0,
+    total: int | None = None,
+    batches: int | None = None,
+) -> dict[str, int]:
+    """Return how many tasks of each name the whole has.
+
+    What runs when the header of a chord is done is as often as there are chords, however many parts they have.
+
+    Arguments:
+        samples: what was measured.
+        totals: of those that are called, by name.
+        share: how many times more calls the whole has than were made; for what those call.
+        total: tasks of the whole; None: as those two say.
+        batches: chords of the whole; None: as many as were measured, ``share`` times.
+    """
+    counted = Counter(one.task for one in samples)
+    parts = {one.task for one in samples if one.batch}
+    callbacks = {name for one in samples for name in one.callbacks} - parts
+    measured = len({one.batch for one in samples if one.batch})
+    whole = {name: totals.get(name) or max(1, round(count * share)) for name, count in counted.items()}
+    if batches is not None and measured:
+        whole.update({name: max(1, round(counted[name] * batches / measured)) for name in callbacks & counted.keys()})
+    if total is not None:
+        fixed = sum(count for name, count in whole.items() if name in callbacks)
+        factor = max(0, total - fixed) / max(1, sum(whole.values()) - fixed)
+        whole.update({name: max(1, round(count * factor)) for name, count in whole.items() if name not in callbacks})
+    return whole
 
 
 def _by_task(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
@@ -205,6 +251,13 @@ def as_json(report: Report) -> dict[str, Any]:
                 "memory": size.memory,
                 "per_host": size.per_host,
                 "total": report.totals[name],
+                "written": report.enough(name),
+                "sure": {
+                    "runs": size.runs,
+                    "busy_cpus_from": round(size.busy_within[0], 4),
+                    "busy_cpus_to": round(size.busy_within[1], 4),
+                    "chance_of_more_memory": round(size.more_memory, 4),
+                },
                 "measured": {
                     "runs": size.samples,
                     "cpu_seconds": round(size.cpu, 6),

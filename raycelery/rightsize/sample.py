@@ -23,6 +23,8 @@ class Sample:
         process: host and number of the executor's process.
         first: whether it was the task's first run in that process, with its imports and its caches.
         started: when, in seconds since the epoch.
+        batch: id of the chord whose header it was a part of; "" if it was none's.
+        callbacks: names of the tasks that run once when that chord's header is done.
     """
 
     task: str
@@ -37,6 +39,8 @@ class Sample:
     process: str
     first: bool
     started: float
+    batch: str = ""
+    callbacks: tuple[str, ...] = ()
 
     @property
     def own_wall(self) -> float:

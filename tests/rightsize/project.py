@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from celery import chord
+
 from raycelery import Celery
 
 app = Celery("rightsize-tests")
@@ -78,6 +80,16 @@ def calls() -> Iterator[Any]:
     for number in range(20):
         yield compute.s(0.05)
         yield wait, (0.15, 0.02 + number / 1000)
+
+
+@app.task
+def combine(results: list[Any]) -> int:
+    return len(results)
+
+
+def night() -> list[Any]:
+    """One night's batch: many zones, and what runs once when all are done."""
+    return [chord([wait.s(0.02) for _ in range(30)], combine.s())]
 
 
 def by_name(quick: bool) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from celery import chain, chord, group
 
 from bench import call
 from raycelery.errors import OptionError
@@ -70,3 +71,22 @@ def test_a_sample_is_spread_over_the_calls_of_each_task() -> None:
     assert [one.args[0] for one in chosen if one.task.endswith("compute")] == [10, 30, 50, 70, 90]
     assert [one.args[0] for one in chosen if one.task.endswith("wait")] == [0, 1, 2]
     assert calls.spread(every, 1000) == every
+
+
+def test_what_a_canvas_comes_to() -> None:
+    wait, compute, combine = project.wait, project.compute, project.combine
+    batch = chord([chain(compute.s(number), wait.si(1)) for number in range(20)], combine.s())
+    assert calls.tasks_in(batch) == {compute.name: 20, wait.name: 20, combine.name: 1}
+    assert calls.tasks_in(group(compute.s(number) for number in range(7))) == {compute.name: 7}
+    assert calls.tasks_in(chain(compute.s(1), group(wait.si(1), wait.si(2)), combine.s()))[combine.name] == 1
+    assert calls.tasks_in(wait.s(1)) == {wait.name: 1}
+
+
+def test_a_chord_keeps_as_many_parts_as_are_wanted() -> None:
+    batch = chord([project.wait.s(number) for number in range(100)], project.combine.s())
+    smaller = calls.cut(batch, 10)
+    assert [one.args[0] for one in smaller.tasks] == [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]
+    assert smaller.body.task == project.combine.name
+    assert len(batch.tasks) == 100, "what the project made is left alone"
+    assert len(calls.cut(group(project.wait.s(number) for number in range(100)), 10).tasks) == 10
+    assert calls.cut(batch, 200) is batch

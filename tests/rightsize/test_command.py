@@ -105,6 +105,35 @@ def test_it_measures_what_a_script_runs(ray_session: RaySession, tmp_path: Path)
     }
 
 
+def test_a_chord_is_sampled_and_its_callback_counts_once_a_batch(ray_session: RaySession, tmp_path: Path) -> None:
+    done = run("--calls", "tests.rightsize.project:night", "--sample", "12", "--total", "1501", "--json",
+               "--output", "sizes.json", "--html", "page.html",
+               folder=tmp_path, address=ray_session.address)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    tasks = json.loads(done.stdout)["tasks"]
+    wait, combine = tasks["tests.rightsize.project.wait"], tasks["tests.rightsize.project.combine"]
+    assert (wait["total"], combine["total"]) == (1500, 1)
+    assert (wait["sure"]["runs"], combine["sure"]["runs"]) == (12, 1)
+    assert 0 < wait["sure"]["busy_cpus_from"] <= wait["measured"]["busy_cpus"] <= wait["sure"]["busy_cpus_to"]
+    assert (wait["written"], combine["written"]) == (True, False)
+    # One run tells nothing that should be written down.
+    assert list(json.loads((tmp_path / "sizes.json").read_text())) == ["tests.rightsize.project.wait"]
+    page = (tmp_path / "page.html").read_text()
+    assert "Too few runs: 1 of at least 10" in page
+    assert "predicted: 1,501 tasks" in page
+
+
+def test_nothing_is_written_from_too_few_runs(ray_session: RaySession, tmp_path: Path) -> None:
+    (tmp_path / "sizes.json").write_text("as it was")
+    arguments = ("--calls", "tests.rightsize.project:by_name", "--output", "sizes.json")
+    done = run(*arguments, folder=tmp_path, address=ray_session.address)
+    assert done.returncode == 1
+    assert "nothing is written to sizes.json: of no task 10 runs succeeded" in done.stderr
+    assert "only 1 run of at least 10 succeeded" in done.stdout
+    assert "task_annotations" not in done.stdout
+    assert (tmp_path / "sizes.json").read_text() == "as it was"
+
+
 def test_it_watches_a_live_application(ray_session: RaySession, tmp_path: Path) -> None:
     project.wait.delay(0.05).get(timeout=60)  # its executors are up
     stop = threading.Event()
@@ -163,6 +192,8 @@ def test_failed_runs_are_reported(ray_session: RaySession, tmp_path: Path) -> No
         (["--scale", "one"], "give numbers of CPUs"),
         (["--memory", "lots"], "give an amount such as 64GB"),
         (["--output", "nowhere/sizes.json"], "there is no folder"),
+        (["--output", "/dev/null/sizes.json"], "it cannot be written: Not a directory"),
+        (["--html", "/dev/null/sizes.html"], "it cannot be written: Not a directory"),
         (["--address", "127.0.0.1:1"], "no Ray cluster answers"),
     ],
 )
