@@ -28,6 +28,7 @@ from kombu.utils.objects import cached_property
 
 from raycelery import session, values
 from raycelery.app import environment, spec
+from raycelery.app.consuming import request_class
 from raycelery.app.routing import Routes
 from raycelery.app.settings import TASK_OPTIONS, check_options, options_of, travels_as_is
 from raycelery.app.urls import low_first
@@ -247,6 +248,8 @@ class RayProducer:
         app = self.app
         app_spec = self.described()
         task = app._tasks.get(name)
+        if task is not None:
+            self._check(task)
         options = self._options(task, queue, overrides)
         lane = _lane(options, app_spec.key)
         definitions: list[tuple[Any, tuple[Any, ...]]] = [
@@ -272,6 +275,10 @@ class RayProducer:
                 self._tasks.clear()
             self._tasks[name, queue, fixed] = info
         return info
+
+    def _check(self, task: Any) -> None:
+        """Refuse a task that direct mode cannot run."""
+        request_class(task)
 
     def _codes_by_value(self, app_spec: spec.AppSpec) -> list[tuple[Any, tuple[Any, ...]]]:
         """Return the definitions of all tasks that travel by value: one may call another."""

@@ -13,7 +13,9 @@ from types import MethodType
 from typing import Any
 
 from celery import bootsteps
+from celery.app.task import Task
 from celery.worker import state
+from celery.worker.strategy import default
 from kombu.common import ignore_errors
 
 from raycelery.bridge.keeping import PREFIX, Keeper
@@ -73,6 +75,11 @@ def _guarded(c: Any, sources: Sources) -> Any:
     return create_task_handler
 
 
+def _collects(app: Any) -> bool:
+    """Return whether a task holds messages by a ``Strategy`` of its own, until it has enough (celery-batches)."""
+    return any(task.Strategy not in (Task.Strategy, default) for task in app.tasks.values())
+
+
 class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
     """Opens and closes the tap between broker and pool.
 
@@ -93,8 +100,13 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         self._acks: list[str] = []
         if isinstance(c.pool, Pool):
             self._by_tags = c.conninfo.transport.driver_type == "redis"
-            # The virtual transports' own count is the upper bound only; on others it is the bound.
-            c.prefetch_multiplier = max(c.prefetch_multiplier, AHEAD) if self._by_tags else 1
+            # The virtual transports' own count is the upper bound only; on others it is the bound. Where tasks collect
+            # messages, the project has chosen how many, or 0, which is no bound.
+            collects, own = _collects(c.app), c.prefetch_multiplier
+            if self._by_tags:
+                c.prefetch_multiplier = 0 if collects and not own else max(own, AHEAD)
+            elif not collects:
+                c.prefetch_multiplier = 1
             c.initial_prefetch_count = (c.controller.max_concurrency or c.controller.concurrency) * (
                 c.prefetch_multiplier
             )

@@ -105,7 +105,7 @@ class Job:
         logger.error("task %s cannot be handed over: %s", self.id, exc)
         self.ended = True
         self.accept(0)
-        self._call(self._on_failure, _raised(exc))
+        self._tell(self._on_failure, _raised(exc))
 
     # -- what became of it --------------------------------------------------------------------------------------
 
@@ -113,7 +113,7 @@ class Job:
         """Tell Celery that it has begun: an early acknowledgement is sent, ``task-started`` too."""
         if not self.accepted:
             self.accepted = True
-            self._call(self._on_accepted, pid, time.monotonic())
+            self._tell(self._on_accepted, pid, time.monotonic())
 
     def end(self, event: tuple[Any, ...]) -> None:
         """Tell Celery how it ended."""
@@ -122,24 +122,27 @@ class Job:
         if kind in ("ok", "failed", "rejected", "error"):
             self.accept(event[3])
             if kind == "ok":
-                self._call(self._on_success, (0, event[1], event[2]))
+                self._succeed(event[1], event[2])
             else:
                 einfo = _loaded(event[1])
                 if kind == "error":
-                    self._call(self._on_failure, einfo)
+                    self._tell(self._on_failure, einfo)
                 else:
-                    self._call(self._on_success, (1, einfo, event[2]))
+                    self._tell(self._on_success, (1, einfo, event[2]))
         elif kind == "terminated" or (kind == "lost" and self.terminating is not None):
             self.accept(self.pid)
-            self._call(self._on_failure, _raised(Terminated(self.terminating or 15)))
+            self._tell(self._on_failure, _raised(Terminated(self.terminating or 15)))
         elif kind == "timeout":
             self.accept(self.pid)
-            self._call(self._on_timeout, False, self.hard_limit)
+            self._tell(self._on_timeout, False, self.hard_limit)
         elif kind == "lost":
             self.accept(self.pid)
-            self._call(self._on_failure, _raised(WorkerLostError(event[1])))
+            self._tell(self._on_failure, _raised(WorkerLostError(event[1])))
         else:
             self._fail_for_good(event[1])
+
+    def _succeed(self, value: Any, seconds: float) -> None:
+        self._tell(self._on_success, (0, value, seconds))
 
     def _fail_for_good(self, reason: str) -> None:
         """Have Celery record a failure that no setting turns into another delivery."""
@@ -150,7 +153,7 @@ class Job:
         before = task.reject_on_worker_lost
         task.reject_on_worker_lost = False
         try:
-            self._call(self._on_failure, _raised(WorkerLostError(reason)))
+            self._tell(self._on_failure, _raised(WorkerLostError(reason)))
         finally:
             task.reject_on_worker_lost = before
 
@@ -165,7 +168,7 @@ class Job:
         state.requests.pop(self.id, None)
         state.reserved_requests.discard(request)
 
-    def _call(self, callback: Callable[..., Any] | None, *args: Any) -> None:
+    def _tell(self, callback: Callable[..., Any] | None, *args: Any) -> None:
         if callback is None:
             return
         try:

@@ -66,6 +66,9 @@ class Placing(RayProducer):
             self._spec = dataclasses.replace(found, settings=self._settings, environ=environ)
         return self._spec
 
+    def _check(self, task: Any) -> None:
+        """Do nothing: Celery's worker knows what to do with every task."""
+
     def _options(self, task: Any, queue: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
         # A broadcast queue has another name in each worker; what it is called by is its alias.
         alias = getattr(self._real.amqp.queues.get(queue), "alias", None)

@@ -18,6 +18,7 @@ from celery.concurrency.base import BasePool
 
 from raycelery.app.settings import give_defaults
 from raycelery.bridge.bundle import Bundle, Runtimes
+from raycelery.bridge.call import TRACERS, Call
 from raycelery.bridge.job import Job
 from raycelery.bridge.keeping import Keeper
 from raycelery.bridge.link import Link
@@ -156,8 +157,8 @@ class Pool(BasePool):  # type: ignore[misc]
     def on_apply(self, target: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Job:
         for name in ("timeout", "soft_timeout"):
             options[name] = options.get(name) or self.options.get(name)
-        job = Job(self, args, options)
-        if self._draining:
+        job = Job(self, args, options) if target in TRACERS else Call(self, target, args or (), kwargs or {}, options)
+        if self._draining and job.request is not None:
             job.give_back()
             return job
         with self.lock:

@@ -6,6 +6,7 @@ child would send back to its worker is reported.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
@@ -104,8 +105,10 @@ class BundleRunner:
         runner = self._runner
         try:
             name, task_id, request, body, content_type, encoding, soft, hostname, *code = pickle.loads(payload)
-            task = runner.tasks.find(name, *code)
             runner.current = task_id
+            if request is None:
+                return self._called(body, soft, name)
+            task = runner.tasks.find(name, *code)
             arguments = (name, task_id, request, body, content_type, encoding)
             where = (runner.app._tasks, self._accept, hostname)
             soft = soft or task.soft_time_limit
@@ -123,6 +126,14 @@ class BundleRunner:
             return ("ok", value if isinstance(value, str) else str(value), seconds, self._pid)
         kind = "rejected" if isinstance(value.exception, Reject) else "failed"
         return (kind, _pickled(value), seconds, self._pid, ending.of(value)[0])
+
+    def _called(self, call: bytes, soft: float | None, name: str) -> tuple[Any, ...]:
+        """Make a call that is no message's, and return what it returns."""
+        target, args, kwargs = pickle.loads(call)
+        began = time.monotonic()
+        with self._runner.soft_limit(soft, name) if soft else contextlib.nullcontext():
+            value = target(*args, **kwargs)
+        return ("ok", pickle.dumps(value, 5), time.monotonic() - began, self._pid)
 
 
 def _pickled(einfo: ExceptionInfo) -> bytes:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import pickle
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -32,6 +33,7 @@ from kombu.serialization import prepare_accept_content
 from kombu.utils.encoding import safe_repr
 
 from raycelery import values
+from raycelery.app.consuming import request_class
 from raycelery.client import Client
 from raycelery.executor import ending
 from raycelery.executor.ending import Ending
@@ -83,6 +85,9 @@ class Runner:
         self.current: str | None = None
         self.thread = threading.get_ident()
         self._quiet: dict[str, bool] = {}
+        #: The class of requests, by task; of the message that is running its request, where the class is its own.
+        self._classes: dict[Any, Any] = {}
+        self._own: Request | None = None
         #: How the last message ended, unless it succeeded.
         self.ended: Ending | None = None
 
@@ -117,6 +122,7 @@ class Runner:
         }
         try:
             task = self.tasks.find(headers["task"], module, code)
+            kind = self._class_of(task)
             args, kwargs, embed = self._decode(body, content_type, encoding, headers)
         except Exception as exc:  # whatever keeps a message from running is its failure, and must not end the executor
             self._fail(request, exc)
@@ -127,7 +133,7 @@ class Runner:
             message = _Message(headers, (args, kwargs, embed), delivery_info, properties)
             celery_request, outcome = self._request(message, task)
             if verdict is not None:
-                self._settle(celery_request, verdict, reason)
+                self._tell(self._settle, celery_request, verdict, reason)
                 return outcome[0], 0.0
             if celery_request.revoked():
                 self.ended = ("revoked", None)
@@ -136,10 +142,15 @@ class Runner:
             message = _Message(headers, (args, kwargs, embed), delivery_info, properties)
             signals.task_received.send(sender=self, request=self._request(message, task)[0])
         observed: Request | None = None
-        if self._eventer.enabled:
+        if kind is Request and self._eventer.enabled:
             message = _Message(headers, (args, kwargs, embed), delivery_info, properties)
             observed = self._request(message, task)[0]
             observed.send_event("task-started")
+        if kind is not Request:
+            self._own, outcome = self._request(
+                _Message(headers, (args, kwargs, embed), delivery_info, properties), task
+            )
+            self._tell(self._own.on_accepted, os.getpid(), time.monotonic())
         limits = headers.get("timelimit") or (None, None)
         soft = limits[1] or task.soft_time_limit
         began = time.monotonic()
@@ -150,10 +161,14 @@ class Runner:
         finally:
             self._client.quiet = False
             self.current = None
+            own, self._own = self._own, None
         ran = time.monotonic() - began
         info = result[1]
         if info is not None:
             self.ended = ending.of(result[0], info.retval)
+        if own is not None:
+            self._tell(self._announce, own, result, ran)
+            return outcome[0], ran
         if info is not None and getattr(info, "state", None) == "REJECTED":
             message = _Message(headers, (args, kwargs, embed), delivery_info, properties)
             celery_request, outcome = self._request(message, task)
@@ -165,6 +180,19 @@ class Runner:
         if observed is not None:
             self._announce(observed, result, ran)
         return "done", ran
+
+    def _class_of(self, task: Any) -> Any:
+        kind = self._classes.get(task)
+        if kind is None:
+            kind = self._classes[task] = request_class(task)
+        return kind
+
+    def _tell(self, method: Callable[..., None], *args: Any) -> None:
+        """Tell a request, which may be of a project's own class; what it raises must not end the executor."""
+        try:
+            method(*args)
+        except Exception:  # anything can go wrong in it
+            logger.exception("the bookkeeping of task %s failed", self.current)
 
     def _announce(self, request: Request, result: Any, ran: float) -> None:
         """Send the event of a message's end, by reporting it as Celery's pool does to the request."""
@@ -199,7 +227,7 @@ class Runner:
             if requeue:
                 outcome[0] = "requeue"
 
-        request = Request(
+        request: Request = self._class_of(task)(
             message,
             on_ack=lambda *args, **kwargs: None,
             on_reject=on_reject,
@@ -265,7 +293,10 @@ class Runner:
             if self._client.sending:
                 signal.setitimer(signal.ITIMER_REAL, 0.005)
                 return
-            logger.warning("Soft time limit (%ss) exceeded for %s[%s]", seconds, name, self.current)
+            if self._own is not None:
+                self._tell(self._own.on_timeout, True, seconds)
+            else:
+                logger.warning("Soft time limit (%ss) exceeded for %s[%s]", seconds, name, self.current)
             raise SoftTimeLimitExceeded(seconds)
 
         before = signal.signal(signal.SIGALRM, on_alarm)
