@@ -20,6 +20,7 @@ from raycelery.app.conf import RememberingSettings
 from raycelery.app.producer import RayProducer, new_id
 from raycelery.app.settings import DEFAULTS, check_options, check_settings, options_of
 from raycelery.app.urls import schemes
+from raycelery.errors import OptionError
 
 logger = logging.getLogger(__name__)
 
@@ -186,15 +187,24 @@ class Celery(celery.Celery):  # type: ignore[misc]
         return self.producer if self.direct else super()._acquire_producer(timeout)
 
     def _get_backend(self) -> Any:
-        if self.direct and not self.conf.ray_keep_result_backend:
-            chosen = self.backend_cls or self.conf.result_backend
-            if chosen is None or isinstance(chosen, str):
-                if isinstance(chosen, str) and chosen.startswith("disabled"):
-                    return super()._get_backend()
-                from raycelery.backend import RayBackend
+        if not self.direct:
+            return super()._get_backend()
+        chosen = self.backend_cls or self.conf.result_backend
+        if not self.conf.ray_keep_result_backend and (chosen is None or isinstance(chosen, str)):
+            if isinstance(chosen, str) and chosen.startswith("disabled"):
+                return super()._get_backend()
+            from raycelery.backend import RayBackend
 
-                return RayBackend(app=self)
-        return super()._get_backend()
+            return RayBackend(app=self)
+        found = super()._get_backend()
+        rpc = sys.modules.get("celery.backends.rpc")
+        if rpc is not None and isinstance(found, rpc.RPCBackend):
+            raise OptionError(
+                f"the result backend {chosen!r} sends results through the broker, which direct mode does not use: "
+                "leave ray_keep_result_backend out, so that the application's dispatcher keeps results, name another "
+                "result_backend, or keep the broker with ray_mode='bridge'"
+            )
+        return found
 
     # -- tasks --------------------------------------------------------------------------------------------------
 

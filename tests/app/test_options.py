@@ -341,3 +341,18 @@ def test_environments_of_app_queue_task_and_call_add_up_by_rays_rule() -> None:
     assert merged(base, over) == {"conda": "env", "env_vars": {"A": "1", "B": "2"}, "working_dir": "/x"}
     assert merged(None, over) == over
     assert merged(base, None) == base
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"backend": "rpc://", "ray_keep_result_backend": True},
+        {"backend": "rpc", "ray_keep_result_backend": True},
+    ],
+)
+def test_results_cannot_be_sent_through_a_broker_that_is_not_used(options: dict[str, Any]) -> None:
+    kept = Celery("kept", set_as_current=False, **options)
+    for use in (lambda: kept.send_task("any"), lambda: kept.AsyncResult("any").state):
+        with pytest.raises(OptionError, match=r"(?i)rpc.*ray_mode='bridge'"):
+            use()
+    assert Celery("kept", set_as_current=False, backend="rpc://").AsyncResult("any").state == "PENDING"

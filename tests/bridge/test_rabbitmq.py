@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from celery.exceptions import TaskRevokedError, WorkerLostError
 from kombu import Exchange, Queue
 
+from tests.bridge import support as bridge
 from tests.bridge.support import Project, Worker, restart_under_load, runs
 from tests.brokers import RabbitMQ, rabbitmq
 from tests.support import until
@@ -54,6 +56,18 @@ def test_results_errors_losses_and_revocation(project: Make, bridge_worker: Star
     with pytest.raises(TaskRevokedError):
         running.get(timeout=60)
     until(lambda: depth(shop, "first") == 0)
+
+
+def test_results_by_rpc(bridge_worker: Start, rabbitmq_url: str, tmp_path: Path) -> None:
+    shop = bridge.write(tmp_path, rabbitmq_url, "rpc://", task_default_queue="rpc")
+    shop.app.conf.task_default_queue = "rpc"
+    bridge_worker(shop)
+    results = [shop.send("add", i, 1) for i in range(20)]
+    assert [result.get(timeout=60) for result in results] == list(range(1, 21))
+    with pytest.raises(ValueError, match="no good"):
+        shop.send("fail", "no good").get(timeout=60)
+    with pytest.raises(WorkerLostError):
+        shop.send("dies", "lost").get(timeout=60)
 
 
 @pytest.mark.slow
