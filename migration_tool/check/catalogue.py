@@ -23,11 +23,11 @@ def manual(why: str, instead: str) -> Entry:
     return (Verdict.MANUAL, why, instead)
 
 
-_BRIDGE = 'set ray_mode = "bridge" to keep broker and workers for it'
-_NO_WORKER = manual("in direct mode there is no Celery worker to hook into", _BRIDGE)
-_EVENTS = changes("in direct mode the dispatcher sends them, while somebody listens")
-BEAT = changes("`celery beat` sends to Ray as it is; `raycelery beat` runs the schedule in the cluster")
-_CONNECTION = changes("in direct mode it carries remote control and events; tasks do not pass through it")
+_BRIDGE = 'set ray_mode = "bridge" to keep broker and workers'
+_NO_WORKER = manual("direct mode runs no Celery worker that this could hook into", _BRIDGE)
+_EVENTS = changes("in direct mode events are sent only while somebody listens to them")
+BEAT = changes("`celery beat` works unchanged and sends to Ray; `raycelery beat` runs the schedule in the cluster")
+_CONNECTION = changes("in direct mode it leads to Ray and carries remote control and events, not tasks")
 
 #: Modules and names outside the project; the longest that fits decides.
 NAMES: dict[str, Entry] = {
@@ -37,13 +37,13 @@ NAMES: dict[str, Entry] = {
     "celery.bootsteps": _NO_WORKER,
     "celery.worker": _NO_WORKER,
     "celery.worker.request.Request": WORKS,
-    "celery.worker.control": manual("custom control commands do not exist in direct mode", _BRIDGE),
+    "celery.worker.control": manual("direct mode has no custom control commands", _BRIDGE),
     "celery.apps": _NO_WORKER,
     "celery.concurrency": _NO_WORKER,
-    "celery.bin": changes("it goes on running Celery's own commands, which start no executor on Ray"),
+    "celery.bin": changes("runs Celery's own commands, which start nothing on Ray"),
     "celery.backends": changes("results are kept on Ray", "set ray_keep_result_backend = True to keep a backend"),
     "celery.contrib.rdb": manual("an executor has no terminal for the debugger", "use Ray's debugger"),
-    "celery.contrib.migrate": manual("it moves messages between brokers, and there is none", _BRIDGE),
+    "celery.contrib.migrate": manual("it moves messages between brokers, and direct mode has none", _BRIDGE),
     "celery.signals.worker_ready": _NO_WORKER,
     "celery.signals.worker_shutting_down": _NO_WORKER,
     "celery.signals.worker_shutdown": _NO_WORKER,
@@ -54,22 +54,22 @@ NAMES: dict[str, Entry] = {
     "celery.signals.eventlet_pool_started": _NO_WORKER,
     "celery.signals.beat_init": BEAT,
     "celery.signals.beat_embedded_init": BEAT,
-    "celery.signals.worker_init": changes("it is sent once in each executor"),
-    "celery.signals.worker_process_init": changes("it is sent once in each executor"),
+    "celery.signals.worker_init": changes("sent once in each process that runs tasks (executor)"),
+    "celery.signals.worker_process_init": changes("sent once in each process that runs tasks (executor)"),
     "celery.security": manual("messages are not signed on Ray", "restrict who may use the Ray cluster"),
     "celery.schedules.crontab": WORKS,
 }  # fmt: skip
 
 #: Options of tasks and of calls.
 OPTIONS: dict[str, Entry] = {
-    "serializer": changes("values travel as this serializer gives them; without it, as Ray does, any picklable value"),
-    "compression": changes("values travel by Ray, which does not compress them"),
-    "connection": manual("there is no broker connection", "leave it out"),
-    "producer": manual("there is no broker connection", "leave it out"),
-    "exchange": changes("there is no broker: the queue decides"),
-    "routing_key": changes("there is no broker: the queue decides"),
-    "delivery_mode": changes("there is no broker"),
-    "reply_to": changes("there is no broker"),
+    "serializer": changes("still used, with its rules; without it any value that pickle can carry may be passed"),
+    "compression": changes("no effect unless a serializer is set: Ray carries values uncompressed"),
+    "connection": manual("direct mode has no connection to a broker", "leave it out"),
+    "producer": manual("direct mode has no connection to a broker", "leave it out"),
+    "exchange": changes("no effect in direct mode, which has no broker: the queue's name decides"),
+    "routing_key": changes("no effect in direct mode, which has no broker: the queue's name decides"),
+    "delivery_mode": changes("no effect in direct mode, which has no broker"),
+    "reply_to": changes("no effect in direct mode, which has no broker"),
     "shadow": WORKS,
     "backend": changes("results are kept on Ray", "set ray_keep_result_backend = True to keep it"),
     "send_events": WORKS,
@@ -80,20 +80,20 @@ OPTIONS: dict[str, Entry] = {
 #: Methods and attributes of an application.
 OF_APP: dict[str, Entry] = {
     "control": WORKS,
-    "control.inspect": changes("a Ray node answers where a worker did"),
-    "control.broadcast": manual("only Celery's own commands exist in direct mode", _BRIDGE),
-    "control.pool_grow": changes("it bounds what runs at once in the whole cluster"),
-    "control.pool_shrink": changes("it bounds what runs at once in the whole cluster"),
-    "control.add_consumer": changes("it has a queue served again, in the whole cluster"),
-    "control.cancel_consumer": changes("it stops a queue in the whole cluster"),
-    "control.shutdown": changes("executors end after what they run; new ones start when there is work"),
-    "control.autoscale": manual("there is no pool; executors follow the backlog", "set worker_concurrency"),
+    "control.inspect": changes("answered once per Ray node instead of once per worker"),
+    "control.broadcast": manual("direct mode has Celery's own control commands only", _BRIDGE),
+    "control.pool_grow": changes("limits how many tasks run at once in the whole cluster"),
+    "control.pool_shrink": changes("limits how many tasks run at once in the whole cluster"),
+    "control.add_consumer": changes("starts a stopped queue again, in the whole cluster"),
+    "control.cancel_consumer": changes("stops a queue, in the whole cluster"),
+    "control.shutdown": changes("running tasks are finished, then their processes end; new ones start as needed"),
+    "control.autoscale": manual("no pool to resize: processes start for what waits", "set worker_concurrency"),
     "events": _EVENTS,
-    "worker_main": manual("no worker runs in direct mode", "leave it out"),
-    "Worker": manual("no worker runs in direct mode", "leave it out"),
+    "worker_main": manual("direct mode runs no Celery worker", "leave it out"),
+    "Worker": manual("direct mode runs no Celery worker", "leave it out"),
     "WorkController": _NO_WORKER,
     "Beat": BEAT,
-    "start": manual("no worker runs in direct mode", "leave it out"),
+    "start": manual("direct mode runs no Celery worker", "leave it out"),
     "steps": _NO_WORKER,
     "user_options": _NO_WORKER,
     "add_periodic_task": BEAT,
@@ -101,29 +101,31 @@ OF_APP: dict[str, Entry] = {
     "connection_for_read": _CONNECTION,
     "connection_for_write": _CONNECTION,
     "connection_or_acquire": _CONNECTION,
-    "producer_pool": manual("there is no broker", _BRIDGE),
-    "producer_or_acquire": manual("there is no broker", _BRIDGE),
+    "producer_pool": manual("direct mode has no broker", _BRIDGE),
+    "producer_or_acquire": manual("direct mode has no broker", _BRIDGE),
     "amqp": changes("messages go to the dispatcher, not to a broker"),
     "backend": changes("results are kept on Ray", "set ray_keep_result_backend = True to keep a backend"),
 }  # fmt: skip
 
-_URLS = changes("in direct mode it gives way to ray://; nothing has to run there")
-_NO_BROKER = changes("it has no effect in direct mode: there is no broker")
-_NO_POOL = changes("it has no effect in direct mode: there is no worker")
+_KEEP = "set ray_keep_result_backend = True to keep it"
+_LEAVE_OUT = "leave it out to pass any value that pickle can carry"
+_URLS = changes("not contacted in direct mode: messages go to Ray, and no broker has to run")
+_NO_BROKER = changes("no effect in direct mode, which has no broker")
+_NO_POOL = changes("no effect in direct mode, which has no Celery worker")
 #: Settings by their name since Celery 4.
 SETTINGS: dict[str, Entry] = {
     "broker_url": _URLS,
     "broker_read_url": _URLS,
     "broker_write_url": _URLS,
-    "result_backend": changes("in direct mode it gives way to ray://", "set ray_keep_result_backend = True to keep it"),
-    "task_serializer": changes("values travel as it gives them", "leave it out, and any picklable value travels"),
-    "result_serializer": changes("results travel as it gives them", "leave it out, and any picklable value travels"),
-    "accept_content": changes("it counts in bridge mode"),
+    "result_backend": changes("not used in direct mode: results are kept on Ray", _KEEP),
+    "task_serializer": changes("still used for arguments, with its rules", _LEAVE_OUT),
+    "result_serializer": changes("still used for results, with its rules", _LEAVE_OUT),
+    "accept_content": changes("looked at only where a serializer is set or the broker is kept"),
     "beat_schedule": BEAT,
     "beat_scheduler": BEAT,
     "beat_schedule_filename": BEAT,
-    "worker_concurrency": changes("it is the most messages of the application that run at once, in the whole cluster"),
-    "worker_send_task_events": changes("in direct mode task events are sent while somebody listens"),
+    "worker_concurrency": changes("limits how many of the application's tasks run at once in the whole cluster"),
+    "worker_send_task_events": changes("no effect in direct mode: events are sent whenever somebody listens to them"),
     "task_send_sent_event": WORKS,
     "worker_max_tasks_per_child": WORKS,
     "worker_max_memory_per_child": WORKS,
@@ -139,7 +141,7 @@ SETTINGS: dict[str, Entry] = {
 }  # fmt: skip
 _PREFIXES = {
     "broker_": _NO_BROKER,
-    "redis_": changes("it has no effect in direct mode: results are kept on Ray"),
+    "redis_": changes("no effect in direct mode: results are kept on Ray"),
     "worker_": _NO_POOL,
     "control_": WORKS,
     "event_": WORKS,
@@ -194,7 +196,5 @@ def setting(name: str) -> Entry:
         if name.startswith(prefix):
             return entry
     if name.startswith(_BACKENDS):
-        return changes(
-            "it has no effect in direct mode: results are kept on Ray", "ray_keep_result_backend = True keeps it"
-        )
+        return changes("no effect in direct mode: results are kept on Ray", "ray_keep_result_backend = True keeps it")
     return WORKS

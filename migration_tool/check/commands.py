@@ -23,27 +23,27 @@ _FLOWER = re.compile(r"(?<![\w./-])flower\s+(?=-A|--broker|--port)")
 _CONCURRENCY = re.compile(r"(?:-c[\s=\"',]*|--concurrency[\s=\"',]*)(\d+)")
 _POOL = re.compile(r"(?:-P[\s=\"',]*|--pool[\s=\"',]*)(\w+)")
 _WORKER_FLAGS = {
-    "-B": "beat runs in this worker: start `celery beat` or `raycelery beat` instead",
-    "--beat": "beat runs in this worker: start `celery beat` or `raycelery beat` instead",
+    "-B": "beat runs inside this worker: start `celery beat` or `raycelery beat` instead",
+    "--beat": "beat runs inside this worker: start `celery beat` or `raycelery beat` instead",
 }
 _BRIDGE = 'or set ray_mode = "bridge" and keep it'
 
 #: Kinds of files that commands stand in.
 KINDS = frozenset({"procfile", "dockerfile", "compose", "systemd", "shell"})
 COMMANDS: dict[str, Entry] = {
-    "worker": manual("in direct mode no worker runs", f"end it once its producers use raycelery, {_BRIDGE}"),
-    "multi": manual("in direct mode no worker runs", f"take the processes away, {_BRIDGE}"),
-    "beat": changes("it sends to Ray as it is; `raycelery beat` runs the schedule in the cluster"),
-    "flower": changes("it works as it is, with RAY_ADDRESS; its broker page does not"),
-    "events": changes("it works as it is, with RAY_ADDRESS"),
-    "inspect": changes("a Ray node answers where a worker did"),
-    "status": changes("a Ray node answers where a worker did"),
-    "control": changes("what is set holds in the whole cluster; a project's own commands do not exist"),
-    "purge": changes("it drops what waits in the dispatcher"),
-    "amqp": manual("there is no broker in direct mode", "leave it out"),
-    "migrate": manual("there is no broker in direct mode", "leave it out"),
+    "worker": manual("direct mode runs no Celery worker", f"stop it once its producers use raycelery, {_BRIDGE}"),
+    "multi": manual("direct mode runs no Celery workers", f"remove it, {_BRIDGE}"),
+    "beat": changes("works unchanged and sends to Ray; `raycelery beat` runs the schedule in the cluster"),
+    "flower": changes("works once RAY_ADDRESS names the cluster, except for its broker page"),
+    "events": changes("works once RAY_ADDRESS names the cluster"),
+    "inspect": changes("answered once per Ray node instead of once per worker"),
+    "status": changes("answered once per Ray node instead of once per worker"),
+    "control": changes("holds for the whole cluster; direct mode has no custom commands"),
+    "purge": changes("drops the tasks that wait on Ray"),
+    "amqp": manual("direct mode has no broker", "leave it out"),
+    "migrate": manual("direct mode has no broker", "leave it out"),
 }  # fmt: skip
-_ELSE = changes("it works in the application that it is given")
+_ELSE = changes("works on the application that it is given")
 
 
 def find(source: Source, text: str, offset_line: int = 0) -> list[Finding]:

@@ -14,6 +14,11 @@ from migration_tool.model import Outcome, Verdict
 from migration_tool.report.formats import text
 from migration_tool.report.summary import summarise
 
+#: Said once, where a finding speaks of it.
+DIRECT_MODE = (
+    "Direct mode is what an application is in after the import is swapped: a call goes to Ray without a broker, and no "
+    'Celery worker runs. Bridge mode (ray_mode = "bridge") keeps both, and the worker runs its tasks on Ray.'
+)
 _COLOURS = {Verdict.WORKS: "green", Verdict.CHANGES: "yellow", Verdict.MANUAL: "red"}
 
 
@@ -46,6 +51,8 @@ def show_check(console: Console, outcomes: Sequence[Outcome], everything: bool) 
             kinds = ", ".join(f"{count} {kind}" for kind, count in silent.most_common())
             console.print(f"  [dim]works as it is: {escape(kinds)}[/]", highlight=False)
     console.print(f"\n{escape(str(summarise(outcomes)))}", highlight=False)
+    if any("direct mode" in text(one) for outcome in outcomes for one in outcome.findings):
+        console.print(DIRECT_MODE, style="dim", markup=False, highlight=False)
 
 
 def diff_lines(outcome: Outcome) -> list[str]:
