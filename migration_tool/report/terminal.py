@@ -50,9 +50,9 @@ def show_check(console: Console, outcomes: Sequence[Outcome], everything: bool) 
         if silent:
             kinds = ", ".join(f"{count} {kind}" for kind, count in silent.most_common())
             console.print(f"  [dim]works as it is: {escape(kinds)}[/]", highlight=False)
-    console.print(f"\n{escape(str(summarise(outcomes)))}", highlight=False)
     if any("direct mode" in text(one) for outcome in outcomes for one in outcome.findings):
-        console.print(DIRECT_MODE, style="dim", markup=False, highlight=False)
+        console.print(f"\n{DIRECT_MODE}", style="dim", markup=False, highlight=False)
+    console.print(f"\n{escape(str(summarise(outcomes)))}", highlight=False)
 
 
 def diff_lines(outcome: Outcome) -> list[str]:

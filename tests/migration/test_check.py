@@ -114,7 +114,7 @@ def test_every_use_has_a_verdict(tmp_path: Path) -> None:
     assert summary["works"] + summary["changes"] + summary["manual"] == len(document["findings"])
     procfile = next(one for one in document["findings"] if one["path"].endswith("Procfile"))
     assert "worker_concurrency" in procfile["message"]
-    assert "beat runs in this worker" in procfile["message"]
+    assert "beat runs inside this worker" in procfile["message"]
 
 
 def test_annotations_for_github(tmp_path: Path) -> None:
