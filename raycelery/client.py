@@ -33,6 +33,8 @@ BATCH_BYTES = 256_000
 LINGER_SECONDS = 0.001
 #: Frames of submissions that may be unacknowledged before ``submit`` blocks.
 WINDOW_FRAMES = 64
+#: Seconds for which a full queue may hold up a call without a word.
+SILENT_SECONDS = 5.0
 #: Results of other submissions asked for along with an awaited one, and how many are kept unread.
 PREFETCH = 1024
 MAILBOX = 20_000
@@ -289,16 +291,22 @@ class Client:
     def _hold(self) -> None:
         if self._hello["role"] == "executor":
             return
-        deadline = None if self._submit_timeout is None else time.monotonic() + self._submit_timeout
+        limit = self._submit_timeout
+        silent = SILENT_SECONDS if limit is None else min(SILENT_SECONDS, limit)
         with self._arrived:
-            while len(self._unacked) > WINDOW_FRAMES and self._lost is None:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise QueueFull(
-                        f"the queue has been full for {self._submit_timeout} s: wait for results, "
-                        "raise ray_max_pending, or give the cluster more CPUs"
-                    )
-                self._arrived.wait(left)
+            if self._arrived.wait_for(self._has_room, silent):
+                return
+            if limit is None or limit > silent:
+                logger.warning("the queue is full (ray_max_pending): calls wait until there is room")
+                if self._arrived.wait_for(self._has_room, None if limit is None else limit - silent):
+                    return
+        raise QueueFull(
+            f"the queue has been full for {limit} s: wait for results, raise ray_max_pending, or give the cluster more "
+            "CPUs"
+        )
+
+    def _has_room(self) -> bool:
+        return len(self._unacked) <= WINDOW_FRAMES or self._lost is not None
 
     def _flush_soon(self) -> None:
         if self._wake is None:

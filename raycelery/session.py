@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from raycelery import leaving, values, wire
 from raycelery.client import Client
-from raycelery.cluster import connecting, local, process
+from raycelery.cluster import connecting, local, process, reaching
 from raycelery.depot import RayDepot
 from raycelery.errors import DispatcherUnreachable
 
@@ -184,7 +184,12 @@ def endpoint(dispatcher: Any) -> wire.Endpoint:
             connecting.see_that_it_is_there()
         host, port, secret = ray.get(answer, timeout=1)
     except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as exc:
-        raise DispatcherUnreachable(f"the application's dispatcher does not answer: {exc}") from exc
+        why = (
+            "the cluster is busy, or has no room for another process"
+            if isinstance(exc, ray.exceptions.GetTimeoutError)
+            else reaching.first_line(exc)
+        )
+        raise DispatcherUnreachable(f"the application's dispatcher does not answer: {why}") from exc
     return wire.Endpoint(host, port, secret)
 
 

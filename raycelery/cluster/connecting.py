@@ -7,6 +7,7 @@ names, and such a file outlives the cluster that wrote it.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -14,11 +15,15 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from raycelery.cluster import address, local, process, reaching
 from raycelery.errors import DispatcherUnreachable
 
 if TYPE_CHECKING:
     from raycelery.app.application import Celery
+
+logger = logging.getLogger(__name__)
 
 NAMESPACE = "raycelery"
 #: Arguments of ``ray.init`` that describe a Ray to be started: it cannot join a cluster with them.
@@ -155,14 +160,16 @@ def _found(temp_dir: str | None) -> str:
 
 
 def _start(arguments: dict[str, Any]) -> None:
-    import ray
-
     # "local" is more than no address: without one, ray.init() looks for a cluster to join.
     arguments = {"include_dashboard": False, **arguments, "address": address.LOCAL}
     try:
-        with process.prepared():
-            process.in_lasting_thread(lambda: ray.init(**arguments))
-        local.started(ray.get_runtime_context().gcs_address)
+        try:
+            _start_once(arguments)
+        except Exception as exc:
+            if not _SLOW.search(str(exc)):
+                raise
+            logger.warning("Ray has not started in its time on this busy machine: trying once more")
+            _start_once(arguments)
     except Exception as exc:
         if _is_argument(exc):
             raise
@@ -174,11 +181,24 @@ def _start(arguments: dict[str, Any]) -> None:
             raise DispatcherUnreachable(
                 f"Ray has not started in time on this machine (load {os.getloadavg()[0]:.0f} on {os.cpu_count()} "
                 f"CPUs; its logs are in {logs}): call again when it is less busy, or keep a cluster running with "
-                "'ray start --head' and name its address"
+                "'raycelery up' and name its address"
             ) from exc
         raise DispatcherUnreachable(
             f"Ray does not start on this machine: {reaching.first_line(exc)} (its logs are in {logs})"
         ) from exc
+
+
+def _start_once(arguments: dict[str, Any]) -> None:
+    import ray
+
+    before = set(psutil.Process().children())
+    try:
+        with process.prepared():
+            process.in_lasting_thread(lambda: ray.init(**arguments))
+    except Exception:
+        process.end_ray(set(psutil.Process().children()) - before)
+        raise
+    local.started(ray.get_runtime_context().gcs_address)
 
 
 def _is_argument(exc: Exception) -> bool:

@@ -65,6 +65,7 @@ def test_what_the_documentation_says_works_with_a_token_and_no_mode(cluster: Clu
     out, _ = run(folder, environ, sys.executable, "-c", "from shop import add; print(add.delay(1, 2).get(timeout=60))")
     assert out.split() == ["3"]
     assert "shop" in run(folder, environ, "raycelery", "status", "-A", "shop")[0]
+    assert "shop" in run(folder, environ, "raycelery", "top", "-A", "shop", "--looks", "1")[0]
     assert "1 node online" in run(folder, environ, "celery", "-A", "shop", "status")[0]
     out, _ = run(folder, environ, "celery", "-A", "shop", "call", "shop.add", "-a", "[3, 4]")
     assert run(folder, environ, "celery", "-A", "shop", "result", out.split()[-1])[0].split()[-1] == "7"

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,3 +134,35 @@ def test_what_a_program_that_was_killed_has_written_is_removed(tmp_path: Path, e
     _, said = run(tmp_path, environ, "raycelery", "status", "-A", "shop", status=2)
     assert "no program of yours" in said
     assert not list(folder.glob("*.json"))
+
+
+@pytest.mark.slow  # Ray gives each of its processes 30 s
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_ray_that_does_not_start_in_time(tmp_path: Path, environ: dict[str, str], times: int) -> None:
+    script = """
+        import signal, sys, threading, time
+        import psutil
+        from raycelery.errors import DispatcherUnreachable
+        from shop import add
+
+        def hold_up():
+            held = set()
+            while len(held) < int(sys.argv[1]):
+                for child in psutil.Process().children():
+                    if child.name() == "raylet" and child.pid not in held:
+                        held.add(child.pid)
+                        child.suspend()
+                time.sleep(0.01)
+
+        threading.Thread(target=hold_up, daemon=True).start()
+        try:
+            print("sum", add.delay(1, 2).get(timeout=60))
+        except DispatcherUnreachable as exc:
+            assert len(str(exc).splitlines()) == 1
+            print(exc)
+        assert sum(child.name() == "raylet" for child in psutil.Process().children()) == 2 - int(sys.argv[1])
+    """
+    program = (sys.executable, "-c", textwrap.dedent(script), str(times))
+    out, err = run(tmp_path, environ, *program, seconds=300)
+    assert "trying once more" in err
+    assert "sum 3" in out if times == 1 else "Ray has not started in time on this machine" in out

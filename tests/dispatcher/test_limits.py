@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from celery.result import ResultSet
 
+from raycelery import client
 from raycelery.errors import QueueFull
 from tests import records, sample, tasks, tuned
 from tests.support import RaySession
@@ -199,7 +200,10 @@ def test_a_full_queue_raises_after_the_timeout(tmp_path: Path) -> None:
         assert tuned.full.control.purge() == len(submitted)
 
 
-def test_a_full_queue_makes_producers_wait(tmp_path: Path) -> None:
+def test_a_full_queue_makes_producers_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(client, "SILENT_SECONDS", 0.1)
     app = tuned.patient
     results: list[Any] = []
 
@@ -216,5 +220,6 @@ def test_a_full_queue_makes_producers_wait(tmp_path: Path) -> None:
             producer.join(0.5)
         assert producer.is_alive()
         assert len(results) < 8000
+        assert "the queue is full (ray_max_pending): calls wait" in caplog.text
     producer.join(SECONDS)
     assert len(join(results, app)) == 8000
