@@ -25,6 +25,8 @@ ENVIRONMENT = {
     "RAY_DISABLE_IMPORT_WARNING": "1",
     # Ray is about to change how it treats GPUs of tasks that ask for none, and warns on each start.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Tests run several at a time, and Ray takes long to start where all CPUs are busy.
+    "RAY_raylet_start_wait_time_s": "150",
     # Two equal lines of two executors are two lines.
     "RAY_DEDUP_LOGS": "0",
 }

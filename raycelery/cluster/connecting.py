@@ -7,7 +7,6 @@ names, and such a file outlives the cluster that wrote it.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import socket
@@ -15,15 +14,11 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from raycelery.cluster import address, local, process, reaching
 from raycelery.errors import DispatcherUnreachable
 
 if TYPE_CHECKING:
     from raycelery.app.application import Celery
-
-logger = logging.getLogger(__name__)
 
 NAMESPACE = "raycelery"
 #: Arguments of ``ray.init`` that describe a Ray to be started: it cannot join a cluster with them.
@@ -34,6 +29,8 @@ _STARTING = frozenset({
 })  # fmt: skip
 #: Commands of ``celery`` that are about what goes on elsewhere.
 _LOOKING = frozenset({"control", "events", "flower", "inspect", "list", "purge", "result", "status"})
+#: Seconds that Ray may take to start; its own 30 are too few on a machine that is busy.
+_START_SECONDS = 120
 #: What Ray says when one of its processes does not come up in time.
 _SLOW = re.compile(r"timed out during startup|Failed to start GCS|may not have started")
 
@@ -160,16 +157,15 @@ def _found(temp_dir: str | None) -> str:
 
 
 def _start(arguments: dict[str, Any]) -> None:
+    import ray
+
     # "local" is more than no address: without one, ray.init() looks for a cluster to join.
     arguments = {"include_dashboard": False, **arguments, "address": address.LOCAL}
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", str(_START_SECONDS))
+    ray._raylet.Config.initialize("")  # it has read the environment when it was imported
     try:
-        try:
-            _start_once(arguments)
-        except Exception as exc:
-            if not _SLOW.search(str(exc)):
-                raise
-            logger.warning("Ray has not started in its time on this busy machine: trying once more")
-            _start_once(arguments)
+        with process.prepared():
+            process.in_lasting_thread(lambda: ray.init(**arguments))
     except Exception as exc:
         if _is_argument(exc):
             raise
@@ -186,18 +182,6 @@ def _start(arguments: dict[str, Any]) -> None:
         raise DispatcherUnreachable(
             f"Ray does not start on this machine: {reaching.first_line(exc)} (its logs are in {logs})"
         ) from exc
-
-
-def _start_once(arguments: dict[str, Any]) -> None:
-    import ray
-
-    before = set(psutil.Process().children())
-    try:
-        with process.prepared():
-            process.in_lasting_thread(lambda: ray.init(**arguments))
-    except Exception:
-        process.end_ray(set(psutil.Process().children()) - before)
-        raise
     local.started(ray.get_runtime_context().gcs_address)
 
 

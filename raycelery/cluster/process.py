@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
-import psutil
-
 #: More than a ``struct sigaction`` takes on any system.
 _SIGACTION_BYTES = 1024
-#: Seconds for processes that were killed to be gone.
-_END_SECONDS = 10.0
 #: Set once SIGTERM has asked this process to end.
 terminated = threading.Event()
 
@@ -50,17 +45,6 @@ def in_lasting_thread(start: Callable[[], Any]) -> None:
 
     threading.Thread(target=run, name="raycelery-ray", daemon=True).start()
     started.result()
-
-
-def end_ray(started: Iterable[psutil.Process]) -> None:
-    """End what an attempt to start Ray has left, and nothing else that this process started meanwhile."""
-    left = []
-    for one in started:
-        with contextlib.suppress(psutil.Error):
-            if any("/session_" in argument for argument in one.cmdline()):
-                one.kill()
-                left.append(one)
-    psutil.wait_procs(left, timeout=_END_SECONDS)
 
 
 @contextmanager
