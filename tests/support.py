@@ -26,7 +26,8 @@ ENVIRONMENT = {
     # Ray is about to change how it treats GPUs of tasks that ask for none, and warns on each start.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Tests run several at a time, and Ray takes long to start where all CPUs are busy.
-    "RAY_raylet_start_wait_time_s": "150",
+    "RAY_raylet_start_wait_time_s": "100",
+    "RAY_agent_register_timeout_ms": "100000",
     # Two equal lines of two executors are two lines.
     "RAY_DEDUP_LOGS": "0",
 }

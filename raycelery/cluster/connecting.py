@@ -29,8 +29,9 @@ _STARTING = frozenset({
 })  # fmt: skip
 #: Commands of ``celery`` that are about what goes on elsewhere.
 _LOOKING = frozenset({"control", "events", "flower", "inspect", "list", "purge", "result", "status"})
-#: Seconds that Ray may take to start; its own 30 are too few on a machine that is busy.
-_START_SECONDS = 120
+#: What Ray takes from the environment: how long its node, and the agents that this waits for, may take to start. Its own
+#: 30 s are too few on a machine that is busy.
+_PATIENCE = {"RAY_raylet_start_wait_time_s": "90", "RAY_agent_register_timeout_ms": "90000"}
 #: What Ray says when one of its processes does not come up in time.
 _SLOW = re.compile(r"timed out during startup|Failed to start GCS|may not have started")
 
@@ -161,7 +162,8 @@ def _start(arguments: dict[str, Any]) -> None:
 
     # "local" is more than no address: without one, ray.init() looks for a cluster to join.
     arguments = {"include_dashboard": False, **arguments, "address": address.LOCAL}
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", str(_START_SECONDS))
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
     ray._raylet.Config.initialize("")  # it has read the environment when it was imported
     try:
         with process.prepared():
