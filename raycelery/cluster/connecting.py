@@ -29,8 +29,8 @@ _STARTING = frozenset({
 })  # fmt: skip
 #: Commands of ``celery`` that are about what goes on elsewhere.
 _LOOKING = frozenset({"control", "events", "flower", "inspect", "list", "purge", "result", "status"})
-#: What Ray takes from the environment: how long its node, and the agents that this waits for, may take to start. Its own
-#: 30 s are too few on a machine that is busy.
+#: How long Ray's node, and the agents that this waits for, may take to start, as Ray takes it from the environment: its
+#: own 30 s are too few on a machine that is busy.
 _PATIENCE = {"RAY_raylet_start_wait_time_s": "90", "RAY_agent_register_timeout_ms": "90000"}
 #: What Ray says when one of its processes does not come up in time.
 _SLOW = re.compile(r"timed out during startup|Failed to start GCS|may not have started")
