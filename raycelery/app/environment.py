@@ -19,6 +19,8 @@ from raycelery.errors import OptionError
 _KEEP_SECONDS = 20 * 86400
 #: At most one of these can be used.
 _INSTALLERS = ("pip", "uv", "conda")
+#: The fields that say which code runs, and with what.
+_OF_CODE = ("working_dir", "py_modules", "env_vars", "py_executable", "image_uri", "container", *_INSTALLERS)
 
 
 def check(name: str, value: Any) -> None:
@@ -45,6 +47,16 @@ def check(name: str, value: Any) -> None:
         RuntimeEnv(**{field: part for field, part in value.items() if not _is_file(field, part)})
     except (TypeError, ValueError) as exc:
         raise OptionError(f"{name}={dict(value)!r} is not what Ray takes: {exc}") from exc
+
+
+def of_job() -> dict[str, Any]:
+    """Return what the runtime environment of this program's Ray job says of code; ``ray job submit`` sets it, too."""
+    import ray
+
+    if not ray.is_initialized():
+        return {}
+    env = ray.get_runtime_context().runtime_env
+    return {field: env[field] for field in _OF_CODE if env.get(field)}
 
 
 def _is_file(field: str, part: Any) -> bool:

@@ -27,7 +27,7 @@ from kombu.serialization import dumps as kombu_dumps
 from kombu.utils.objects import cached_property
 
 from raycelery import session, values
-from raycelery.app import environment, spec
+from raycelery.app import environment, left_out, spec
 from raycelery.app.consuming import request_class
 from raycelery.app.routing import Routes
 from raycelery.app.settings import TASK_OPTIONS, check_options, options_of, travels_as_is
@@ -223,6 +223,9 @@ class RayProducer:
         """Return the description by which executors load the application."""
         if self._spec is None:
             self.app.finalize(auto=True)
+            self.app.session  # noqa: B018  # what is described depends on the Ray job
+            if self._receivers is None:
+                left_out.warn(self.app)
             self._receivers = spec.receivers(self.app)
             self._spec = spec.spec_of(self.app, self.app.home, session.dispatcher_name(self.app))
         return self._spec
@@ -305,7 +308,8 @@ class RayProducer:
 
     def _options(self, task: Any, queue: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
         conf = self.app.conf
-        options: dict[str, Any] = {"num_cpus": conf.ray_num_cpus, "runtime_env": conf.ray_runtime_env}
+        base = environment.merged(json.loads(self.described().env or "{}"), conf.ray_runtime_env)
+        options: dict[str, Any] = {"num_cpus": conf.ray_num_cpus, "runtime_env": base}
         own = options_of(task) if task is not None else {}
         for layer in (conf.ray_queues.get(queue) or {}, own, overrides):
             env = environment.merged(options["runtime_env"], layer.get("runtime_env"))

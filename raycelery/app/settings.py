@@ -45,6 +45,8 @@ DEFAULTS: dict[str, Any] = {
     # Where executors find the application, if not where it was made: what ``celery -A`` takes, or "shop:create_app()";
     # None: $RAYCELERY_APP.
     "ray_app": None,
+    # More environment variables of the caller that executors are to have: ["MY_DB_URL", "AWS_*"].
+    "ray_env_vars": (),
     # Name of the application's dispatcher; None: the app's main name.
     "ray_app_name": None,
     # True: results stay in ``result_backend``; False: they are kept by the dispatcher.
@@ -293,6 +295,11 @@ def _ray_init(name: str, value: Any) -> None:
         raise OptionError(f"{name}={value!r} must be a mapping of arguments for ray.init")
 
 
+def _names(name: str, value: Any) -> None:
+    if not isinstance(value, (list, tuple, set, frozenset)) or not all(isinstance(one, str) and one for one in value):
+        raise OptionError(f"{name}={value!r} must be a list of names of environment variables")
+
+
 def _seconds_or_none(name: str, value: Any) -> None:
     if value is not None:
         _number(name, value)
@@ -310,6 +317,7 @@ _SETTINGS: dict[str, Callable[[str, Any], None]] = {
     "ray_init": _ray_init,
     "ray_app": _text,
     "ray_app_name": _text,
+    "ray_env_vars": _names,
     "ray_journal": _text,
     "ray_keep_result_backend": _yes_or_no,
     "ray_queues": _queues,

@@ -7,11 +7,14 @@ carried by value, with its configuration, and so is each of its tasks that no im
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import sys
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
@@ -20,15 +23,16 @@ from celery import signals
 from celery.app.task import Task
 
 from raycelery import values
+from raycelery.app import environment
 from raycelery.app.settings import DEFAULTS
 from raycelery.errors import ArgumentError
 
 logger = logging.getLogger(__name__)
 
-#: Environment variables that frameworks find their settings by.
-_ENVIRONMENT = ("DJANGO_", "CELERY_", "FLASK_")
+#: Environment variables that frameworks find their settings by begin with these.
+TRAVELLING = ("DJANGO_", "CELERY_", "FLASK_")
 #: Where the standard library is, zipped or not.
-_LIBRARY = os.path.dirname(os.path.dirname(os.__file__))
+LIBRARY = os.path.dirname(os.path.dirname(os.__file__))
 #: Packages that hold applications, but never a user's.
 _NOT_SEARCHED = frozenset({"celery", "kombu", "raycelery", "ray"})
 #: Signals whose receivers in ``__main__`` are carried to the executors.
@@ -69,6 +73,8 @@ class AppSpec:
     leading: int
     cwd: str
     environ: tuple[tuple[str, str], ...]
+    #: The runtime environment of the caller's Ray job, as JSON: the dispatcher's is that of whoever started it.
+    env: str = ""
     #: Settings that do not come with the application, as those of a bridge's command line.
     settings: tuple[tuple[str, Any], ...] = ()
 
@@ -77,7 +83,7 @@ class AppSpec:
         """Identifies the application's definition: executors are shared only between equal ones."""
         # Not pickled: equal values may have different pickles, by which of their strings are one object.
         parts = (self.name, self.module, self.attribute, self.value, self.receivers, self.path, self.cwd)
-        return hashlib.sha256(repr((*parts, self.environ, self.settings)).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((*parts, self.environ, self.env, self.settings)).encode()).hexdigest()[:16]
 
 
 def _in_main(name: str | None) -> bool:
@@ -128,6 +134,7 @@ def spec_of(app: celery.Celery, home: str | None, dispatcher: str) -> AppSpec:
                 "or to a factory such as 'shop:create_app()'"
             ) from exc
     imports = {task.__module__ for task in app._tasks.values() if not task.name.startswith("celery.")}
+    path = _search_path()
     return AppSpec(
         name=app.main or "celery",
         dispatcher=dispatcher,
@@ -136,11 +143,47 @@ def spec_of(app: celery.Celery, home: str | None, dispatcher: str) -> AppSpec:
         value=value,
         receivers=_pickled_receivers(app, value is not None),
         imports=tuple(sorted(name for name in imports if not _in_main(name))),
-        path=tuple(os.path.abspath(entry) for entry in sys.path),
-        leading=next((i for i, entry in enumerate(sys.path) if entry.startswith(_LIBRARY)), len(sys.path)),
+        path=path,
+        leading=next((i for i, entry in enumerate(path) if entry.startswith(LIBRARY)), len(path)),
         cwd=os.getcwd(),
-        environ=tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(_ENVIRONMENT))),
+        environ=_environ(app.conf.get("ray_env_vars") or ()),
+        env=json.dumps(environment.of_job(), sort_keys=True),
+        settings=_kept_backend(app),
     )
+
+
+def _kept_backend(app: celery.Celery) -> tuple[tuple[str, Any], ...]:
+    """Return where results are kept, if not by the dispatcher: executors that cannot load the application must know."""
+    url = app.conf.result_backend
+    if not app.conf.get("ray_keep_result_backend") or not isinstance(url, str):
+        return ()
+    return (("ray_keep_result_backend", True), ("result_backend", url))
+
+
+def _search_path() -> tuple[str, ...]:
+    """Return where this program imports from: Celery's commands look in their working directory for a moment only."""
+    path = [os.path.abspath(entry) for entry in sys.path]
+    cwd = os.getcwd()
+    if cwd not in path and any(_is_in(cwd, module) for name, module in list(sys.modules.items()) if "." not in name):
+        path.insert(0, cwd)
+    return tuple(path)
+
+
+def _is_in(folder: str, module: Any) -> bool:
+    """Return whether a module, or package, of the top level lies in ``folder``."""
+    found = getattr(module, "__path__", None) or [getattr(module, "__file__", None)]
+    return any(isinstance(path, str) and os.path.dirname(path) == folder for path in list(found))
+
+
+def _environ(named: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Return the environment variables that executors are to have; ``AWS_*`` names all that begin so."""
+    patterns = tuple(named)
+    travelling = [
+        (name, value)
+        for name, value in os.environ.items()
+        if name.startswith(TRAVELLING) or any(fnmatchcase(name, pattern) for pattern in patterns)
+    ]
+    return tuple(sorted(travelling))
 
 
 def _reduced(app: celery.Celery) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from raycelery.app import spec
+from raycelery.app import left_out, spec
 from raycelery.app.producer import RayProducer, _Task
 from raycelery.app.settings import give_defaults
 
@@ -60,6 +60,7 @@ class Placing(RayProducer):
 
             app = self._real
             app.finalize(auto=True)
+            left_out.warn(app, bridge=True)
             found = spec.spec_of(app, self.app.home, dispatcher_name(app))
             # Where a worker logs to is its own affair: with `-f %n.log` each would have executors of its own.
             environ = tuple(entry for entry in found.environ if not entry[0].startswith("CELERY_LOG_"))

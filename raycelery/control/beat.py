@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
@@ -45,7 +46,7 @@ class Beat:
         logging.basicConfig(level=level)
         logging.getLogger("celery").setLevel(level)
         app_spec = pickle.loads(spec)
-        app = loading.load(app_spec)
+        app = loading.load(app_spec, json.loads(app_spec.env or "{}"))
         app.producer.adopt(app_spec)
         self._since = time.time()
         self._service = Service(
@@ -111,9 +112,12 @@ def start(app: Celery, scheduler: str | None, filename: str | None, level: str) 
     """
     name = app.session.name
     stop(name)
+    described = app.producer.described()
+    env = json.loads(described.env or "{}")
     actor = (
         ray.remote(Beat)
         .options(
+            **({"runtime_env": env} if env else {}),
             name=f"raycelery-beat:{name}",
             namespace=session.NAMESPACE,
             lifetime="detached",
@@ -121,14 +125,14 @@ def start(app: Celery, scheduler: str | None, filename: str | None, level: str) 
             max_restarts=-1,
             max_concurrency=2,
         )
-        .remote(pickle.dumps(app.producer.described()), scheduler, filename, level)
+        .remote(pickle.dumps(described), scheduler, filename, level)
     )
     try:
-        described: dict[str, Any] = ray.get(actor.describe.remote(), timeout=START_SECONDS)
+        answer: dict[str, Any] = ray.get(actor.describe.remote(), timeout=START_SECONDS)
     except ray.exceptions.RayError:
         ray.kill(actor, no_restart=True)
         raise
-    return described
+    return answer
 
 
 def stop(name: str) -> bool:

@@ -192,6 +192,9 @@ class Dispatcher:
         self.journal.append(conn.source, raw)
         for definition in definitions:
             self.definitions.add(definition)
+            if definition[0] == "app" and conn.executor is None:
+                # A program that has just begun: it may have come with new code.
+                self.fleet.tell_those_of(definition[1], "look")
         for fields in messages:
             self.take(message_of(fields), fields[9], now)
         for op in ops:
@@ -289,6 +292,8 @@ class Dispatcher:
             self.brain.recalled(executor, report[1], now)
         elif kind == "begun":
             self.brain.begun(executor, now)
+        elif kind == "outdated":
+            self.brain.retire([executor], now)
         elif kind == "blocked":
             if report[1]:
                 self.brain.blocked(executor, now, conn.watching)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from raycelery.dispatcher.brain import Brain
@@ -33,6 +34,9 @@ class Definitions:
         """Take a definition; again is harmless."""
         kind = definition[0]
         if kind == "app":
+            if definition[1] not in self.apps:
+                # Another program, or another release of it: what the others have warm would only hold CPUs.
+                self._brain.retire_others(definition[1], time.time())
             self.apps[definition[1]] = definition[2]
         elif kind == "code":
             codes = self._codes.setdefault(definition[1], [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +12,13 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raycelery.dispatcher.lanes import CLERK
 from raycelery.dispatcher.model import Lane, Start
 from raycelery.dispatcher.neighbours import PATIENCE_SECONDS
 from raycelery.executor.actor import Executor, run_one
+
+#: Keeps functions of different applications, or of different versions of one, in processes of their own.
+DEFINITION_VARIABLE = "RAYCELERY_DEFINITION"
 
 
 @dataclass(slots=True)
@@ -40,7 +45,7 @@ def _title(lane: Lane) -> str:
     parts = [f"{amount:g} {name}" for name, amount in sorted(lane.request.items()) if name != "memory"]
     if "memory" in lane.request:
         parts.append(f"{lane.request['memory'] / 1e9:.3g} GB")
-    if lane.key.startswith("clerk:"):
+    if lane.key.startswith(CLERK):
         parts = ["bookkeeping"]
     return ", ".join(parts) or "no CPU"
 
@@ -64,13 +69,18 @@ def start(name: str, decision: Start, spec: bytes, endpoint: tuple[str, int, byt
     custom = {k: v for k, v in lane.request.items() if k not in ("CPU", "GPU", "memory")}
     if custom:
         options["resources"] = custom
-    env = json.loads(lane.env) if lane.env else None
+    # Bookkeeping is done in the environment that the application has without its tasks' own.
+    env_text = pickle.loads(spec).env if lane.key.startswith(CLERK) else lane.env
+    env = json.loads(env_text or "{}")
+    if lane.one_shot:
+        # Ray has a process run one function after the other, and a process can import a module but once.
+        env["env_vars"] = {**env.get("env_vars", {}), DEFINITION_VARIABLE: lane.app}
     if env:
         options["runtime_env"] = env
     if decision.node is not None:
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(decision.node, soft=not decision.borrowed)
     title = f"{name} [{_title(lane)}] #{decision.executor}"
-    arguments = (decision.executor, title, dict(lane.request), spec, endpoint, lane.app)
+    arguments = (decision.executor, title, dict(lane.request), spec, endpoint, lane.app, env_text)
     if lane.one_shot:
         ref = ray.remote(run_one).options(name=title, max_retries=0, **options).remote(*arguments)
         return Handle(ref, request=request)

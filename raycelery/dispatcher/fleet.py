@@ -85,3 +85,9 @@ class Fleet:
         conn = self.connected.get(executor)
         if conn is not None:
             conn.send(wire.pack(*frame))
+
+    def tell_those_of(self, app: str, *frame: Any) -> None:
+        """Send a frame to the executors that have loaded an application's definition."""
+        for conn in self.connected.values():
+            if conn.info.get("app") == app:
+                conn.send(wire.pack(*frame))

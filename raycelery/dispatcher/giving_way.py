@@ -51,6 +51,10 @@ class GivingWay(Revocation):
             elif state.alive() and not state.blocked:
                 self.ask(state, "")
 
+    def retire_others(self, app: str, now: float) -> None:
+        """Have the executors of all definitions but one end after what they run."""
+        self.retire([number for number, state in self.executors.items() if state.lane.lane.app != app], now)
+
     # -- CPUs that are lent to other applications, or by them ---------------------------------------------------
 
     def pause(self, number: int, now: float) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import pickle
 import queue
 import resource
@@ -10,13 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from raycelery import executor, session, values, wire
 from raycelery.app.spec import AppSpec
 from raycelery.client import Client
 from raycelery.errors import AppLoadError, DispatcherUnreachable
+from raycelery.executor import sources
 from raycelery.executor.bundles import Bundle
 from raycelery.executor.eventer import Eventer
 
@@ -24,23 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: Reports may stay in the kernel this many seconds before it is made to send them.
 REPORT_SECONDS = 0.002
-
-
-@dataclass(frozen=True, eq=False)
-class _Worker:
-    """Stands where handlers of ``worker_init`` expect Celery's worker, as Django's do.
-
-    Arguments:
-        app: the application.
-        hostname: the executor's name.
-        concurrency: how many messages run at once.
-        pool_cls: the pool that this process is most like: it runs one message after the other, and lasts.
-    """
-
-    app: Any
-    hostname: str
-    concurrency: int = 1
-    pool_cls: str = "prefork"
+#: An executor that cannot load its application fails what comes for this many seconds, and ends.
+UNLOADABLE_SECONDS = 3.0
 
 
 class Loop:
@@ -52,6 +39,7 @@ class Loop:
         spec: the pickled application spec.
         endpoint: host, port and secret of the dispatcher.
         app_key: identifies the application's definition.
+        env: the runtime environment that it was started for, as JSON.
         once: end after one message.
     """
 
@@ -62,6 +50,7 @@ class Loop:
         spec: bytes,
         endpoint: tuple[str, int, bytes],
         app_key: str,
+        env: str,
         once: bool,
     ) -> None:
         import ray
@@ -79,6 +68,10 @@ class Loop:
         #: Whether the dispatcher may take this executor to have nothing to do.
         self._idle = True
         self._stopping = False
+        #: What was imported, once it was; whether it has changed since; whether the task waits for its subtasks.
+        self._sources: sources.Sources | None = None
+        self._outdated = False
+        self._blocked = False
         context = ray.get_runtime_context()
         self._node = context.get_node_id()
         self._client = Client(
@@ -91,7 +84,7 @@ class Loop:
         dispatcher = ray.get_actor(f"raycelery:{_name(spec)}", namespace=session.NAMESPACE)
         session.install(session.Session(_name(spec), self._client, dispatcher))
         self._app_spec: AppSpec = pickle.loads(spec)
-        self._app_key = app_key
+        self._env: dict[str, Any] = json.loads(env or "{}")
         self.runner: Any = None
         self._bundle_runner: Any = None
         #: What bridges sent, and was not done.
@@ -100,37 +93,43 @@ class Loop:
         self._meter: Any = None
 
     def _load(self) -> None:
-        import celery.signals
-        from celery.app.trace import setup_worker_optimizations
         from celery.result import _set_task_join_will_block
 
-        from raycelery.executor import bundles, loading, runner
+        from raycelery.executor import bundles, load_errors, loading, runner, setup
 
+        spec = self._app_spec
         try:
-            app = loading.load(self._app_spec)
+            app = loading.load(spec, self._env)
+            if hasattr(app, "producer"):  # else it is a plain Celery application, of a bridge
+                app.producer.adopt(spec)
+            with load_errors.told(loading.title(spec), spec.cwd):
+                setup.begin(app, runner.hostname())
+                _set_task_join_will_block(True)
+                self.runner = runner.Runner(app, self._client, self._eventer)
+                self._bundle_runner = bundles.BundleRunner(self.runner, self._client)
         except AppLoadError as exc:
-            from raycelery.app.application import Celery
-
-            bare = Celery(self._app_spec.name)
-            bare.producer.adopt(self._app_spec)
-            values.use(app=bare)
-            self.runner = runner.Unloadable(bare, exc)
-            self._bundle_runner = bundles.UnloadableBundles(exc, self._client)
+            self._cannot_load(exc)
             return
-        if hasattr(app, "producer"):  # else it is a plain Celery application, of a bridge
-            app.producer.adopt(self._app_spec)
-        _set_up_logging(app)
-        setup_worker_optimizations(app, runner.hostname())
-        _set_task_join_will_block(True)
-        worker = _Worker(app, runner.hostname())
-        celery.signals.worker_init.send(sender=worker)
-        celery.signals.worker_process_init.send(sender=worker)
-        self.runner = runner.Runner(app, self._client, self._eventer)
-        self._bundle_runner = bundles.BundleRunner(self.runner, self._client)
         self._client.on_block = self._on_block
+
+    def _cannot_load(self, error: AppLoadError) -> None:
+        from raycelery.app.application import Celery
+        from raycelery.executor import bundles, runner
+
+        bare = Celery(self._app_spec.name)
+        bare.conf.update(self._app_spec.settings)
+        bare.producer.adopt(self._app_spec)
+        values.use(app=bare)
+        self.runner = runner.Unloadable(bare, error)
+        self._bundle_runner = bundles.UnloadableBundles(error, self._client)
+        # What is in its way may be mended meanwhile, and a process cannot import a module again.
+        again = threading.Timer(UNLOADABLE_SECONDS, self._inbox.put, (("stop", ""),))
+        again.daemon = True
+        again.start()
 
     def _on_block(self, blocked: bool) -> None:
         if self.runner.current is not None and threading.get_ident() == self.runner.thread:
+            self._blocked = blocked
             self._client.report(("blocked", blocked))
 
     def _on_frame(self, frame: tuple[Any, ...]) -> None:
@@ -138,7 +137,12 @@ class Loop:
         if kind == "run":
             if frame[2]:
                 self._inbox.put(("learn", frame[2]))
-            for message in frame[1]:
+            messages = frame[1]
+            if self._outdated:
+                # What has come meanwhile is for an executor that imports the present code; bookkeeping is the same.
+                self._client.report(("recalled", [message[0] for message in messages if message[2] is None]))
+                messages = [message for message in messages if message[2] is not None]
+            for message in messages:
                 if type(message[1]) is list:
                     self._bundles[message[0]] = Bundle(message[0], *message[1])
                 self._inbox.put(("run", message))
@@ -148,10 +152,22 @@ class Loop:
                 self._client.report(*bundle.take_back())
         elif kind == "recall":
             self._give_back()
+        elif kind == "look":
+            self._look()
         elif kind == "events":
             self._eventer.enabled = frame[1]
         elif kind in ("stop", "closed", "limits", "measure"):
             self._inbox.put((kind, frame[1] if len(frame) > 1 else ""))
+
+    def _look(self) -> None:
+        """Have this executor replaced if the project was changed since; another program has come that may know it."""
+        if self._sources is None or self._blocked or self._outdated:
+            return
+        changed = self._sources.changed()
+        if changed is not None:
+            logger.info("%s has changed: this executor ends after what it runs", changed)
+            self._outdated = True
+            self._client.report(("outdated",))
 
     def _give_back(self) -> None:
         self._idle = True
@@ -175,6 +191,7 @@ class Loop:
         self._client.ensure()
         self._load()
         self._client.report(("ready", self._node))
+        self._sources = None if self._once else sources.Sources()
         flushed = time.monotonic()
         # An error that gets past the runner ends the executor as a crash does: what it was running is settled by
         # another one, and counts as a delivery.
@@ -248,7 +265,9 @@ class Loop:
     def _end(self) -> None:
         import celery.signals
 
-        celery.signals.worker_process_shutdown.send(sender=self, pid=None, exitcode=0)
+        from raycelery.executor.runner import hostname
+
+        celery.signals.worker_process_shutdown.send(sender=hostname(), pid=os.getpid(), exitcode=0)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         try:
@@ -267,15 +286,6 @@ def _name(spec: bytes) -> str:
     return str(pickle.loads(spec).dispatcher)
 
 
-def _set_up_logging(app: Any) -> None:
-    """Log as Celery's worker does, but leave stdout and stderr to Ray, which carries them to the driver."""
-    level = str(app.conf.ray_log_level or "INFO").upper()
-    app.log.setup_logging_subsystem(loglevel=logging.getLevelName(level), logfile=None, colorize=False)
-    # One line per task from Celery itself would cost more than many a task.
-    if level != "DEBUG":
-        logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
-
-
 class Executor:
     """A warm Ray actor: module globals and loaded models persist from message to message."""
 
@@ -287,9 +297,10 @@ class Executor:
         spec: bytes,
         endpoint: tuple[str, int, bytes],
         app_key: str,
+        env: str,
     ) -> None:
         self._title = title
-        self._arguments = (number, request, spec, endpoint, app_key)
+        self._arguments = (number, request, spec, endpoint, app_key, env)
 
     def __repr__(self) -> str:
         return self._title
@@ -300,7 +311,13 @@ class Executor:
 
 
 def run_one(
-    number: int, title: str, request: Mapping[str, float], spec: bytes, endpoint: tuple[str, int, bytes], app_key: str
+    number: int,
+    title: str,
+    request: Mapping[str, float],
+    spec: bytes,
+    endpoint: tuple[str, int, bytes],
+    app_key: str,
+    env: str,
 ) -> str:
     """Run a single message as a Ray remote function."""
-    return Loop(number, request, spec, endpoint, app_key, once=True).run()
+    return Loop(number, request, spec, endpoint, app_key, env, once=True).run()

@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import celery
@@ -19,20 +20,34 @@ from raycelery import namespaces, values
 from raycelery.app.settings import give_defaults
 from raycelery.app.spec import AppSpec
 from raycelery.errors import AppLoadError
+from raycelery.executor.load_errors import describe, told
 
 logger = logging.getLogger(__name__)
 
+#: Variables of a runtime environment that are for Ray itself.
+_RAYS_OWN = ("RAY_", "__RAY", "RAYCELERY_")
+_FOLDER = "the caller's folder"
+#: By key of the definition: Ray has a process run several messages of ``executor="function"`` one after the other.
+_loaded: dict[str, celery.Celery] = {}
 
-def load(spec: AppSpec) -> celery.Celery:
+
+def load(spec: AppSpec, env: Mapping[str, Any]) -> celery.Celery:
     """Return the application that ``spec`` describes, with its tasks registered.
+
+    Arguments:
+        spec: the description.
+        env: the runtime environment that this executor was started for.
 
     Raises:
         AppLoadError: a module cannot be imported or has no such application.
     """
+    if spec.key in _loaded:
+        app = _loaded[spec.key]
+        values.use(app=app)
+        return app
     namespaces.share()
-    os.environ.update(spec.environ)
-    _see_modules(spec)
-    try:
+    _see_what_the_caller_sees(spec, env)
+    with told(title(spec), spec.cwd):
         app = _by_value(spec.value) if spec.value is not None else _by_import(spec)
         give_defaults(app)
         app.conf.update(spec.settings)
@@ -40,35 +55,55 @@ def load(spec: AppSpec) -> celery.Celery:
         values.use(app=app)
         app.set_current()
         app.set_default()
-        app.loader.import_default_modules()
+        app.loader.init_worker()
         for name in spec.imports:
             _import_tasks(name, spec)
         app.finalize(auto=True)
         app.carried = values.loads(spec.receivers) if spec.receivers else []
         _connect(app)
-    except AppLoadError:
-        raise
-    except Exception as exc:  # any error of the user's modules is reported as the failure of the messages
-        raise AppLoadError(_advice(spec, exc)) from exc
+    _loaded[spec.key] = app
     return app
 
 
-def _see_modules(spec: AppSpec) -> None:
-    """Let this process find the modules that the caller finds, in the caller's order."""
+def _see_what_the_caller_sees(spec: AppSpec, env: Mapping[str, Any]) -> None:
+    """Let this process find the modules, files and variables that the caller finds, in the caller's order.
+
+    Ray gives executors the folders, the runtime environment and its variables of whoever started the dispatcher, which
+    may have been another project, or another release of this one.
+    """
     import ray
 
-    environment = ray.get_runtime_context().runtime_env
-    if os.path.isdir(spec.cwd) and not environment.get("working_dir"):
+    inherited = ray.get_runtime_context().runtime_env.get("env_vars") or {}
+    variables = env.get("env_vars") or {}
+    for name in inherited.keys() - variables.keys():
+        if not name.startswith(_RAYS_OWN):
+            os.environ.pop(name, None)
+    os.environ.update({name: value for name, value in spec.environ if name not in variables})
+    packaged = bool(env.get("working_dir") or env.get("py_modules"))
+    if os.path.isdir(spec.cwd) and not env.get("working_dir"):
         with contextlib.suppress(OSError):
             os.chdir(spec.cwd)
     there = [entry for entry in spec.path if os.path.exists(entry)]
-    variables = environment.get("env_vars") or {}
-    if not (environment.get("working_dir") or environment.get("py_modules") or "PYTHONPATH" in variables):
-        # Ray has put the folder of whoever started the dispatcher in front; that may have been another project.
+    foreign = _folders_of_the_dispatchers_job() - set(spec.path)
+    sys.path[:] = [entry for entry in sys.path if entry not in foreign and (packaged or not _is_unpacked(entry))]
+    if not packaged and "PYTHONPATH" not in variables:
         own = [entry for entry in spec.path[: spec.leading] if entry in there]
         sys.path[:] = [*own, *(entry for entry in sys.path if entry not in own)]
     sys.path.extend(entry for entry in there if entry not in sys.path)
     importlib.invalidate_caches()
+
+
+def _folders_of_the_dispatchers_job() -> set[str]:
+    """Return the folders that Ray searches for the sake of the program that started the dispatcher."""
+    from ray._private.worker import global_worker
+
+    listed = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return set(global_worker.core_worker.get_job_config().py_driver_sys_path) - set(listed)
+
+
+def _is_unpacked(entry: str) -> bool:
+    """Return whether a folder is one that Ray has unpacked for a runtime environment's working_dir or py_modules."""
+    return "working_dir_files" in entry or "py_modules_files" in entry
 
 
 def _by_import(spec: AppSpec) -> celery.Celery:
@@ -122,16 +157,12 @@ def _import_tasks(name: str, spec: AppSpec) -> None:
         importlib.import_module(name)
     except ImportError as exc:
         # Its tasks may not be among those that are called; one that is fails with its own name.
-        logger.warning("%s", _advice(spec, exc))
+        logger.warning("%s", describe(f"the module {name!r}", spec.cwd, exc))
 
 
-def _advice(spec: AppSpec, exc: BaseException) -> str:
-    what = ":".join(filter(None, (spec.module, spec.attribute))) if spec.module else f"the application {spec.name!r}"
-    return (
-        f"executors cannot load {what} ({type(exc).__name__}: {exc}): they look in {spec.cwd} and the caller's "
-        "sys.path; start the program from the project's folder, install the project, or name its folder as "
-        "working_dir in ray_runtime_env"
-    )
+def title(spec: AppSpec) -> str:
+    """Return what messages call an application."""
+    return ":".join(filter(None, (spec.module, spec.attribute))) if spec.module else f"the application {spec.name!r}"
 
 
 class Tasks:
@@ -170,7 +201,10 @@ class Tasks:
         for name, key, code, prefer_import in codes:
             self._codes[key] = code
             if not prefer_import or name not in self._app._tasks:
-                self._load(name, key)
+                try:
+                    self._load(name, key)
+                except AppLoadError as exc:  # a call of it will fail with that
+                    logger.warning("%s", exc)
 
     def find(self, name: str, module: str | None, code: tuple[str, bool] | None) -> Any:
         """Return the task.
@@ -182,6 +216,7 @@ class Tasks:
 
         Raises:
             NotRegistered: nothing brought a task of that name.
+            AppLoadError: its module or its code cannot be loaded.
         """
         tasks = self._app._tasks
         if code is not None and not code[1]:
@@ -189,8 +224,7 @@ class Tasks:
                 self._load(name, code[0])
         elif name not in tasks:
             if module is not None:
-                with contextlib.suppress(ImportError):
-                    importlib.import_module(module)
+                self._import(name, module, needed=code is None)
             if code is not None and name not in tasks:
                 self._load(name, code[0])
         found = tasks.get(name)
@@ -203,13 +237,22 @@ class Tasks:
             self._limit(found)
         return found
 
+    def _import(self, name: str, module: str, needed: bool) -> None:
+        with told(f"the module {module!r} of the task {name!r}", _FOLDER):
+            try:
+                importlib.import_module(module)
+            except ImportError:
+                if needed:
+                    raise
+
     def _load(self, name: str, key: str) -> None:
-        kind, made_of, options = values.loads(self._codes[key])
-        self._app._tasks.pop(name, None)
-        if kind == "function":
-            task = self._app._task_from_fun(made_of, **options)
-        else:
-            task = self._app.register_task(made_of())
+        with told(f"the code of the task {name!r}", _FOLDER):
+            kind, made_of, options = values.loads(self._codes[key])
+            self._app._tasks.pop(name, None)
+            if kind == "function":
+                task = self._app._task_from_fun(made_of, **options)
+            else:
+                task = self._app.register_task(made_of())
         task.__trace__ = None
         _connect(self._app, name)
         self._loaded[name] = key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from celery.exceptions import WorkerLostError
 
 import raycelery
 from tests.bridge.support import Project, Worker, runs
-from tests.support import until
+from tests.support import ROOT, stop, until
 
 Make = Callable[..., Project]
 Start = Callable[..., Worker]
@@ -198,6 +199,57 @@ def test_new_code_is_run_after_a_restart_of_the_worker_or_of_its_pool(project: M
     replies = shop.app.control.pool_restart(reply=True, timeout=20, limit=1)
     assert [list(reply.values()) for reply in replies] == [[{"ok": "reload started"}]]
     assert shop.send("version").get(timeout=60) == 3
+
+
+def test_a_worker_of_a_release_in_a_folder_of_its_own_runs_that(project: Make, bridge_worker: Start) -> None:
+    old = project(more=MORE)
+    new = dataclasses.replace(old, directory=old.directory / "v2")
+    new.directory.mkdir()
+    source = old.directory / f"{old.module}.py"
+    (new.directory / source.name).write_text(source.read_text().replace("return 1", "return 2"))
+    # As the `celery` command, which looks into its working directory for a moment only.
+    env = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+    worker = bridge_worker(old, env=env)
+    assert old.send("version").get(timeout=60) == 1
+    assert stop(worker.process) == 0
+    source.unlink()
+    bridge_worker(new, env=env)
+    assert [new.send("version").get(timeout=60) for _ in range(3)] == [2] * 3
+
+
+SET_UP = """
+from celery import bootsteps, signals
+DONE = []
+
+@signals.celeryd_init.connect
+def init(**_):
+    DONE.append("celeryd_init")
+
+class Step(bootsteps.StartStopStep):
+    def __init__(self, worker, **options):
+        DONE.append("Step.__init__")
+    def start(self, worker):
+        print("Step.start", flush=True)
+
+app.steps["worker"].add(Step)
+
+@signals.celeryd_init.connect(sender="nights@example.com")
+def nights(**_): DONE.append("nights")
+
+@app.task
+def done():
+    return DONE
+"""
+
+
+def test_set_up_before_forking_reaches_executors(project: Make, bridge_worker: Start) -> None:
+    shop = project(more=SET_UP)
+    worker = bridge_worker(shop)
+    assert shop.send("done").get(timeout=60) == ["celeryd_init", "Step.__init__"]
+    log = worker.log.read_text()
+    assert "Step.start" in log
+    assert "do not run in them: nights of celeryd_init" in log
+    assert "no worker process" not in log
 
 
 def test_workers_of_one_project_share_its_executors(project: Make, bridge_worker: Start) -> None:
