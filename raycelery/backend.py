@@ -6,8 +6,8 @@ gathered as they come and handed to the body without polling.
 
 from __future__ import annotations
 
-import asyncio
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -20,12 +20,20 @@ from celery.exceptions import ChordError, TimeoutError
 from celery.result import GroupResult, allow_join_result
 from celery.utils.functional import _regen
 from celery.utils.log import get_logger
+from kombu.utils.functional import LRUCache
 
-from raycelery import values
+from raycelery import remote_errors, values
 from raycelery.app.settings import travels_as_is
+from raycelery.errors import LEAVING, ArgumentError, DispatcherUnreachable
+from raycelery.promises import Listener
+from raycelery.unread import meta_without_value, part_without_value
 from raycelery.waiting import Waiting
 
 logger = get_logger(__name__)
+
+
+#: Tasks that ran eagerly of which states and results are remembered.
+EAGER = 1000
 
 
 class RemoteTraceback(Exception):
@@ -57,6 +65,9 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         super().__init__(app, serializer="pickle" if self._pickles else serializer, url=url or "ray://", **kwargs)
         self.thread_safe = True
         self._inline = int(app.conf.ray_inline_bytes)
+        self._listener = Listener(self)
+        #: States and results of tasks that ran eagerly in a process without a connection.
+        self._eager: Any = LRUCache(limit=EAGER)
         #: The chord whose part ran here last, and its pickled body.
         self._chord: tuple[Any, bytes] = (None, b"")
 
@@ -83,11 +94,38 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             return values.loads(payload, self.app.session.depot)
         return super().decode(payload)
 
+    def prepare_exception(self, exc: BaseException, serializer: str | None = None) -> Any:
+        """Return an error as it is to be stored: as it is, where results are pickled; else in Celery's form."""
+        return exc if self._pickles else super().prepare_exception(exc, serializer)
+
+    def exception_to_python(self, exc: Any) -> Any:
+        """Make an error of what is stored; of its own class also where that wants other arguments than ``args``."""
+        error = super().exception_to_python(exc)
+        if type(error) is not Exception or not isinstance(exc, dict):
+            return error
+        cls: Any = sys.modules.get(exc.get("exc_module") or "")
+        for name in exc["exc_type"].split("."):
+            cls = getattr(cls, name, None)
+        if not isinstance(cls, type) or not issubclass(cls, BaseException) or cls is Exception:
+            return error
+        args = exc.get("exc_message", "")
+        try:
+            return remote_errors.made(cls, tuple(args) if isinstance(args, (list, tuple)) else (args,))
+        except TypeError:
+            return error
+
     def _meta_of(self, payload: bytes) -> dict[str, Any]:
-        meta: dict[str, Any] = self.decode_result(payload)
-        exc = meta.get("result")
-        if meta.get("traceback") and isinstance(exc, BaseException) and exc.__cause__ is None:
-            exc.__cause__ = RemoteTraceback(str(meta["traceback"]))
+        try:
+            meta: dict[str, Any] = self.decode_result(payload)
+        except DispatcherUnreachable:
+            raise
+        except Exception as exc:  # the code of what is to be loaded
+            if not self._pickles:
+                raise
+            return meta_without_value(payload, exc)
+        error = meta.get("result")
+        if meta.get("traceback") and isinstance(error, BaseException) and error.__cause__ is None:
+            error.__cause__ = RemoteTraceback(str(meta["traceback"]))
         return meta
 
     # -- states and results -------------------------------------------------------------------------------------
@@ -97,6 +135,9 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
     ) -> Any:
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         meta["task_id"] = task_id
+        if request is not None and getattr(request, "is_eager", False) and self._alone:
+            self._eager[task_id] = meta
+            return result
         keys: tuple[str, ...] = ()
         session = self.app.session
         if self._pickles:
@@ -114,15 +155,37 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             session.depot.done(keys)
         return result
 
+    @property
+    def _alone(self) -> bool:
+        """Whether this process has not connected to the dispatcher; for eager tasks, as in tests, it need not."""
+        return self.app._session is None
+
+    def _eager_meta(self, task_id: str) -> dict[str, Any] | None:
+        """Return what is known of a task that ran eagerly; of any, where none is ever sent."""
+        found = self._eager.get(task_id)
+        if found is not None:
+            return self.meta_from_decoded(dict(found))  # type: ignore[no-any-return]
+        if self.app.conf.task_always_eager and self._alone:
+            return {"status": states.PENDING, "result": None}
+        return None
+
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
+        eager = self._eager_meta(str(task_id))
+        if eager is not None:
+            return eager
         found = self.app.client.call("meta", str(task_id))
         return {"status": states.PENDING, "result": None} if found is None else self._meta_of(found[1])
 
     def task_result_exists(self, task_id: str) -> bool:
         """Return whether anything is stored for the task."""
+        eager = self._eager_meta(str(task_id))
+        if eager is not None:
+            return bool(eager["status"] != states.PENDING)
         return self.app.client.call("meta", str(task_id)) is not None
 
     def _forget(self, task_id: str) -> None:
+        if self._eager.pop(str(task_id), None) is not None:
+            return
         self.app.client.forget(str(task_id))
         self.app.client.call("forget", str(task_id))
 
@@ -158,11 +221,13 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             celery.exceptions.TimeoutError: it had not ended after ``timeout`` seconds.
         """
         cached: dict[str, Any] | None = self._cache.get(task_id)
-        if cached is not None:
+        if cached is None and task_id in self._eager:
+            cached = self._eager_meta(task_id)
+        if cached is not None and cached["status"] in states.READY_STATES:
             return cached
         arrived = self.app.client.take(task_id)
         if arrived is not None:
-            return self._read(task_id, arrived[1])
+            return self.read(task_id, arrived[1])
         for _, meta in self.get_many([task_id], timeout=timeout, interval=interval, on_interval=on_interval):
             if on_interval is not None and meta["status"] in states.PROPAGATE_STATES:
                 # Celery looks at the parents between polls: the error of one is raised before what it led to.
@@ -184,12 +249,14 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         """Yield ``(task id, meta)`` of each task as it ends."""
         wanted = dict.fromkeys(str(task_id) for task_id in task_ids)
         for task_id in list(wanted):
-            cached = self._cache.get(task_id)
+            cached = self._cache.get(task_id) or (self._eager_meta(task_id) if task_id in self._eager else None)
             if cached is not None and cached["status"] in READY_STATES:
                 del wanted[task_id]
                 yield task_id, cached
         deadline = None if timeout is None else time.monotonic() + timeout
         iterations, asked_again = 0, False
+        if not wanted:
+            return
         with Waiting(self.app.client, wanted) as waiting:
             while wanted:
                 left = None if deadline is None else deadline - time.monotonic()
@@ -204,7 +271,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
                     pause = (interval or 0.5) if left is None else min(left, interval or 0.5)
                 for task_id, (_, payload) in waiting.next(None if pause is None else max(0.0, pause)).items():
                     del wanted[task_id]
-                    meta = self._read(task_id, payload)
+                    meta = self.read(task_id, payload)
                     if on_message is not None:
                         on_message(meta)
                     yield task_id, meta
@@ -214,15 +281,34 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
                 if wanted and on_interval is not None:
                     on_interval()
 
-    def _read(self, task_id: str, payload: bytes) -> dict[str, Any]:
+    def read(self, task_id: str, payload: bytes) -> dict[str, Any]:
+        """Return the meta of a task that has ended."""
         meta = self._meta_of(payload)
         if meta["status"] == states.SUCCESS:
             self._cache[task_id] = meta
         return meta
 
-    async def wait_async(self, result: Any, timeout: float | None = None) -> Any:
-        """Wait for a result without blocking the event loop; see :class:`raycelery.awaitable.AsyncResult`."""
-        return await asyncio.to_thread(self.wait_for, result.id, timeout)
+    # -- callbacks ----------------------------------------------------------------------------------------------
+
+    @property
+    def is_async(self) -> bool:
+        """Whether promises are fulfilled as results come."""
+        return True
+
+    def listen(self, result: Any, weak: bool = False) -> None:
+        """Set a result object when its result comes, which calls what was given to its ``then``."""
+        self._listener.add(result, weak)
+
+    def add_pending_result(self, result: Any, weak: bool | None = None, **kwargs: Any) -> Any:
+        """Listen for a result, as the ``then`` of Celery's own ``AsyncResult`` asks; ``get``, which does not, waits."""
+        if weak is not None:
+            self.listen(result, weak)
+        return result
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """Listen for a result no more."""
+        self._listener.discard(result)
+        return result
 
     # -- chords -------------------------------------------------------------------------------------------------
 
@@ -317,7 +403,9 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             logger.exception("Chord %r raised: %r", group, exc)
             self.chord_error_from_stack(body, exc)
             return
-        except Exception as exc:  # a header task's error, of whatever class
+        except LEAVING:
+            raise
+        except BaseException as exc:  # a header task's error, of whatever class
             logger.exception("Chord %r raised: %r", group, exc)
             error = ChordError(f"Join error: {exc!r}")
             error.__cause__ = exc
@@ -330,7 +418,15 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             self.chord_error_from_stack(body, ChordError(f"Callback error: {exc!r}"))
 
     def _part(self, payload: bytes) -> Any:
-        _, task_id, state, retval = self.decode(payload)
+        try:
+            _, task_id, state, retval = self.decode(payload)
+        except (DispatcherUnreachable, ArgumentError):
+            raise
+        except Exception as exc:  # of an environment that this executor has not; the body may have it
+            if not self._pickles:
+                raise
+            logger.info("a part of a chord goes to its body unread: %r", exc)
+            _, task_id, state, retval = part_without_value(payload)
         if state in self.EXCEPTION_STATES:
             retval = self.exception_to_python(retval)
         if state in states.PROPAGATE_STATES:

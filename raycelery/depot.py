@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from raycelery.errors import ArgumentError, DispatcherUnreachable
+from raycelery.reasons import reason_of
 
 if TYPE_CHECKING:
     from raycelery.client import Client
@@ -110,7 +111,9 @@ class RayDepot:
         try:
             return ray.get(getattr(self._dispatcher, method).remote(*args))
         except ray.exceptions.RayActorError as exc:
-            raise DispatcherUnreachable(f"a large value could not be handed to the dispatcher: {exc}") from exc
+            raise DispatcherUnreachable(
+                f"a large value could not be handed to the dispatcher: {reason_of(exc)}"
+            ) from exc
 
     def fetch(self, key: str) -> list[Any]:
         """Return the parts of a value; its arrays are views of shared memory."""
@@ -126,7 +129,9 @@ class RayDepot:
         try:
             parts: list[Any] | None = ray.get(refs[0]) if refs else None
         except ray.exceptions.ObjectLostError as exc:
-            raise ArgumentError(f"the large value {key} was lost with the process that held it: {exc}") from exc
+            raise ArgumentError(
+                f"the large value {key} was lost with the process that held it: {reason_of(exc)}"
+            ) from exc
         if parts is None:
             raise ArgumentError(
                 f"the large value {key} is gone: keep the process that put it alive, or raise result_expires"

@@ -5,8 +5,13 @@ Each derives from the exception that code written for Celery already catches.
 
 from __future__ import annotations
 
-from celery.exceptions import ImproperlyConfigured
+from typing import Any
+
+from celery.exceptions import ImproperlyConfigured, NotRegistered, WorkerLostError
 from kombu.exceptions import EncodeError, OperationalError
+
+#: What a task raises to end its process; all else is its failure.
+LEAVING = (SystemExit, KeyboardInterrupt)
 
 
 class RayCeleryError(Exception):
@@ -31,3 +36,53 @@ class ArgumentError(RayCeleryError, EncodeError):
 
 class AppLoadError(RayCeleryError):
     """An executor cannot import the application; the failure of each message sent to it."""
+
+
+class TaskNotRegistered(RayCeleryError, NotRegistered):  # type: ignore[misc]
+    """The application has no task of the name that was called, where the message was to run.
+
+    Arguments:
+        name: the task's.
+        advice: what to do about it.
+    """
+
+    def __init__(self, name: str, advice: str) -> None:
+        super().__init__(name)
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"no task {self.args[0]!r} is registered: {self.advice}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+
+class InfeasibleError(RayCeleryError, WorkerLostError):  # type: ignore[misc]
+    """No node of the cluster is large enough for what a task asks for, and none came in ``ray_infeasible_seconds``."""
+
+
+class ResultLoadError(RayCeleryError):
+    """The value that a task returned cannot be loaded in this process; its state and traceback can be read."""
+
+
+class RemoteError(RayCeleryError):
+    """A task's error whose class cannot be imported in this process.
+
+    It is of a class made for it, which has the name and module of the true one and derives from this one and from what
+    can be imported of the true one's bases; ``args`` and attributes are the error's own.
+    """
+
+    #: What ``str`` said of the error.
+    _remote_text = ""
+    #: What it was made of, for whoever it is passed on to.
+    _remote_parts: tuple[Any, ...] | None = None
+
+    def __str__(self) -> str:
+        return self._remote_text or super().__str__()
+
+    def __reduce__(self) -> Any:
+        if self._remote_parts is None:
+            return super().__reduce__()
+        from raycelery.remote_errors import restored
+
+        return restored, self._remote_parts

@@ -15,7 +15,7 @@ from celery.app.task import Task
 from celery.utils.log import get_task_logger, task_logger
 from ray import cloudpickle
 
-from raycelery import namespaces, values
+from raycelery import namespaces, remote_errors, values
 
 
 def _is_task_logger(logger: logging.Logger | None) -> bool:
@@ -74,6 +74,10 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             return values.load_app, ()
         elif kind is logging.Logger and _is_task_logger(obj):
             return get_task_logger, (obj.name,)
+        elif isinstance(obj, BaseException):
+            reduction = remote_errors.reduced(obj, values.dumps_inline)
+            if reduction is not NotImplemented:
+                return reduction
         elif values.size(obj) >= self.inline_bytes:
             key = self.bulk(obj)
             if key is not None:

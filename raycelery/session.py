@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from raycelery import leaving, values, wire
 from raycelery.client import Client
-from raycelery.cluster import connecting, local, process, reaching
+from raycelery.cluster import connecting, local, process
 from raycelery.depot import RayDepot
 from raycelery.errors import DispatcherUnreachable
+from raycelery.reasons import reason_of
 
 if TYPE_CHECKING:
     from raycelery.app.application import Celery
@@ -187,7 +188,7 @@ def endpoint(dispatcher: Any) -> wire.Endpoint:
         why = (
             "the cluster is busy, or has no room for another process"
             if isinstance(exc, ray.exceptions.GetTimeoutError)
-            else reaching.first_line(exc)
+            else reason_of(exc)
         )
         raise DispatcherUnreachable(f"the application's dispatcher does not answer: {why}") from exc
     return wire.Endpoint(host, port, secret)

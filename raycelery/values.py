@@ -223,6 +223,11 @@ def dumps(value: Any, inline_bytes: int = INLINE, depot: Depot | None = None) ->
     return _dumps(value, pickler, file), tuple(pickler.keys)
 
 
+def dumps_inline(value: Any) -> bytes:
+    """Pickle a value as :func:`dumps` does, with all that is large in it."""
+    return dumps(value)[0]
+
+
 def _dumps(value: Any, pickler: Pickler, file: io.BytesIO) -> bytes:
     try:
         pickler.dump(_swap_large(value, pickler))
@@ -269,15 +274,58 @@ def dumps_code(value: Any) -> bytes:
 
 
 def dumps_body(body: Any, inline_bytes: int, depot: Depot | None) -> tuple[bytes, tuple[str, ...]]:
-    """Pickle the body of a message; the plain ones, which are most, without cloudpickle's cost."""
+    """Pickle the body of a message; the plain ones, which are most, without cloudpickle's cost.
+
+    What follows the task (callbacks, errbacks, chain, chord) is pickled apart from the arguments, so that it hears of
+    arguments that cannot be loaded.
+    """
     args, kwargs, embed = body
-    if not kwargs and not any(embed.values()):
-        for arg in args:
-            if type(arg) not in _ATOMS or (type(arg) in (str, bytes) and len(arg) >= inline_bytes):
-                break
-        else:
+    keys: tuple[str, ...] = ()
+    follows = any(embed.values())
+    if not kwargs and all(
+        type(arg) in _ATOMS and (type(arg) not in (str, bytes) or len(arg) < inline_bytes) for arg in args
+    ):
+        if not follows:
             return pickle.dumps((args, kwargs, embed), 5), ()
-    return dumps((args, kwargs, embed), inline_bytes, depot)
+        arguments = pickle.dumps((args, kwargs), 5)
+    elif not follows:
+        return dumps((args, kwargs, embed), inline_bytes, depot)
+    else:
+        arguments, keys = dumps((args, kwargs), inline_bytes, depot)
+    try:
+        following, more = dumps(embed, inline_bytes, depot)
+    except BaseException:
+        if depot is not None:
+            depot.done(keys)
+        raise
+    return pickle.dumps((arguments, following), 5), (*keys, *more)
+
+
+def open_body(data: bytes) -> tuple[dict[str, Any], Callable[[], tuple[Any, Any]]]:
+    """Undo :func:`dumps_body`: return what follows the task, and a function that loads its arguments."""
+    try:
+        body = pickle.loads(data)
+    except Exception as exc:  # the arguments' own code; nothing follows where they are not apart
+        error = exc
+
+        def fail() -> Any:
+            raise error
+
+        return {}, fail
+    if len(body) == 3:
+        args, kwargs, embed = body
+        return embed, lambda: (args, kwargs)
+    return loads(body[1]), lambda: loads(body[0])
+
+
+def with_embed(data: Any, embed: dict[str, Any]) -> Any:
+    """Return a body that a serializer has encoded, along with what follows the task, if anything does."""
+    return (data, dumps(embed)[0]) if any(embed.values()) else data
+
+
+def open_encoded(body: Any) -> tuple[dict[str, Any], Any]:
+    """Undo :func:`with_embed`: return what follows the task, and the encoded body."""
+    return (loads(body[1]), body[0]) if isinstance(body, tuple) else ({}, body)
 
 
 def dumps_meta(meta: dict[str, Any], inline_bytes: int, depot: Depot | None) -> tuple[bytes, tuple[str, ...]]:

@@ -25,7 +25,7 @@ class Waiting:
     """
 
     def __init__(self, client: Client, ids: Iterable[str]) -> None:
-        self._client = client
+        self.client = client
         self._here: dict[str, tuple[str, Any]] = {}
         self._ids = dict.fromkeys(ids)
         with client._arrived:
@@ -44,7 +44,7 @@ class Waiting:
         return self
 
     def __exit__(self, *exc_info: Any) -> None:
-        client = self._client
+        client = self.client
         with client._arrived:
             for task_id in self._ids:
                 others = client._waiting[task_id]
@@ -52,6 +52,25 @@ class Waiting:
                 if not others:
                     del client._waiting[task_id]
             client._mailbox.update(self._here)
+
+    def add(self, task_id: str) -> None:
+        """Wait for one more."""
+        client = self.client
+        with client._arrived:
+            found = client._mailbox.pop(task_id, None)
+            if found is not None:
+                self._here[task_id] = found
+            elif task_id not in self._ids:
+                self._ids[task_id] = None
+                client._waiting.setdefault(task_id, []).append(self)
+                if task_id not in client._hinted:
+                    self._unasked.append(task_id)
+            client._arrived.notify_all()
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the dispatcher is gone and this process does not wait for another."""
+        return self.client._lost is not None and not self.client._may_return
 
     def take(self, task_id: str, state: str, payload: Any) -> None:
         """Note that a result has come."""
@@ -74,7 +93,7 @@ class Waiting:
         Raises:
             DispatcherUnreachable: the dispatcher went away, and is not one that may be started again.
         """
-        client = self._client
+        client = self.client
         deadline = None if timeout is None else time.monotonic() + timeout
         blocked = False
         try:
@@ -100,10 +119,11 @@ class Waiting:
                 client.on_block(False)
 
     def _ask(self) -> None:
-        client = self._client
+        client = self.client
         if self._unasked:
             with client._lock:
-                ask, self._unasked = self._unasked, []
+                with client._arrived:
+                    ask, self._unasked = self._unasked, []
                 client.flush()
                 client._send(wire.pack("watch", ask, client._hints(ask)))
         elif client._messages:

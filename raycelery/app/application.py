@@ -251,3 +251,13 @@ class Celery(celery.Celery):  # type: ignore[misc]
     def AsyncResult(self) -> Any:
         """Celery's ``AsyncResult``, which may also be awaited."""
         return self.subclass_with_self("raycelery.awaitable:AsyncResult")
+
+    @cached_property
+    def ResultSet(self) -> Any:
+        """Celery's ``ResultSet``, which may also be awaited."""
+        return self.subclass_with_self("raycelery.awaitable:ResultSet")
+
+    @cached_property
+    def GroupResult(self) -> Any:
+        """Celery's ``GroupResult``, which may also be awaited."""
+        return self.subclass_with_self("raycelery.awaitable:GroupResult")

@@ -179,6 +179,7 @@ class RayProducer:
             content_type, content_encoding, data = kombu_dumps(body, serializer)
             if compression:
                 data, headers["compression"] = compress(data, compression)
+            data = values.with_embed(data, body[2])
         else:
             try:
                 data, keys = values.dumps_body(body, self._inline, depot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from raycelery.cli.project import app_option, connect, load
+from raycelery.reasons import reason_of
 
 
 @click.command("beat")
@@ -34,7 +35,7 @@ def command(name: str, scheduler: str | None, filename: str | None, loglevel: st
     try:
         described = beat.start(app, scheduler, filename, loglevel.upper())
     except ray.exceptions.RayError as exc:
-        raise click.ClickException(f"beat does not start: {exc}") from exc
+        raise click.ClickException(f"beat does not start: {reason_of(exc)}") from exc
     click.echo(f"beat of {session.name} runs on {described['node']}, pid {described['pid']}, {described['scheduler']}:")
     for entry, schedule in described["entries"].items():
         click.echo(f"  {entry}  {schedule}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from raycelery import session
+from raycelery.reasons import reason_of
 
 if TYPE_CHECKING:
     from raycelery.app.application import Celery
@@ -143,6 +144,6 @@ def stop(name: str) -> bool:
     try:
         ray.get(actor.stop.remote(), timeout=STOP_SECONDS)
     except ray.exceptions.RayError as exc:
-        logger.warning("beat did not end in order: %s", exc)
+        logger.warning("beat did not end in order: %s", reason_of(exc))
     ray.kill(actor, no_restart=True)
     return True

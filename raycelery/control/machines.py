@@ -12,6 +12,8 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raycelery.reasons import reason_of
+
 logger = logging.getLogger(__name__)
 
 #: Seconds that a node has to answer.
@@ -62,7 +64,7 @@ class Machines:
             answer = self._sample.options(scheduling_strategy=where, name="raycelery: look at the machine").remote()
             self._note(node, await asyncio.wait_for(asyncio.wrap_future(answer.future()), PATIENCE_SECONDS))
         except (ray.exceptions.RayError, asyncio.TimeoutError) as exc:
-            logger.debug("node %s was not looked at: %s", node, exc)
+            logger.debug("node %s was not looked at: %s", node, reason_of(exc))
             self._seen.pop(node, None)
         finally:
             del self._asked[node]

@@ -260,7 +260,7 @@ class Brain(GivingWay):
         if lane.clerk:
             self._drop_verdicts(lane.lane.app, reason)
         else:
-            self.undeliverable(lane, f"its executors do not start: {reason}")
+            self.give_up(lane, "undeliverable", f"its executors do not start: {reason}")
 
     def _drop_verdicts(self, app: str, reason: str) -> None:
         for key in self.verdict_lanes.pop(app, {}):

@@ -214,7 +214,7 @@ class Bridges:
         _, jobs = self._bundles.pop(message.seq, (None, []))
         left = [job for job in jobs if not job.ended]
         verdict, reason = message.verdict, message.reason
-        if verdict == "undeliverable":
+        if verdict in ("undeliverable", "infeasible"):
             for job in left:
                 self._count(message, "undeliverable")
                 self._end(job, ("undeliverable", reason))

@@ -18,7 +18,7 @@ from itertools import islice
 from raycelery.dispatcher.executing import Executing
 from raycelery.dispatcher.lanes import ExecutorState, LaneState
 from raycelery.dispatcher.limits import Limit
-from raycelery.dispatcher.model import Policy
+from raycelery.dispatcher.model import Policy, Verdict, in_words
 from raycelery.dispatcher.nodes import UNIT, Node
 
 #: Seconds of short work per executor: a smaller backlog does not start another one.
@@ -414,18 +414,18 @@ class Capacity(Executing):
         self.dirty[key] = None
         if not len(self.nodes) or self.nodes.could_fit(lane.shape):
             return
-        asked = {name: f"{amount:g}" for name, amount in lane.lane.request.items()}
-        largest = {name: f"{amount:g}" for name, amount in self.nodes.largest(lane.request).items()}
-        self.undeliverable(lane, f"no node has {asked}: the most any has is {largest}; ask for less, or add a node")
+        asked, most = in_words(lane.lane.request), in_words(self.nodes.largest(lane.lane.request))
+        reason = f"no node has {asked}: the most that any has is {most}; ask for less, or add a node"
+        self.give_up(lane, "infeasible", reason)
         for number in list(lane.starting):
-            self.kill(self.executors[number], 0, "undeliverable", "no node is large enough for it")
+            self.kill(self.executors[number], 0, "infeasible", "no node is large enough for it")
 
-    def undeliverable(self, lane: LaneState, reason: str) -> None:
+    def give_up(self, lane: LaneState, verdict: Verdict, reason: str) -> None:
         """Give up on all messages of a lane."""
         for queue in lane.rotation.queues.values():
             for stream in queue.streams.values():
                 for message in self.drain(stream):
-                    message.verdict, message.reason = "undeliverable", reason
+                    message.verdict, message.reason = verdict, reason
                     self.enqueue(message)
 
     def back_off(self, lane: LaneState) -> None:

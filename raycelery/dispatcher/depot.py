@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from raycelery.reasons import reason_of
 from raycelery.session import NAMESPACE
 
 logger = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class Depot:
         try:
             return [pickle.PickleBuffer(part) for part in await refs[0]]
         except (ValueError, ray.exceptions.RayError) as exc:
-            raise KeyError(f"the large value {key} cannot be sent: {exc}") from exc
+            raise KeyError(f"the large value {key} cannot be sent: {reason_of(exc)}") from exc
 
     async def _open_vault(self) -> Any:
         async with self._opening:
@@ -134,7 +135,7 @@ class Depot:
             vault = ray.get_actor(self._vault_name, NAMESPACE)
             held = await vault.held.remote()
         except (ValueError, ray.exceptions.RayError) as exc:
-            logger.debug("there are no large values to take over: %s", exc)
+            logger.debug("there are no large values to take over: %s", reason_of(exc))
             return
         self._vault = vault
         self._refs.update({key: ref for key, (ref,) in held.items()})

@@ -13,7 +13,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raycelery.dispatcher.lanes import CLERK
-from raycelery.dispatcher.model import Lane, Start
+from raycelery.dispatcher.model import Lane, Start, in_words
 from raycelery.dispatcher.neighbours import PATIENCE_SECONDS
 from raycelery.executor.actor import Executor, run_one
 
@@ -42,12 +42,7 @@ class Handle:
 
 
 def _title(lane: Lane) -> str:
-    parts = [f"{amount:g} {name}" for name, amount in sorted(lane.request.items()) if name != "memory"]
-    if "memory" in lane.request:
-        parts.append(f"{lane.request['memory'] / 1e9:.3g} GB")
-    if lane.key.startswith(CLERK):
-        parts = ["bookkeeping"]
-    return ", ".join(parts) or "no CPU"
+    return "bookkeeping" if lane.key.startswith(CLERK) else in_words(dict(sorted(lane.request.items())))
 
 
 def start(name: str, decision: Start, spec: bytes, endpoint: tuple[str, int, bytes]) -> Handle:
@@ -98,14 +93,3 @@ def crashed(exc: Exception) -> bool:
         return False
     kinds = (ray.exceptions.ActorDiedError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
     return isinstance(exc, kinds)
-
-
-def reason_of(exc: Exception) -> str:
-    """Say in one sentence why an executor died or did not start."""
-    text = str(exc).strip()
-    if isinstance(exc, ray.exceptions.RuntimeEnvSetupError):
-        return f"its runtime environment cannot be set up: {text}"
-    if isinstance(exc, (ray.exceptions.OutOfMemoryError,)):
-        return f"its node ran out of memory: {text}"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return "; ".join(lines[:6]) or type(exc).__name__

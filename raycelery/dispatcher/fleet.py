@@ -11,6 +11,7 @@ import ray
 from raycelery import wire
 from raycelery.dispatcher import executors
 from raycelery.dispatcher.model import Start
+from raycelery.reasons import reason_of
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
@@ -40,7 +41,7 @@ class Fleet:
         try:
             handle = executors.start(dispatcher.name, decision, spec, endpoint)
         except (ValueError, TypeError, ray.exceptions.RayError) as exc:
-            self._failed(number, str(exc))
+            self._failed(number, reason_of(exc))
             return
         self.handles[number] = handle
         asyncio.get_running_loop().create_task(self._watch(number, handle))
@@ -49,7 +50,7 @@ class Fleet:
         try:
             reason = await handle.ended
         except ray.exceptions.RayError as exc:
-            self.ended(executor, executors.reason_of(exc), executors.crashed(exc))
+            self.ended(executor, reason_of(exc), executors.crashed(exc))
         except asyncio.CancelledError:
             raise
         else:

@@ -15,9 +15,20 @@ from typing import Any, Literal
 #: ``terminated``     revoked with ``terminate=True`` while it ran
 #: ``timeout``        its hard time limit passed
 #: ``lost``           the executor running it died (Celery's ``WorkerLostError``)
-#: ``undeliverable``  it can never run: too many deliveries, no node large enough, no executor starts
+#: ``infeasible``     no node is large enough for what it asks for
+#: ``undeliverable``  it can never run: too many deliveries, no executor starts
 #: ``chord``          not a task's message: all parts of a chord are there, its body is to be called
-Verdict = Literal["revoked", "terminated", "timeout", "lost", "undeliverable", "chord"]
+Verdict = Literal["revoked", "terminated", "timeout", "lost", "infeasible", "undeliverable", "chord"]
+
+
+def in_words(request: Mapping[str, float]) -> str:
+    """Say what a request in Ray's units asks for: ``{"CPU": 2, "memory": 3e10}`` is "2 CPU, 30 GB of memory"."""
+    parts = []
+    for name, amount in request.items():
+        # Never in the form 3e+10.
+        text = f"{amount / 1e9 if name == 'memory' else amount:,.3f}".rstrip("0").rstrip(".")
+        parts.append(f"{text} {'GB of memory' if name == 'memory' else name}")
+    return ", ".join(parts) or "no CPU"
 
 
 @dataclass(slots=True, eq=False)
@@ -97,7 +108,7 @@ class Policy:
     max_executors: int = 1000
     #: Whether an executor is requested for what no node could hold, so that a Ray autoscaler sees the demand.
     demand_ahead: int = 1
-    #: How long a message may wait for a node that could hold its request before it is undeliverable.
+    #: How long a message may wait for a node that could hold its request before it is infeasible.
     infeasible_seconds: float = 10.0
     #: A message whose executors keep dying is undeliverable after this many deliveries.
     max_deliveries: int = 3

@@ -23,6 +23,7 @@ MUTATIONS = frozenset(
 )
 #: Seconds that the failure of a message that was given up is kept.
 GIVEN_UP_SECONDS = 86_400.0
+_LOST = ("WorkerLostError", "billiard.exceptions")
 RESTARTED = "the dispatcher was restarted while it ran"
 
 
@@ -49,7 +50,8 @@ def chord_message(completion: tuple[Any, ...], parts: list[bytes]) -> Message:
 
 def given_up(message: Message) -> tuple[Any, ...]:
     """Return the store operation that tells callers of a message for which no executor could record the end."""
-    error = {"exc_type": "WorkerLostError", "exc_message": [message.reason], "exc_module": "billiard.exceptions"}
+    kind = ("InfeasibleError", "raycelery.errors") if message.verdict == "infeasible" else _LOST
+    error = {"exc_type": kind[0], "exc_message": [message.reason], "exc_module": kind[1]}
     meta = {"status": states.FAILURE, "result": error, "traceback": None, "children": [], "task_id": message.id}
     return ("meta", message.id, states.FAILURE, json.dumps(meta).encode(), (), GIVEN_UP_SECONDS, True)
 

@@ -6,7 +6,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from raycelery.dispatcher.model import Message, Policy, Stats
+from raycelery.dispatcher.model import Message, Policy, Stats, in_words
 from raycelery.dispatcher.scheduling import Scheduling
 
 #: Revoked ids that are remembered for messages yet to come, as many as Celery's worker remembers.
@@ -180,7 +180,7 @@ class Revocation(Scheduling):
         if rate is not None and rate.next > self.now:
             return f"the rate limit of {message.task} has no token before {rate.next - self.now:.1f} s"
         lane = self.lanes[message.lane]
-        request = dict(lane.lane.request)
+        request = in_words(lane.lane.request)
         if lane.infeasible_since is not None:
             return f"no node is large enough for {request}"
         if self.now < lane.not_before:

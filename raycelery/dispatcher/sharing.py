@@ -23,6 +23,7 @@ import ray
 from raycelery.dispatcher.borrowing import Borrowing
 from raycelery.dispatcher.lending import Lending
 from raycelery.dispatcher.neighbours import Neighbours
+from raycelery.reasons import reason_of
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
@@ -56,7 +57,7 @@ class Sharing:
                 self.borrowing.look(now)
                 self.lending.look(now)
             except ray.exceptions.RayError as exc:
-                logger.warning("the cluster's other applications cannot be asked: %s", exc)
+                logger.warning("the cluster's other applications cannot be asked: %s", reason_of(exc))
             self.dispatcher.turn_soon()
 
     def soon(self, doing: Coroutine[Any, Any, None]) -> None:

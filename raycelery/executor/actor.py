@@ -17,7 +17,7 @@ from typing import Any
 from raycelery import executor, session, values, wire
 from raycelery.app.spec import AppSpec
 from raycelery.client import Client
-from raycelery.errors import AppLoadError, DispatcherUnreachable
+from raycelery.errors import LEAVING, AppLoadError, DispatcherUnreachable
 from raycelery.executor import sources
 from raycelery.executor.bundles import Bundle
 from raycelery.executor.eventer import Eventer
@@ -204,11 +204,17 @@ class Loop:
                     self._client.report(("begun",), more=True)
                 seq, payload, verdict, reason, deliveries = item
                 if type(payload) is list:
-                    self._done += self._run_bundle(seq)
+                    try:
+                        self._done += self._run_bundle(seq)
+                    except LEAVING as exc:
+                        return self._left(exc)
                     if self._worn_out():
                         break
                     continue
-                outcome, ran = self.runner.run(payload, verdict, reason, deliveries)
+                try:
+                    outcome, ran = self.runner.run(payload, verdict, reason, deliveries)
+                except LEAVING as exc:
+                    return self._left(exc)
                 now = time.monotonic()
                 self._idle = self._idle or self._inbox.empty()
                 more = not self._idle and now - flushed < REPORT_SECONDS
@@ -262,7 +268,13 @@ class Loop:
             or (most_kib and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > most_kib * _MAXRSS_UNIT)
         )
 
-    def _end(self) -> None:
+    def _left(self, exc: BaseException) -> str:
+        """End as a task wishes that called ``sys.exit`` or raised ``KeyboardInterrupt``; return the reason."""
+        self._clean_up()
+        told = getattr(exc, "ray_terminate_msg", None)
+        return f"Ray ended its process: {told}" if told else f"the task ended its process by raising {exc!r}"
+
+    def _clean_up(self) -> None:
         import celery.signals
 
         from raycelery.executor.runner import hostname
@@ -270,6 +282,9 @@ class Loop:
         celery.signals.worker_process_shutdown.send(sender=hostname(), pid=os.getpid(), exitcode=0)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
+
+    def _end(self) -> None:
+        self._clean_up()
         try:
             self._client.report(("bye",))
             # Ray may give this process another message of executor="function".

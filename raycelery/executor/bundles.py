@@ -16,10 +16,11 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery.app.trace import fast_trace_task
-from celery.exceptions import Reject
+from celery.exceptions import NotRegistered, Reject
 from kombu.serialization import prepare_accept_content
 
 from raycelery.client import Client
+from raycelery.errors import LEAVING, TaskNotRegistered
 from raycelery.executor import ending
 
 logger = logging.getLogger(__name__)
@@ -117,7 +118,13 @@ class BundleRunner:
                     failed, value, seconds = fast_trace_task(*arguments, _loc=where)
             else:
                 failed, value, seconds = fast_trace_task(*arguments, _loc=where)
-        except Exception as exc:  # what keeps a message from running is its failure, and must not end the executor
+        except LEAVING:
+            raise
+        except TaskNotRegistered as exc:
+            logger.error("a message cannot run: %s", exc)
+            # For readers of the result that have Celery's classes only.
+            return ("error", _pickled(_info_of(NotRegistered(*exc.args))), 0.0, self._pid)
+        except BaseException as exc:  # what keeps a message from running is its failure, and ends no executor
             logger.error("a message cannot run: %s", exc)
             return ("error", _pickled(ExceptionInfo()), 0.0, self._pid)
         finally:
@@ -134,6 +141,13 @@ class BundleRunner:
         with self._runner.soft_limit(soft, name) if soft else contextlib.nullcontext():
             value = target(*args, **kwargs)
         return ("ok", pickle.dumps(value, 5), time.monotonic() - began, self._pid)
+
+
+def _info_of(exc: BaseException) -> ExceptionInfo:
+    try:
+        raise exc
+    except BaseException:  # it is the one above
+        return ExceptionInfo()
 
 
 def _pickled(einfo: ExceptionInfo) -> bytes:
@@ -160,10 +174,7 @@ class UnloadableBundles:
 
     def run(self, bundle: Bundle) -> int:
         """Fail what is in a bundle; return how many messages that were."""
-        try:
-            raise self._error
-        except type(self._error):
-            einfo = _pickled(ExceptionInfo())
+        einfo = _pickled(_info_of(self._error))
         jobs = list(bundle.jobs)
         bundle.jobs.clear()
         reports = [("job", bundle.seq, index, ("error", einfo, 0.0, os.getpid())) for index, _ in jobs]

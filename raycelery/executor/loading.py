@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import logging
 import os
@@ -13,13 +14,12 @@ from typing import Any
 import celery
 from celery import signals
 from celery.app.utils import find_app
-from celery.exceptions import NotRegistered
 from kombu.utils.imports import symbol_by_name
 
 from raycelery import namespaces, values
 from raycelery.app.settings import give_defaults
 from raycelery.app.spec import AppSpec
-from raycelery.errors import AppLoadError
+from raycelery.errors import AppLoadError, TaskNotRegistered
 from raycelery.executor.load_errors import describe, told
 
 logger = logging.getLogger(__name__)
@@ -215,7 +215,7 @@ class Tasks:
             code: key of its code where it travels by value, and whether an import is to be preferred.
 
         Raises:
-            NotRegistered: nothing brought a task of that name.
+            TaskNotRegistered: nothing brought a task of that name.
             AppLoadError: its module or its code cannot be loaded.
         """
         tasks = self._app._tasks
@@ -229,11 +229,11 @@ class Tasks:
                 self._load(name, code[0])
         found = tasks.get(name)
         if found is None:
-            raise NotRegistered(name)
+            raise TaskNotRegistered(name, self._where_to_look(name))
         if found.__trace__ is None:
-            from celery.app.trace import build_tracer
+            from raycelery.executor.tracing import tracer_of
 
-            found.__trace__ = build_tracer(name, found, self._app.loader, _hostname(), app=self._app)
+            found.__trace__ = tracer_of(self._app, found, _hostname())
             self._limit(found)
         return found
 
@@ -244,6 +244,17 @@ class Tasks:
             except ImportError:
                 if needed:
                     raise
+
+    def _where_to_look(self, name: str) -> str:
+        advice = (
+            "did you remember to import its module? Name it in the application's `imports` or `include`, or have "
+            "autodiscover_tasks find it; with relative imports, give the task a name="
+        )
+        known = [task for task in self._app._tasks if not task.startswith("celery.")]
+        last = name.rpartition(".")[2]
+        near = [task for task in known if task.rpartition(".")[2] == last]
+        near += [task for task in difflib.get_close_matches(name, known) if task not in near]
+        return f"{advice}. Did you mean {' or '.join(map(repr, near[:3]))}?" if near else advice
 
     def _load(self, name: str, key: str) -> None:
         with told(f"the code of the task {name!r}", _FOLDER):

@@ -34,7 +34,9 @@ from kombu.utils.encoding import safe_repr
 
 from raycelery import values
 from raycelery.app.consuming import request_class
+from raycelery.backend import RayBackend
 from raycelery.client import Client
+from raycelery.errors import LEAVING, InfeasibleError, TaskNotRegistered
 from raycelery.executor import ending
 from raycelery.executor.ending import Ending
 from raycelery.executor.eventer import Eventer
@@ -102,7 +104,7 @@ class Runner:
             self.app.backend.finish_chord(*payload)
             return "done", 0.0
         headers, body, content_type, encoding, delivery, properties, module, code = pickle.loads(payload)
-        task_id = self.current = headers["id"]
+        self.current = headers["id"]
         headers["hostname"] = _HOSTNAME
         delivery_info = {
             "exchange": delivery[0],
@@ -121,14 +123,40 @@ class Runner:
             "kwargs": {},
         }
         try:
+            # First of all what follows the task: it is to hear of the failure of all the rest.
+            embed, arguments = self._decode(body, content_type, encoding, headers)
+            request.update(embed)
             task = self.tasks.find(headers["task"], module, code)
-            kind = self._class_of(task)
-            args, kwargs, embed = self._decode(body, content_type, encoding, headers)
-        except Exception as exc:  # whatever keeps a message from running is its failure, and must not end the executor
+            self._class_of(task)
+            args, kwargs = arguments()
+            request.update(args=args, kwargs=kwargs)
+        except BaseException as exc:  # whatever keeps a message from running is its failure, and ends no executor
+            if isinstance(exc, KeyboardInterrupt) or hasattr(exc, "ray_terminate_msg"):
+                raise  # Ray ends this process
             self._fail(request, exc)
             return "done", 0.0
-        request.update(args=args, kwargs=kwargs)
-        request.update(embed)
+        try:
+            return self._run(headers, request, task, embed, verdict, reason)
+        except (Exception, *LEAVING):
+            raise
+        except BaseException as exc:  # raised by a handler of the end of its task
+            self._fail(request, exc)
+            return "done", 0.0
+        finally:
+            self.current = None
+
+    def _run(
+        self,
+        headers: dict[str, Any],
+        request: dict[str, Any],
+        task: Any,
+        embed: dict[str, Any],
+        verdict: str | None,
+        reason: str,
+    ) -> tuple[str, float]:
+        task_id, args, kwargs = headers["id"], request["args"], request["kwargs"]
+        delivery_info, properties = request["delivery_info"], request["properties"]
+        kind = self._class_of(task)
         if verdict is not None or headers.get("expires"):
             message = _Message(headers, (args, kwargs, embed), delivery_info, properties)
             celery_request, outcome = self._request(message, task)
@@ -213,12 +241,20 @@ class Runner:
             self._quiet[task.name] = quiet
         return quiet
 
-    def _decode(self, body: Any, content_type: str | None, encoding: str | None, headers: dict[str, Any]) -> Any:
+    def _decode(
+        self, body: Any, content_type: str | None, encoding: str | None, headers: dict[str, Any]
+    ) -> tuple[dict[str, Any], Callable[[], tuple[Any, Any]]]:
+        """Return what follows the task, and what loads its arguments."""
         if content_type is None:
-            return values.loads(body)
-        if headers.get("compression"):
-            body = decompress(body, headers["compression"])
-        return kombu_loads(body, content_type, encoding, accept=self._accept)
+            return values.open_body(body)
+        embed, body = values.open_encoded(body)
+
+        def arguments() -> tuple[Any, Any]:
+            data = decompress(body, headers["compression"]) if headers.get("compression") else body
+            args, kwargs, _ = kombu_loads(data, content_type, encoding, accept=self._accept)
+            return args, kwargs
+
+        return embed, arguments
 
     def _request(self, message: _Message, task: Any) -> tuple[Request, list[str]]:
         outcome = ["done"]
@@ -252,8 +288,9 @@ class Runner:
             self.ended = ending.failed(TimeLimitExceeded(limit))
             request.on_timeout(False, limit)
         else:
+            kind = InfeasibleError if verdict == "infeasible" and self._ours(request) else WorkerLostError
             try:
-                raise WorkerLostError(reason)
+                raise kind(reason)
             except WorkerLostError as exc:
                 einfo = ExceptionInfo()
                 self.ended = ending.failed(exc)
@@ -262,6 +299,10 @@ class Runner:
             else:
                 # Not to be delivered again whatever the task's acks_late says.
                 self._fail_request(request, einfo)
+
+    def _ours(self, request: Request) -> bool:
+        """Return whether who reads the result has our classes: other backends are read by Celery alone, too."""
+        return isinstance(request.task.backend, RayBackend)
 
     def _fail_request(self, request: Request, einfo: ExceptionInfo) -> None:
         exc = einfo.exception
@@ -277,7 +318,7 @@ class Runner:
         )  # fmt: skip
         request.send_event("task-failed", exception=safe_repr(exc), traceback=einfo.traceback)
 
-    def _fail(self, request: dict[str, Any], exc: Exception) -> None:
+    def _fail(self, request: dict[str, Any], exc: BaseException) -> None:
         logger.error("Task %s[%s] cannot run: %s", request["task"], request["id"], exc)
         self.ended = ending.failed(exc)
         fail(self.app, request, exc)
@@ -308,11 +349,13 @@ class Runner:
             signal.signal(signal.SIGALRM, before)
 
 
-def fail(app: celery.Celery, request: dict[str, Any], exc: Exception) -> None:
+def fail(app: celery.Celery, request: dict[str, Any], exc: BaseException) -> None:
     """Record the failure of a message that cannot even begin: its state, its chord's, its errbacks."""
+    if isinstance(exc, TaskNotRegistered) and not isinstance(app.backend, RayBackend):
+        exc = NotRegistered(*exc.args)  # for readers that have Celery's classes only
     try:
         raise exc
-    except type(exc):
+    except BaseException:
         einfo = ExceptionInfo()
     app.backend.mark_as_failure(
         request["id"], exc, einfo.traceback, request=Context(request), state=states.FAILURE,
@@ -344,8 +387,12 @@ class Unloadable:
         headers, body, content_type, _, delivery, properties, _, _ = pickle.loads(payload)
         request = {**headers, "delivery_info": {"routing_key": delivery[1]}, "properties": properties}
         try:
-            args, kwargs, embed = values.loads(body) if content_type is None else ((), {}, {})
-            request.update(embed, args=args, kwargs=kwargs)
+            if content_type is None:
+                embed, arguments = values.open_body(body)
+                request.update(embed)
+                request["args"], request["kwargs"] = arguments()
+            else:
+                request.update(values.open_encoded(body)[0])
         except Exception:  # its arguments may need the modules that are missing
             logger.warning("the arguments of %s cannot be read either", headers["id"])
         logger.error("Task %s[%s] cannot run: %s", headers["task"], headers["id"], self._error)

@@ -18,7 +18,7 @@ import pytest
 from celery.exceptions import WorkerLostError
 
 from raycelery import Celery, values, wire
-from raycelery.errors import AppLoadError, ArgumentError, DispatcherUnreachable
+from raycelery.errors import AppLoadError, ArgumentError, DispatcherUnreachable, InfeasibleError
 from tests import sample, scripts
 from tests.scripts import Run
 from tests.support import RaySession
@@ -98,10 +98,11 @@ def test_a_request_that_no_node_can_hold(ray_session: RaySession) -> None:
     too_much = echo.apply_async((1,), num_cpus=64, resources={"licence": 2})
     other = echo.delay(2)
     assert other.get(timeout=SECONDS) == 2, "others do not wait for it"
-    with pytest.raises(WorkerLostError, match=r"no node has .*CPU.*64.*licence.*2.*ask for less, or add a node"):
+    text = r"no node has 64 CPU, 2 licence: the most that any has is 4 CPU, 0 licence; ask for less, or add a node"
+    with pytest.raises(InfeasibleError, match=text):
         too_much.get(timeout=SECONDS)
-    again = echo.apply_async((1,), num_cpus=64, resources={"licence": 2})
-    with pytest.raises(WorkerLostError, match="no node has"):
+    again = echo.apply_async((1,), memory=30e12)
+    with pytest.raises(WorkerLostError, match=r"no node has 1 CPU, 30,000 GB of memory: the most .* GB of memory;"):
         again.get(timeout=SECONDS)
     deadline = time.monotonic() + SECONDS
     while app.client.call("stats")["executors"].get("starting") and time.monotonic() < deadline:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 import pytest
 from celery import group
 from celery.exceptions import TimeoutError
-from celery.result import AsyncResult, GroupResult
+from celery.result import AsyncResult, GroupResult, ResultSet
 
+from raycelery import Celery
 from tests import sample
-from tests.support import ROOT, RaySession
+from tests.support import ROOT, RaySession, until
 
 SECONDS = 60
 
@@ -173,8 +175,6 @@ def test_many_results_one_by_one_and_in_any_order() -> None:
 
 
 def test_two_threads_wait_for_one_result() -> None:
-    import threading
-
     result = sample.nap.delay(0.3)
     values: list[float] = []
     threads = [
@@ -220,3 +220,124 @@ def test_protocol_1_messages_run() -> None:
     finally:
         sample.app.conf.task_protocol = 2
         del sample.app.amqp.create_task_message
+
+
+# -- promises ---------------------------------------------------------------------------------------------------
+
+
+class Seen:
+    """A callback that notes what it is called with, and in how many threads' time."""
+
+    def __init__(self) -> None:
+        self.results: list[Any] = []
+        self.called = threading.Event()
+
+    def __call__(self, result: Any) -> None:
+        self.results.append(result)
+        self.called.set()
+
+    def wait(self) -> list[Any]:
+        assert self.called.wait(SECONDS), "the callback is not called"
+        return self.results
+
+
+def test_then_is_called_without_get() -> None:
+    seen, failed, late = Seen(), Seen(), Seen()
+    result, failure = sample.nap.delay(0.1), sample.fail.delay("EWR", 1)
+    result.then(seen)
+    failure.on_ready.then(failed)
+    assert seen.wait() == [result]
+    assert seen.results[0].result == 0.1
+    assert failed.wait()[0].state == "FAILURE"
+    result.then(late)
+    assert late.results == [result], "at once where the task has ended"
+    assert result.get(timeout=SECONDS) == 0.1
+    assert len(seen.results) == 1
+
+
+def test_then_of_groups_and_sets_is_called_once_all_have_ended() -> None:
+    seen, nested, of_set, of_stock_set = Seen(), Seen(), Seen(), Seen()
+    result = group(sample.nap.s(0.01 * i) for i in range(5)).apply_async()
+    result.then(seen)
+    assert seen.wait() == [result]
+    assert [one.result for one in result.results] == [0.0, 0.01, 0.02, 0.03, 0.04]
+    inner = group(sample.add.s(1, 1), group([sample.add.s(2, 2), sample.fail.s("EWR", 2)])).apply_async()
+    inner.on_ready.then(nested)
+    assert nested.wait()
+    assert inner.ready()
+    sample.app.ResultSet([sample.add.delay(i, i) for i in range(3)]).then(of_set)
+    assert of_set.wait()[0].ready(), "the set is kept until it has been told"
+    stock = ResultSet([sample.add.delay(i, i) for i in range(3)], app=sample.app)
+    stock.then(of_stock_set)
+    assert of_stock_set.wait()[0].ready()
+    assert result.get(timeout=SECONDS) == [0.0, 0.01, 0.02, 0.03, 0.04]
+
+
+def test_then_of_a_group_that_is_waited_for_or_has_ended() -> None:
+    seen, later = Seen(), Seen()
+    result = group(sample.add.s(i, i) for i in range(20)).apply_async()
+    result.then(seen)
+    assert result.get(timeout=SECONDS) == [2 * i for i in range(20)]
+    assert len(seen.wait()) == 1
+    restored = sample.app.GroupResult(result.id, [sample.app.AsyncResult(one.id) for one in result.results])
+    restored.then(later)
+    assert later.wait() == [restored]
+
+
+def test_a_callback_may_submit_and_wait_and_may_fail(caplog: pytest.LogCaptureFixture) -> None:
+    seen, after = Seen(), Seen()
+
+    def go_on(result: Any) -> None:
+        sample.add.delay(result.result, 1).then(seen)
+        assert sample.add.delay(1, 1).get(timeout=SECONDS) == 2
+        raise ValueError("no good callback")
+
+    sample.add.delay(1, 2).then(go_on)
+    assert seen.wait()[0].result == 4
+    sample.add.delay(1, 2).then(after)
+    after.wait()
+    assert "no good callback" in caplog.text
+
+
+def test_callbacks_of_many_results_from_many_threads() -> None:
+    counted: list[Any] = []
+
+    def submit() -> None:
+        for _ in range(50):
+            sample.add.delay(1, 1).then(counted.append)
+
+    threads = [threading.Thread(target=submit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    until(lambda: len(counted) == 200, SECONDS, lambda: f"{len(counted)} of 200 callbacks were called")
+
+
+def test_a_group_may_be_awaited() -> None:
+    async def main() -> tuple[Any, Any]:
+        flat = await group(sample.add.s(i, i) for i in range(5)).apply_async()
+        nested = await group(sample.add.s(1, 1), group([sample.add.s(2, 2), sample.add.s(3, 3)])).apply_async()
+        with pytest.raises(sample.ModelError):
+            await group(sample.add.s(1, 1), sample.fail.s("EWR", 2)).apply_async()
+        assert await sample.app.ResultSet([sample.add.delay(1, 1)]) == [2]
+        return flat, nested
+
+    assert asyncio.run(main()) == ([0, 2, 4, 6, 8], [2, 4, 6])
+
+
+def test_a_group_on_another_backend_may_be_awaited_and_tells(redis_url: str) -> None:
+    app = Celery("elsewhere", broker="memory://", backend=redis_url, set_as_current=False)
+    app.conf.ray_mode = "bridge"
+    ids = [f"made-up-{i}-{os.getpid()}" for i in range(2)]
+    result = app.GroupResult("made-up", [app.AsyncResult(each) for each in ids])
+    seen = Seen()
+    result.then(seen)
+    for number, each in enumerate(ids):
+        app.backend.store_result(each, number, "SUCCESS")
+
+    async def main() -> Any:
+        return await result
+
+    assert asyncio.run(main()) == [0, 1]
+    assert seen.results == [result]

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+from tests import scripts
 from tests.support import ROOT, RaySession
 
 SECONDS = 110
@@ -281,3 +282,38 @@ def test_the_fixtures_on_ray(ray_session: RaySession, tmp_path: Path) -> None:
 def test_start_worker(ray_session: RaySession, tmp_path: Path) -> None:
     out = _pytest(tmp_path, ray_session.address, project=PROJECT, test_project=WORKER)
     assert "8 passed" in out
+
+
+def test_eager_tasks_start_no_ray(tmp_path: Path) -> None:
+    scripts.run(
+        tmp_path,
+        """
+        import ray
+        from celery.result import AsyncResult
+        from raycelery import Celery
+
+        app = Celery("eager", broker="redis://nowhere.invalid", backend="redis://nowhere.invalid")
+        app.conf.update(task_always_eager=True, task_store_eager_result=True)
+
+        @app.task(bind=True)
+        def steps(self):
+            self.update_state(state="PROGRESS", meta={"done": 1})
+            return AsyncResult(self.request.id, app=app).state
+
+        @app.task
+        def fail():
+            raise ValueError("as asked")
+
+        assert steps.delay().get() == "PROGRESS"
+        result = steps.delay()
+        stored = app.AsyncResult(result.id)
+        assert (stored.state, stored.get()) == ("SUCCESS", "PROGRESS")
+        stored.forget()
+        assert app.AsyncResult(result.id).state == "PENDING"
+        failed = app.AsyncResult(fail.delay().id)
+        assert (failed.state, repr(failed.result)) == ("FAILURE", "ValueError('as asked')")
+        assert app.AsyncResult("never-seen").state == "PENDING"
+        assert not ray.is_initialized()
+        print("ok")
+        """,
+    )

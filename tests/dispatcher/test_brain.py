@@ -256,8 +256,8 @@ def test_a_request_no_node_can_hold_fails_with_the_reason() -> None:
     play.step()
     assert message.verdict is None
     play.step(5.1)
-    assert message.verdict == "undeliverable"
-    assert "CPU" in message.reason
+    assert message.verdict == "infeasible"
+    assert "no node has 4 CPU: the most that any has is 2 CPU;" in message.reason
 
 
 def test_executors_that_do_not_start() -> None:
