@@ -14,8 +14,8 @@ from raycelery.errors import DispatcherUnreachable
 def command(num_cpus: int | None, port: int | None) -> None:
     """Start a Ray cluster on this machine that stays until `raycelery down`; its address is all that goes to stdout.
 
-    Programs use it where RAY_ADDRESS names it: export RAY_ADDRESS=$(raycelery up). One that runs already is left as it
-    is.
+    Programs use it where RAY_ADDRESS names it: RAY_ADDRESS=$(raycelery up) && export RAY_ADDRESS. One that runs already
+    is left as it is.
     """
     from raycelery.cluster import kept
 

@@ -29,9 +29,6 @@ _STARTING = frozenset({
 })  # fmt: skip
 #: Commands of ``celery`` that are about what goes on elsewhere.
 _LOOKING = frozenset({"control", "events", "flower", "inspect", "list", "purge", "result", "status"})
-#: How long Ray's node, and the agents that this waits for, may take to start, as Ray takes it from the environment: its
-#: own 30 s are too few on a machine that is busy.
-_PATIENCE = {"RAY_raylet_start_wait_time_s": "90", "RAY_agent_register_timeout_ms": "90000"}
 #: What Ray says when one of its processes does not come up in time.
 _SLOW = re.compile(r"timed out during startup|Failed to start GCS|may not have started")
 
@@ -162,7 +159,7 @@ def _start(arguments: dict[str, Any]) -> None:
 
     # "local" is more than no address: without one, ray.init() looks for a cluster to join.
     arguments = {"include_dashboard": False, **arguments, "address": address.LOCAL}
-    for name, value in _PATIENCE.items():
+    for name, value in process.PATIENCE.items():
         os.environ.setdefault(name, value)
     ray._raylet.Config.initialize("")  # it has read the environment when it was imported
     try:

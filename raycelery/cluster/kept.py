@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +16,7 @@ import psutil
 
 from raycelery.cluster import local, reaching
 from raycelery.cluster.local import Local
+from raycelery.cluster.process import PATIENCE
 from raycelery.errors import DispatcherUnreachable
 
 #: Seconds for the cluster to start, and to end before it is killed.
@@ -37,11 +40,11 @@ def start(num_cpus: int | None, port: int | None) -> Local:
     Raises:
         DispatcherUnreachable: it does not start; with what ``ray start`` has said.
     """
-    port = port or _free_port()
+    port = _free(port)
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={port}", "--block",
                "--include-dashboard=false", *([] if num_cpus is None else [f"--num-cpus={num_cpus}"])]  # fmt: skip
     reaching.have_token()
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    environment = {**PATIENCE, **{key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}}
     local.folder().mkdir(parents=True, exist_ok=True, mode=0o700)
     log = local.folder() / "up.log"
     with log.open("wb") as output:
@@ -52,7 +55,7 @@ def start(num_cpus: int | None, port: int | None) -> Local:
     try:
         _see_it_start(process, log)
     except BaseException:  # Ctrl-C, too, leaves none half started
-        _end(psutil.Process(process.pid))
+        _end(process.pid)
         raise
     created = psutil.Process(process.pid).create_time()
     found = Local(process.pid, created, f"127.0.0.1:{port}", "raycelery up", kept=True)
@@ -64,30 +67,36 @@ def _see_it_start(process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while "Ray runtime started" not in log.read_text(encoding="utf-8", errors="replace"):
         if process.poll() is not None or time.monotonic() > deadline:
-            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise DispatcherUnreachable(
-                f"the cluster does not start: {lines[-1] if lines else 'ray start says nothing'} (all of it in {log})"
-            )
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["ray start says nothing"]
+            told = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)] or lines
+            raise DispatcherUnreachable(f"the cluster does not start: {told[-1]} (all of it in {log})")
         time.sleep(_LOOK_SECONDS)
 
 
 def stop(found: Local) -> None:
     """End the cluster that is kept, and all that runs in it."""
-    process = psutil.Process(found.pid)
-    _end(process)
+    _end(found.pid)
     (local.folder() / f"{found.pid}.json").unlink(missing_ok=True)
 
 
-def _end(process: psutil.Process) -> None:
-    # `ray start --block` ends what it has started.
-    children = process.children(recursive=True)
-    process.send_signal(signal.SIGTERM)
+def _end(pid: int) -> None:
+    try:
+        process = psutil.Process(pid)
+        # `ray start --block` ends what it has started.
+        children = process.children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+    except psutil.NoSuchProcess:
+        return  # it has ended by itself, and what it had started with it
     _, left = psutil.wait_procs([process, *children], timeout=STOP_SECONDS)
     for one in left:
-        one.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
 
 
-def _free_port() -> int:
+def _free(port: int | None) -> int:
     with socket.socket() as sock:
-        sock.bind(("", 0))
+        try:
+            sock.bind(("", port or 0))
+        except OSError as exc:
+            raise DispatcherUnreachable(f"port {port} is not free ({exc}): name another, or none") from exc
         return int(sock.getsockname()[1])

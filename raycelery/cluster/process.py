@@ -13,6 +13,9 @@ from typing import Any
 
 #: More than a ``struct sigaction`` takes on any system.
 _SIGACTION_BYTES = 1024
+#: How long Ray's node, and the agents that this waits for, may take to start, as Ray takes it from the environment: its
+#: own 30 s are too few on a machine that is busy.
+PATIENCE = {"RAY_raylet_start_wait_time_s": "90", "RAY_agent_register_timeout_ms": "90000"}
 #: Set once SIGTERM has asked this process to end.
 terminated = threading.Event()
 

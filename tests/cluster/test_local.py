@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -106,6 +107,12 @@ def test_commands_that_look_start_no_ray(tmp_path: Path, environ: dict[str, str]
 
 def test_a_cluster_that_is_kept(tmp_path: Path, environ: dict[str, str]) -> None:
     assert "no cluster of 'raycelery up'" in run(tmp_path, environ, "raycelery", "down", status=1)[1]
+    with socket.create_server(("", 0)) as taken:
+        _, said = run(
+            tmp_path, environ, "raycelery", "up", "--port", str(taken.getsockname()[1]), status=1, seconds=200
+        )
+    assert "the cluster does not start" in said
+    assert "Traceback" not in said
     try:
         address = run(tmp_path, environ, "raycelery", "up", "--num-cpus", "2", seconds=200)[0].strip()
         assert run(tmp_path, environ, "raycelery", "up")[0].strip() == address, "there is one"
