@@ -82,7 +82,7 @@ def task_options(calls: list[Call], fleet: Fleet) -> dict[str, dict[str, Any]]:
     """Return what is written on each task, as by ``@app.task(num_cpus=2)``: what its calls ask for, where all agree."""
     asked: dict[str, set[tuple[float, int | None]]] = {}
     for call in calls:
-        asked.setdefault(call.target, set()).add((call.num_cpus or fleet.num_cpus, call.memory))
+        asked.setdefault(call.target, set()).add((fleet.num_cpus_of(call), call.memory))
     options: dict[str, dict[str, Any]] = {}
     for target, requests in asked.items():
         num_cpus, memory = next(iter(requests))
@@ -93,7 +93,7 @@ def task_options(calls: list[Call], fleet: Fleet) -> dict[str, dict[str, Any]]:
 
 def warm_options(calls: list[Call], fleet: Fleet) -> dict[str, Any]:
     """Return what the task asks for that warms workers up: what all calls do, where they agree, to run there."""
-    asked = {(call.num_cpus or fleet.num_cpus, call.memory) for call in calls}
+    asked = {(fleet.num_cpus_of(call), call.memory) for call in calls}
     num_cpus, memory = asked.pop() if len(asked) == 1 else (fleet.num_cpus, None)
     return {"num_cpus": num_cpus, **({"memory": memory} if memory else {})}
 

@@ -101,6 +101,10 @@ class Fleet:
     cpus: float = 1.0
     nodes: int = 1
 
+    def num_cpus_of(self, one: Call) -> float:
+        """Return the CPUs that a call asks for; a task that needs none asks for 0."""
+        return self.num_cpus if one.num_cpus is None else one.num_cpus
+
 
 @dataclass(frozen=True)
 class Settings:

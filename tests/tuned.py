@@ -84,6 +84,9 @@ def its_own() -> str:
     return "slept"
 
 
+#: Its executors end as soon as they have nothing to do.
+brief = tuned("brief")
+brief.conf.ray_idle_seconds = 0.0
 bounded = tuned("bounded", worker_concurrency=2)
 queued = tuned("queued", ray_queues={"narrow": {"max_concurrency": 1}, "light": {"num_cpus": 0.5}})
 #: Redis serves priority 0 first, RabbitMQ the highest; one at a time, so that their order is seen.

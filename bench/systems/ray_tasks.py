@@ -37,7 +37,7 @@ class System(base.System):
     def _remote(self, call: Call) -> Any:
         key = call.target, call.num_cpus, call.memory
         if key not in self._asking:
-            options: dict[str, Any] = {"num_cpus": call.num_cpus or self.fleet.num_cpus}
+            options: dict[str, Any] = {"num_cpus": self.fleet.num_cpus_of(call)}
             if call.memory:
                 options["memory"] = call.memory
             self._asking[key] = self._functions[call.target].options(**options)

@@ -51,7 +51,7 @@ class System(celery_like.CelerySystem):
     def options(self, call: Call) -> dict[str, Any]:
         if self.setup["targets"][call.target]:
             return {}
-        options: dict[str, Any] = {"num_cpus": call.num_cpus or self.fleet.num_cpus}
+        options: dict[str, Any] = {"num_cpus": self.fleet.num_cpus_of(call)}
         if call.memory:
             options["memory"] = call.memory
         return options

@@ -42,8 +42,11 @@ class Workload(work.Workload):
         if system in work.QUEUES:
             return work.Fleet(self._get("workers", concurrency))
         asked = {one.num_cpus for one in self.calls(system)}
-        num_cpus = self._get("num_cpus", None) or (asked.pop() if len(asked) == 1 else None) or 1
-        return work.Fleet(max(1, int(concurrency / num_cpus)), num_cpus=num_cpus, cpus=concurrency)
+        num_cpus = self._get("num_cpus", asked.pop() if len(asked) == 1 else None)
+        if num_cpus is None:
+            num_cpus = 1
+        workers = max(1, int(concurrency / num_cpus)) if num_cpus else concurrency
+        return work.Fleet(workers, num_cpus=num_cpus, cpus=concurrency)
 
     def calls(self, system: str) -> list[work.Call]:
         found: list[work.Call] = list(self._module.calls(self.settings.quick))

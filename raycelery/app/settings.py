@@ -260,6 +260,12 @@ def _number(name: str, value: Any) -> None:
         raise OptionError(f"{name}={value!r} must be a number, zero or more")
 
 
+def _one_or_more(name: str, value: Any) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 1:
+        raise OptionError(f"{name}={value!r} must be a number, one or more")
+
+
 def _queues(name: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise OptionError(f"{name}={value!r} must map queue names to task options")
@@ -323,6 +329,9 @@ _SETTINGS: dict[str, Callable[[str, Any], None]] = {
     "ray_queues": _queues,
     "ray_num_cpus": _amount,
     "ray_runtime_env": environment.check,
+    "ray_max_pending": _one_or_more,
+    "ray_max_deliveries": _one_or_more,
+    "ray_max_executors": _one_or_more,
     "ray_submit_timeout": _seconds_or_none,
     "ray_drain_seconds": _seconds_or_none,
     "ray_log_level": _level,

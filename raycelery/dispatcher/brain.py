@@ -60,8 +60,14 @@ class Brain(GivingWay):
         """Make a lane known; again is harmless."""
         self.known_lanes.setdefault(lane.key, lane)
 
-    def submit(self, message: Message, now: float) -> None:
+    def submit(self, message: Message, now: float, executor: int | None = None) -> None:
         """Take a message in.
+
+        Arguments:
+            message: a new one.
+            now: seconds since the epoch.
+            executor: the one that does it at once, within what it runs, and needs no telling; where it has ended, or
+                is about to, the message waits for another.
 
         Raises:
             KeyError: its lane is not known.
@@ -74,7 +80,10 @@ class Brain(GivingWay):
         self.remember(message)
         if message.verdict is None and self.is_revoked(message):
             message.verdict = "revoked"
-        if message.verdict is None and message.eta is not None and message.eta > now:
+        state = None if executor is None else self.executors.get(executor)
+        if state is not None and state.alive():
+            self.give(state, [message])
+        elif message.verdict is None and message.eta is not None and message.eta > now:
             message.place = "eta"
             self.scheduled += 1
             self.alarms.add(message.eta, "eta", message)
@@ -86,16 +95,16 @@ class Brain(GivingWay):
         self.scheduled -= 1
         self.enqueue(message)
 
-    def finished(self, executor: int, seq: int, runtime: float, now: float) -> Message | None:
+    def finished(self, executor: int, seq: int, runtime: float | None, now: float) -> Message | None:
         """Note that an executor is done with a message, and return it; late and double reports are ignored.
 
         Arguments:
-            runtime: seconds it ran.
+            runtime: seconds it ran; None where its task was not called.
         """
         message = self._reported(executor, seq, now)
         if message is None:
             return None
-        if not message.settling and not message.bridged:
+        if runtime is not None and not message.settling and not message.bridged:
             count, mean = self.runtimes.get(message.task, (0, 0.0))
             self.runtimes[message.task] = (count + 1, mean + (runtime - mean) / min(count + 1, 20))
         self.gone(message)

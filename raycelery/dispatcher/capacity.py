@@ -63,7 +63,8 @@ class Capacity(Executing):
         starting = len(lane.starting) - (len(lane.ahead) if lane.infeasible_since is None else 0)
         most = self.policy.max_executors + starting
         rooms: dict[Limit, int] = {}
-        many, seconds = 0, 0.0
+        # How many could use an executor each; how many are short, and how long those run in all.
+        many, brief, seconds = 0, 0, 0.0
         for stream in lane.rotation.some():
             bounded = [limit for limit in stream.limits if limit.maximum is not None]
             # A rate lets one run; when it lets the next run, an executor may be free again.
@@ -75,10 +76,11 @@ class Capacity(Executing):
             if lane.lane.one_shot or not self.short(stream.task):
                 many += count
             else:
+                brief += count
                 seconds += count * self.runtimes[stream.task][1]
             if many >= most:
                 break
-        if seconds:
+        if brief:
             # Short messages wait for executors that come free soon, if there are any.
             soon = len(lane.quick)
             enough = 0 if soon or starting else 1

@@ -9,6 +9,9 @@ from raycelery.dispatcher.model import Kill, Lane, Message, Recall, Start, Stop,
 from raycelery.dispatcher.nodes import Node
 from raycelery.dispatcher.state import State
 
+#: An executor whose time to end has come while there is something to be given out is looked at again after this long.
+_LOOK_AGAIN_SECONDS = 0.05
+
 
 class Executing(State):
     """Keeps executors where the rest of the brain finds them."""
@@ -330,11 +333,12 @@ class Executing(State):
         executor.idle_armed = False
         if number in self.idle or executor.resting:
             due = executor.idle_since + self.policy.idle_seconds
-            if due <= self.now:
+            if due <= self.now and executor.lane.key not in self.dirty:
                 self.stop(executor)
             else:
+                # What has come for its lane is given out first, even where executors are to end at once.
                 executor.idle_armed = True
-                self.alarms.add(due, "idle", number)
+                self.alarms.add(max(due, self.now + _LOOK_AGAIN_SECONDS), "idle", number)
 
     def on_watch(self, number: int, token: None) -> None:
         """See whether an executor's first message runs longer than was expected."""

@@ -41,15 +41,17 @@ class Metrics:
         self._counts: Counter[tuple[str, str, str]] = Counter()
         self._shown: set[tuple[metrics.Gauge, str, str]] = set()
 
-    def finished(self, message: Message, outcome: str, runtime: float, now: float) -> None:
+    def finished(self, message: Message, outcome: str, runtime: float | None, now: float) -> None:
         """Note one message that ended; waiting and run time of at most 100 per second and task are kept.
 
         Arguments:
+            message: that ended.
             outcome: one of :data:`raycelery.dispatcher.outcomes.OUTCOMES`.
-            runtime: seconds that it ran; what did not succeed in 0 s did not begin.
+            runtime: seconds it ran; None where its task was not called.
+            now: seconds since the epoch.
         """
         self._counts[message.queue, message.task, outcome] += 1
-        if outcome != "succeeded" and not runtime:
+        if runtime is None:
             return
         samples = self._seen.setdefault((message.queue, message.task), [])
         if len(samples) < 100:

@@ -35,14 +35,14 @@ class Failure:
         error: what it failed with.
         time: when, in seconds since the epoch.
         node: Ray's id of the node; "" if it did not run.
-        seconds: that it ran.
+        seconds: that it ran; None where its task was not called.
     """
 
     fields: tuple[Any, ...]
     error: Error
     time: float
     node: str
-    seconds: float
+    seconds: float | None
 
     @property
     def size(self) -> int:
@@ -66,12 +66,12 @@ class Outcomes:
         self._bytes = 0
 
     def note(
-        self, message: Message, outcome: str, seconds: float, node: str, now: float, error: Error | None = None
+        self, message: Message, outcome: str, seconds: float | None, node: str, now: float, error: Error | None = None
     ) -> None:
         """Count a message that has ended, and keep it if it failed.
 
         Arguments:
-            seconds: that it ran.
+            seconds: that it ran; None where its task was not called.
             node: Ray's id of the node where it ended; "" if it was at none.
             error: why it failed; nothing is kept without it.
         """

@@ -170,13 +170,14 @@ class Store:
                 self._chords.pop(key, None)
 
     def ops(self, now: float) -> Iterator[tuple[Any, ...]]:
-        """Yield the operations that would bring an empty store to this one's content."""
+        """Forget what is past its age, and yield the operations that would bring an empty store to what is left."""
+        self.expire(now)
         for task_id, (state, payload, keys) in self._metas.items():
             due = self._expiry.get(("meta", task_id))
-            yield "meta", task_id, state, payload, keys, due and due - now, False
+            yield "meta", task_id, state, payload, keys, None if due is None else due - now, False
         for key, value in self._values.items():
             due = self._expiry.get(("value", key))
-            yield "value", key, value, due and due - now
+            yield "value", key, value, None if due is None else due - now
         for group, chord in self._chords.items():
             yield "chord", group, chord
 

@@ -20,6 +20,7 @@ from types import FrameType, SimpleNamespace
 from typing import Any
 
 import celery
+import kombu.message
 from billiard.einfo import ExceptionInfo
 from celery import signals, states
 from celery.app.task import Context
@@ -54,18 +55,36 @@ def hostname() -> str:
     return _HOSTNAME
 
 
-class _Message:
-    """What Celery's Request reads of a kombu message."""
-
-    content_type = content_encoding = None
+class _Message(kombu.message.Message):  # type: ignore[misc]
+    """A message that was taken and decoded; the dispatcher keeps account of it, so nothing is to be acknowledged."""
 
     def __init__(
         self, headers: dict[str, Any], body: Any, delivery: dict[str, Any], properties: dict[str, Any]
     ) -> None:
+        super().__init__(
+            delivery_tag=headers["id"], headers={**headers, "compression": None}, properties=properties,
+            delivery_info=delivery,
+        )  # fmt: skip
         self.headers = headers
-        self.body = self.payload = body
-        self.delivery_info = delivery
-        self.properties = properties
+        self.body = self._decoded_cache = body
+
+    def ack(self, multiple: bool = False) -> None:
+        """Note that it was acknowledged; nothing depends on it."""
+        self._state = "ACK"
+
+    def reject(self, requeue: bool = False) -> None:
+        """Refuse: the dispatcher does not wait for it.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            "in direct mode a message is rejected by raising celery.exceptions.Reject in its task"
+        )
+
+    def requeue(self) -> None:
+        """Refuse; see :meth:`reject`."""
+        self.reject(requeue=True)
 
 
 class Runner:
@@ -93,16 +112,17 @@ class Runner:
         #: How the last message ended, unless it succeeded.
         self.ended: Ending | None = None
 
-    def run(self, payload: Any, verdict: str | None, reason: str, deliveries: int) -> tuple[str, float]:
+    def run(self, payload: Any, verdict: str | None, reason: str, deliveries: int) -> tuple[str, float | None]:
         """Run one message, or do Celery's bookkeeping for one that met with ``verdict``.
 
         Returns:
-            "done" or "requeue", and the seconds it ran; ``ended`` tells how, unless it succeeded.
+            "done" or "requeue", and the seconds it ran, None where its task was not called; ``ended`` tells how, unless
+            it succeeded.
         """
         self.ended = None
         if verdict == "chord":
             self.app.backend.finish_chord(*payload)
-            return "done", 0.0
+            return "done", None
         headers, body, content_type, encoding, delivery, properties, module, code = pickle.loads(payload)
         self.current = headers["id"]
         headers["hostname"] = _HOSTNAME
@@ -134,14 +154,14 @@ class Runner:
             if isinstance(exc, KeyboardInterrupt) or hasattr(exc, "ray_terminate_msg"):
                 raise  # Ray ends this process
             self._fail(request, exc)
-            return "done", 0.0
+            return "done", None
         try:
             return self._run(headers, request, task, embed, verdict, reason)
         except (Exception, *LEAVING):
             raise
         except BaseException as exc:  # raised by a handler of the end of its task
             self._fail(request, exc)
-            return "done", 0.0
+            return "done", None
         finally:
             self.current = None
 
@@ -153,7 +173,7 @@ class Runner:
         embed: dict[str, Any],
         verdict: str | None,
         reason: str,
-    ) -> tuple[str, float]:
+    ) -> tuple[str, float | None]:
         task_id, args, kwargs = headers["id"], request["args"], request["kwargs"]
         delivery_info, properties = request["delivery_info"], request["properties"]
         kind = self._class_of(task)
@@ -162,10 +182,10 @@ class Runner:
             celery_request, outcome = self._request(message, task)
             if verdict is not None:
                 self._tell(self._settle, celery_request, verdict, reason)
-                return outcome[0], 0.0
+                return outcome[0], None
             if celery_request.revoked():
                 self.ended = ("revoked", None)
-                return "done", 0.0
+                return "done", None
         if signals.task_received.receivers:
             message = _Message(headers, (args, kwargs, embed), delivery_info, properties)
             signals.task_received.send(sender=self, request=self._request(message, task)[0])
@@ -379,11 +399,11 @@ class Unloadable:
         self.ended: Ending = ending.failed(error)
         self.tasks = SimpleNamespace(learn=lambda codes: None, set_time_limits=lambda limits: None)
 
-    def run(self, payload: Any, verdict: str | None, reason: str, deliveries: int) -> tuple[str, float]:
+    def run(self, payload: Any, verdict: str | None, reason: str, deliveries: int) -> tuple[str, float | None]:
         """Fail the message."""
         if verdict == "chord":
             self.app.backend.finish_chord(*payload)
-            return "done", 0.0
+            return "done", None
         headers, body, content_type, _, delivery, properties, _, _ = pickle.loads(payload)
         request = {**headers, "delivery_info": {"routing_key": delivery[1]}, "properties": properties}
         try:
@@ -397,4 +417,4 @@ class Unloadable:
             logger.warning("the arguments of %s cannot be read either", headers["id"])
         logger.error("Task %s[%s] cannot run: %s", headers["task"], headers["id"], self._error)
         fail(self.app, request, self._error)
-        return "done", 0.0
+        return "done", None

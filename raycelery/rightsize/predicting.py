@@ -113,7 +113,8 @@ class _Play:
         self._hosts = hosts
         bounded = float("inf") if hosts.memory is None else hosts.memory
         self._by_slots = hosts.slots is not None
-        self._all = [_Host(hosts.cpus, bounded, hosts.slots or 1 << 30) for _ in range(hosts.count)]
+        slots = 1 << 30 if hosts.slots is None else hosts.slots
+        self._all = [_Host(hosts.cpus, bounded, slots) for _ in range(hosts.count)]
         self._jobs = jobs
         self._queues: dict[str, deque[int]] = {}
         self._unplaced = 0

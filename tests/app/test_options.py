@@ -280,6 +280,10 @@ SETTINGS = [
     ({"ray_mode": "broker"}, "ray_mode='broker'"),
     ({"ray_num_cpus": "1"}, "ray_num_cpus='1'"),
     ({"ray_max_pending": -5}, "ray_max_pending=-5"),
+    # With none nothing would ever run.
+    ({"ray_max_executors": 0}, "ray_max_executors=0"),
+    ({"ray_max_pending": 0}, "ray_max_pending=0"),
+    ({"ray_max_deliveries": float("inf")}, "ray_max_deliveries=inf"),
     ({"ray_address": 6379}, "ray_address=6379"),
     ({"ray_init": "num_cpus=2"}, "ray_init="),
     ({"ray_submit_timeout": "soon"}, "ray_submit_timeout="),

@@ -17,7 +17,7 @@ from celery.exceptions import TimeoutError
 from celery.result import AsyncResult, GroupResult, ResultSet
 
 from raycelery import Celery
-from tests import sample
+from tests import sample, tasks
 from tests.support import ROOT, RaySession, until
 
 SECONDS = 60
@@ -53,6 +53,17 @@ def test_get_with_callback_and_interval() -> None:
     value = sample.add.delay(1, 2).get(timeout=SECONDS, interval=0.05, callback=lambda task_id, v: seen.append(v))
     assert value == 3
     assert seen == [3]
+
+
+def test_an_interval_of_zero_is_short(tmp_path: Path) -> None:
+    calls: list[int] = []
+    go = tmp_path / "go"
+    result = tasks.hold.delay(str(tmp_path / "held"), str(go))
+    with pytest.raises(TimeoutError):
+        result.backend.wait_for(result.id, timeout=2, interval=0, on_interval=lambda: calls.append(1))
+    go.touch()
+    result.get(timeout=SECONDS)
+    assert len(calls) > 5, "with the usual half second there are four"
 
 
 def test_update_state(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from bench import workloads
+from bench.work import Settings
 from tests.support import ROOT
 
 pytestmark = pytest.mark.timeout(300)
@@ -121,6 +122,18 @@ def test_a_project_of_ones_own_is_measured(bench: Bench) -> None:
     # Two at once on Celery's two workers; what asks for half a CPU runs four at a time on two.
     assert len(set(turns["celery"]["calls"]["slot"])) == 2
     assert len(set(turns["raycelery"]["calls"]["slot"])) > 2
+
+
+def test_tasks_that_need_no_cpu_are_measured_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "light_benchmark.py").write_text(
+        "from bench import call\nnum_cpus = 0\ndef calls(quick):\n    return [call(print), call(print, num_cpus=0.0)]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = workloads.load("own")(Settings(concurrency=2, module="light_benchmark"))
+    fleet = own.fleet("raycelery")
+    assert fleet.slots == 2
+    assert {fleet.num_cpus_of(one) for one in own.calls("raycelery")} == {0}
 
 
 def test_different_results_are_not_compared(bench: Bench) -> None:

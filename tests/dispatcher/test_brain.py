@@ -51,7 +51,7 @@ class Play:
         self.decisions += taken
         return taken
 
-    def end(self, message: Message, runtime: float = 0.01) -> None:
+    def end(self, message: Message, runtime: float | None = 0.01) -> None:
         number = next(n for n, given in self.given.items() if message in given)
         self.given[number].remove(message)
         self.brain.finished(number, message.seq, runtime, self.now)
@@ -59,7 +59,7 @@ class Play:
     def running(self) -> list[Message]:
         return [given[0] for given in self.given.values() if given]
 
-    def teach(self, task: str, runtime: float) -> None:
+    def teach(self, task: str, runtime: float | None) -> None:
         """Have the brain see enough runs of a task to know how long it takes."""
         for _ in range(20):
             message = self.submit(task=task)
@@ -332,6 +332,36 @@ def test_most_executors() -> None:
         play.submit()
     play.step()
     assert len(play.given) == 5
+
+
+def test_runs_of_no_time_at_all_keep_nothing_waiting() -> None:
+    play = Play(cpus=4, idle_seconds=10)
+    play.teach("instant", 0.0)
+    play.step(11)
+    assert not play.given, "its executors have ended"
+    message = play.submit(task="instant")
+    play.step()
+    assert play.running() == [message]
+
+
+def test_executors_that_end_at_once_run_what_they_were_started_for() -> None:
+    play = Play(cpus=1, idle_seconds=0)
+    message = play.submit()
+    play.step()
+    assert play.running() == [message]
+    play.end(message)
+    play.step(0.1)
+    play.step(0.1)
+    assert not play.given
+
+
+def test_what_was_not_run_does_not_make_a_task_short() -> None:
+    play = Play(cpus=1)
+    play.teach("unknown", None)
+    for _ in range(5):
+        play.submit(task="unknown")
+    play.step()
+    assert [len(given) for given in play.given.values()] == [1]
 
 
 def test_recall_is_for_batches_only() -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.exceptions import NotRegistered
 from celery.result import ResultSet
 
 from raycelery import client
 from raycelery.errors import QueueFull
 from tests import records, sample, tasks, tuned
-from tests.support import RaySession
+from tests.support import RaySession, until
 
 SECONDS = 60
 
@@ -45,6 +46,19 @@ def held(app: Any, directory: Path, count: int = 1) -> Iterator[None]:
 
 def join(results: list[Any], app: Any = sample.app) -> list[Any]:
     return ResultSet(results, app=app).join(timeout=SECONDS)  # type: ignore[no-any-return]
+
+
+# -- calls that fail before they run ----------------------------------------------------------------------------
+
+
+def test_they_say_nothing_of_how_long_a_task_runs() -> None:
+    app = tuned.brief
+    for _ in range(17):
+        with pytest.raises(NotRegistered):
+            app.send_task("tuned.nobody_has_this").get(timeout=SECONDS)
+    until(lambda: not app.client.call("stats")["executors"], say="its executors do not end")
+    with pytest.raises(NotRegistered):
+        app.send_task("tuned.nobody_has_this").get(timeout=SECONDS)
 
 
 # -- concurrency ------------------------------------------------------------------------------------------------
