@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from celery import states
-from celery._state import _task_stack
+from celery._state import _task_stack, get_current_worker_task
 from celery.backends.base import KeyValueStoreBackend
 from celery.canvas import maybe_signature
 from celery.exceptions import ChordError, TimeoutError
@@ -23,6 +23,8 @@ from celery.utils.log import get_logger
 from kombu.utils.functional import LRUCache
 
 from raycelery import remote_errors, values
+from raycelery import session as session_module
+from raycelery.app.publishing import Publishing
 from raycelery.app.settings import travels_as_is
 from raycelery.errors import LEAVING, ArgumentError, DispatcherUnreachable
 from raycelery.promises import Listener
@@ -30,6 +32,9 @@ from raycelery.unread import meta_without_value, part_without_value
 from raycelery.waiting import Waiting
 
 logger = get_logger(__name__)
+
+#: ``on_interval`` is called no more often than this, in seconds: nothing is looked at in between.
+_LEAST_PAUSE = 0.01
 
 
 #: Tasks that ran eagerly of which states and results are remembered.
@@ -45,6 +50,18 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f"\n{self.text}"
+
+
+def _origin(request: Any) -> dict[str, Any]:
+    """Return what Celery takes from a task's request when that task sends another one: ids, priority, stamps."""
+    origin = {
+        "id": request.id,
+        "root_id": request.root_id or request.id,
+        "delivery_info": getattr(request, "delivery_info", None) or {},
+    }
+    if getattr(request, "stamps", None):
+        origin.update(stamps=request.stamps, stamped_headers=request.stamped_headers)
+    return origin
 
 
 class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
@@ -65,6 +82,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         super().__init__(app, serializer="pickle" if self._pickles else serializer, url=url or "ray://", **kwargs)
         self.thread_safe = True
         self._inline = int(app.conf.ray_inline_bytes)
+        self._publishing = Publishing(app)
         self._listener = Listener(self)
         #: States and results of tasks that ran eagerly in a process without a connection.
         self._eager: Any = LRUCache(limit=EAGER)
@@ -268,7 +286,8 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
                     asked_again = True
                 pause = left
                 if on_interval is not None or max_iterations:
-                    pause = (interval or 0.5) if left is None else min(left, interval or 0.5)
+                    between = 0.5 if interval is None else max(interval, _LEAST_PAUSE)
+                    pause = between if left is None else min(left, between)
                 for task_id, (_, payload) in waiting.next(None if pause is None else max(0.0, pause)).items():
                     del wanted[task_id]
                     meta = self.read(task_id, payload)
@@ -345,21 +364,44 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         part = [1, task_id, state, self.encode_result(result, state)]
         payload, keys = values.dumps(part, self._inline, depot) if self._pickles else (self.encode(part), ())
         callback, more = self._body_of(request, depot)
-        client.store(
-            (
-                "part",
-                group,
-                task_id,
-                float("inf") if index is None else float(index),
-                payload,
-                request.chord.get("chord_size"),
-                self.chord_lifetime,
-                (self.app.app_key, group, callback, task_id, request.root_id or task_id),
-                (*keys, *more),
-            ),
-            now=not (client.quiet and state == states.SUCCESS),
+        op = (
+            "part",
+            group,
+            task_id,
+            float("inf") if index is None else float(index),
+            payload,
+            request.chord.get("chord_size"),
+            self.chord_lifetime,
+            (self.app.app_key, group, callback, _origin(request)),
+            (*keys, *more),
         )
+        if session_module.installed() and get_current_worker_task() is not None and self._publishing.observed():
+            last = self._claim(client, op)
+        else:
+            last = None
+            client.store((*op, 0), now=not (client.quiet and state == states.SUCCESS))
         depot.done((*keys, *more))
+        if last is not None:
+            self._finish_here(client, group, maybe_signature(request.chord, app=self.app), *last)
+
+    def _claim(self, client: Any, op: tuple[Any, ...]) -> tuple[int, list[bytes]] | None:
+        """Store a part; return the number of the chord's message and all parts where it was the last."""
+        try:
+            last: tuple[int, list[bytes]] | None = client.store_and_wait(op)
+        except DispatcherUnreachable as exc:
+            # What it has in its journal it gives to another executor when it is back.
+            logger.warning("%s", exc)
+            return None
+        return last
+
+    def _finish_here(self, client: Any, group: str, body: Any, number: int, parts: list[bytes]) -> None:
+        """Call the body of a chord within the task that was its last part, as Celery's Redis backend does."""
+        try:
+            self._finish_chord(group, body, parts)
+        except BaseException:  # such as a soft time limit: another executor is to do it
+            client.report(("requeue", number, False))
+            raise
+        client.report(("done", number, None))
 
     def _body_of(self, request: Any, depot: Any) -> tuple[bytes, tuple[str, ...]]:
         # Every part carries the same body: it is pickled once for those that run here one after the other.
@@ -371,20 +413,19 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             self._chord = (chord, callback)
         return callback, keys
 
-    def finish_chord(self, group: str, callback: bytes, parent_id: str, root_id: str, parts: list[bytes]) -> None:
+    def finish_chord(self, group: str, callback: bytes, request: dict[str, Any], parts: list[bytes]) -> None:
         """Call the body of a chord whose parts are all there; run by an executor at the dispatcher's word.
 
         Arguments:
             group: id of the header.
             callback: the pickled signature of the body.
-            parent_id: id of the task that was the last part.
-            root_id: id of the task that all this began with.
+            request: what the body inherits of the task that was the last part; see :func:`_origin`.
             parts: what each header task left, in the header's order.
         """
         # As if within the last header task, where Celery does this: ids and children come out the same.
         task = self.app.tasks["celery.chord"]
         _task_stack.push(task)
-        task.push_request(id=parent_id, root_id=root_id, called_directly=False, delivery_info={}, args=(), kwargs={})
+        task.push_request(called_directly=False, args=(), kwargs={}, **request)
         try:
             self._finish_chord(group, maybe_signature(values.loads(callback), app=self.app), parts)
         finally:

@@ -84,7 +84,7 @@ class Client:
         self._arrived = threading.Condition(threading.Lock())
         self._sock: socket.socket | None = None
         self._lost: str | None = None
-        self._sending = False
+        self._sending = self._uninterrupted = False
         self._messages: list[tuple[Any, ...]] = []
         self._bytes = 0
         self._definitions: list[tuple[Any, ...]] = []
@@ -241,8 +241,8 @@ class Client:
 
     @property
     def sending(self) -> bool:
-        """Whether a frame is half sent just now: no moment to raise an exception from a signal handler."""
-        return self._sending
+        """Whether this is no moment to raise an exception from a signal handler: a frame is half sent, for one."""
+        return self._sending or self._uninterrupted
 
     # -- submissions --------------------------------------------------------------------------------------------
 
@@ -338,6 +338,27 @@ class Client:
             if now:
                 self.flush()
 
+    def store_and_wait(self, op: tuple[Any, ...]) -> Any:
+        """Write to the store and return what the dispatcher answers.
+
+        No time limit interrupts it: the dispatcher counts on its answer being taken.
+
+        Arguments:
+            op: as for :meth:`store`; the number of the question is added to it.
+
+        Raises:
+            DispatcherUnreachable: it went away before it answered.
+        """
+        self._uninterrupted = True
+        try:
+            with self._lock:
+                number = next(self._requests)
+                self._ops.append((*op, number))
+                self.flush()
+            return self._answer(number, op[0], None)
+        finally:
+            self._uninterrupted = False
+
     def report(self, *reports: tuple[Any, ...], more: bool = False) -> None:
         """Tell the dispatcher what became of messages this executor was given.
 
@@ -404,6 +425,9 @@ class Client:
             self.flush()
             number = next(self._requests)
             self._send(wire.pack("call", number, method, args))
+        return self._answer(number, method, timeout)
+
+    def _answer(self, number: int, method: str, timeout: float | None) -> Any:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._arrived:
             while number not in self._replies:

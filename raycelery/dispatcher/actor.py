@@ -199,8 +199,11 @@ class Dispatcher:
             self.take(message_of(fields), fields[9], now)
         for op in ops:
             complete = self.store_op(op, now)
+            question = op[-1] if op[0] == "part" else 0
             if complete is not None:
-                self.take(complete, (), now)
+                self.take(complete, (), now, conn.executor if question else None)
+            if question:
+                self._answer_part(conn, question, complete)
         for report in reports:
             self._on_report(conn, report, now)
         if number:
@@ -212,14 +215,23 @@ class Dispatcher:
                 conn.dirty()
         self.turn_soon()
 
-    def take(self, message: Message, keys: tuple[str, ...], now: float) -> None:
-        """Hand a message to the brain; it refers to the large values ``keys``."""
+    def _answer_part(self, conn: Connection, number: int, complete: Message | None) -> None:
+        """Tell an executor whether the chord's part that it brought was the last, so that it calls the body itself."""
+        if complete is None or complete.place != "executor":
+            conn.reply(number, True, None)
+            return
+        self.journal.append("", wire.pack("given", conn.executor, [complete.seq]))
+        self.journal.flush()
+        conn.reply(number, True, (complete.seq, complete.payload[-1]))
+
+    def take(self, message: Message, keys: tuple[str, ...], now: float, executor: int | None = None) -> None:
+        """Hand a message to the brain; it refers to the large values ``keys``, and may be an executor's already."""
         if message.verdict == "chord":
             self.brain.add_lane(clerk_lane(message.lane.partition(":")[2]))
             keys = self.store.chord_keys(message.payload[0])
         if self.definitions.overridden:
             self.answers.apply_time_limit(message)
-        self.brain.submit(message, now)
+        self.brain.submit(message, now, executor)
         if self.watched and message.verdict is None and self.plane is not None:
             self.plane.received(message)
         if keys:
@@ -236,7 +248,7 @@ class Dispatcher:
             if self.store.set_meta(task_id, state, payload, keys, expires, now) and final:
                 self._wake(task_id, state, payload)
         elif kind == "part":
-            _, group, task_id, index, payload, size, expires, completion, keys = op
+            _, group, task_id, index, payload, size, expires, completion, keys, _ = op
             self.depot.refer(keys)
             parts = self.store.chord_part(group, task_id, index, payload, size, now, expires, completion, keys)
             if parts is not None:

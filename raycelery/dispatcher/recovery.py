@@ -43,8 +43,8 @@ def fields_of(message: Message, keys: tuple[str, ...]) -> tuple[Any, ...]:
 
 def chord_message(completion: tuple[Any, ...], parts: list[bytes]) -> Message:
     """Return the message that has an executor call the body of a complete chord."""
-    app, group, callback, parent_id, root_id = completion
-    payload = (group, callback, parent_id, root_id, parts)
+    app, group, callback, request = completion
+    payload = (group, callback, request, parts)
     return Message(f"chord:{group}", "celery.chord", "", f"clerk:{app}", payload, verdict="chord")
 
 
