@@ -34,6 +34,10 @@ class ArgumentError(RayCeleryError, EncodeError):
     """An argument or a task defined in ``__main__`` cannot be pickled; raised at the call."""
 
 
+class MessageError(RayCeleryError, ValueError):
+    """A message that direct mode cannot carry: it is no task's, or goes to a queue of tasks by hand."""
+
+
 class AppLoadError(RayCeleryError):
     """An executor cannot import the application; the failure of each message sent to it."""
 

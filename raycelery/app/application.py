@@ -66,6 +66,7 @@ class Celery(celery.Celery):  # type: ignore[misc]
 
     amqp_cls = "raycelery.app.producer:RayAMQP"
     control_cls = "raycelery.control.remote:Control"
+    events_cls = "raycelery.app.events:Events"
 
     def __init__(self, main: str | None = None, *args: Any, **kwargs: Any) -> None:
         #: The module that made this application: where executors look for it first.
@@ -166,7 +167,7 @@ class Celery(celery.Celery):  # type: ignore[misc]
         from raycelery import session
 
         options = {**(kwargs.pop("transport_options", None) or {}), "app": self}
-        timeout = kwargs.get("connect_timeout") or self.conf.broker_connection_timeout
+        timeout = self.either("broker_connection_timeout", kwargs.get("connect_timeout"))
         url = f"ray://{session.dispatcher_name(self)}"
         return self.amqp.Connection(url, transport_options=options, connect_timeout=timeout)
 

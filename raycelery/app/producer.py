@@ -7,14 +7,13 @@ Follows https://docs.celeryq.dev/en/stable/internals/protocol.html (version 2).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
 import pickle
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from celery.utils.time import maybe_iso8601, maybe_make_aware, rate
 from celery.worker.strategy import proto1_to_proto2
 from kombu.compression import compress
 from kombu.connection import Connection
+from kombu.entity import Exchange
 from kombu.serialization import dumps as kombu_dumps
 from kombu.utils.objects import cached_property
 
@@ -31,9 +31,10 @@ from raycelery.app import environment, left_out, spec
 from raycelery.app.consuming import request_class
 from raycelery.app.routing import Routes
 from raycelery.app.settings import TASK_OPTIONS, check_options, options_of, travels_as_is
+from raycelery.app.standins import RayChannel, RayConnection, RayPool
 from raycelery.app.urls import low_first
 from raycelery.dispatcher.model import Lane
-from raycelery.errors import ArgumentError, DispatcherUnreachable, OptionError
+from raycelery.errors import ArgumentError, MessageError, OptionError
 
 if TYPE_CHECKING:
     from raycelery.app.application import Celery
@@ -44,31 +45,6 @@ logger = logging.getLogger(__name__)
 
 #: Tasks, with what their calls ask for, whose lanes are remembered.
 _MOST_KNOWN = 10_000
-
-
-class _Transport:
-    driver_type = "ray"
-    driver_name = "ray"
-
-
-class RayConnection:
-    """Stands where Celery expects the producer's broker connection; there is nothing to connect."""
-
-    transport = _Transport()
-    connection: RayConnection
-    connection_errors = recoverable_connection_errors = (DispatcherUnreachable,)
-    channel_errors = recoverable_channel_errors = ()
-
-    def __init__(self) -> None:
-        self.connection = self
-
-    @contextlib.contextmanager
-    def _reraise_as_library_errors(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        yield
-
-    def as_uri(self, *args: Any, **kwargs: Any) -> str:
-        """Return ``ray://``."""
-        return "ray://"
 
 
 class _Task:
@@ -92,10 +68,16 @@ class RayProducer:
         app: the application whose messages these are.
     """
 
+    # What kombu's producers are told when they are made.
+    exchange = Exchange("")
+    routing_key = ""
+    serializer = compression = on_return = None
+    auto_declare = True
+
     def __init__(self, app: Celery) -> None:
         self.app = app
-        self.connection = RayConnection()
-        self.channel = self.connection
+        self.connection = RayConnection(app)
+        self.channel = RayChannel(app)
         #: By task, queue, and what a call asks for.
         self._tasks: dict[tuple[str, str, Any], _Task] = {}
         self._codes: dict[int, tuple[Any, str, bytes]] = {}
@@ -117,8 +99,25 @@ class RayProducer:
     def release(self) -> None:
         """Do nothing: one producer serves all threads."""
 
+    close = release
+
     def revive(self, channel: Any) -> None:
         """Do nothing: the client reconnects by itself."""
+
+    def declare(self) -> None:
+        """Do nothing: queues and exchanges of tasks need no declaration."""
+
+    def maybe_declare(self, entity: Any, retry: bool = False, **retry_policy: Any) -> bool:
+        """Do nothing, for the same reason."""
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise AttributeError(
+            f"the producer of direct mode has no {name!r}: it sends tasks and events only; for messages of your own "
+            "use app.connection_for_write().Producer()"
+        )
 
     def publish(
         self,
@@ -145,13 +144,12 @@ class RayProducer:
             OptionError: a per-call option is malformed or misspelt.
             QueueFull: the queue stayed full for ``ray_submit_timeout`` seconds.
             DispatcherUnreachable: there is no dispatcher to hand it to.
+            MessageError: it is neither a task nor an event.
         """
         headers = headers or {}
+        if "task" not in headers and self._publish_events(body):
+            return
         if isinstance(body, dict):
-            if "task" not in headers and "type" in body:
-                # An event, such as task-sent.
-                self.app.client.store(("event", body["type"], body, None))
-                return
             # task_protocol=1: Celery's worker, too, makes version 2 of it first.
             body, headers, _, _ = proto1_to_proto2(SimpleNamespace(headers=headers), body)
         name = headers["task"]
@@ -219,6 +217,24 @@ class RayProducer:
 
     def _epoch(self, eta: str) -> float:
         return float(maybe_make_aware(maybe_iso8601(eta), self.app.timezone).timestamp())
+
+    def _publish_events(self, body: Any) -> bool:
+        """Hand on what an event dispatcher sends, such as task-sent; return whether that is what it is.
+
+        Raises:
+            MessageError: it is neither an event nor a task.
+        """
+        events = body if isinstance(body, list) else [body]
+        if all(isinstance(event, dict) and "type" in event for event in events):
+            for event in events:
+                self.app.client.store(("event", event["type"], event, None))
+            return True
+        if isinstance(body, dict) and "task" in body:
+            return False
+        raise MessageError(
+            "the producer of direct mode sends tasks and events only, and this message names no task: send it with "
+            "app.connection_for_write().Producer(), or keep the broker with ray_mode='bridge'"
+        )
 
     def described(self) -> spec.AppSpec:
         """Return the description by which executors load the application."""
@@ -369,20 +385,6 @@ def _lane(options: Mapping[str, Any], app_key: str) -> Lane:
     )
 
 
-class _Pool:
-    """Stands where Celery expects a pool of producers."""
-
-    def __init__(self, producer: RayProducer) -> None:
-        self._producer = producer
-        self.connections = producer.connection
-
-    def acquire(self, *args: Any, **kwargs: Any) -> RayProducer:
-        return self._producer
-
-    def force_close_all(self) -> None:
-        return None
-
-
 _random = random.Random(int.from_bytes(os.urandom(32), "big"))
 os.register_at_fork(after_in_child=lambda: _random.seed(int.from_bytes(os.urandom(32), "big")))
 
@@ -409,7 +411,7 @@ class RayAMQP(AMQP):  # type: ignore[misc]
         """The pool that Celery takes producers from."""
         if not self.app.direct:
             return AMQP.producer_pool.fget(self)
-        return _Pool(self.app.producer)
+        return RayPool(self.app.producer)
 
     @cached_property
     def _event_dispatcher(self) -> Any:

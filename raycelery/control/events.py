@@ -84,6 +84,11 @@ class Events:
 
     def add(self, kind: str, fields: Mapping[str, Any], node: str | None) -> None:
         """Send an event of a task, with others; a producer's, without a node, is complete as it is."""
+        if not kind.startswith("task-"):
+            # A program's own kind: receivers may have asked for its routing key.
+            self._flush()
+            self._publish(dict(fields), kind.replace("-", "."))
+            return
         self._gathered.append(dict(fields) if node is None else self._event(kind, fields, node))
         if len(self._gathered) >= MOST_TOGETHER:
             self._flush()

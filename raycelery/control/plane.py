@@ -141,16 +141,20 @@ class ControlPlane:
         if operation == "declare":
             self.bus.declare(args[0], self, args[1], time.time())
             return None
-        if operation in ("size", "purge") and not self.bus.has(args[0]):
-            return self._task_queue(operation, args[0])
-        if operation not in ("has", "size", "purge", "delete", "bind", "unbind", "table", "put", "fanout"):
+        if operation in ("has", "size", "purge"):
+            return self._of_queue(operation, args[0])
+        if operation not in ("delete", "bind", "unbind", "table", "put", "fanout"):
             raise ValueError(f"the bus knows no {operation!r}")
         return getattr(self.bus, operation)(*args)
 
-    def _task_queue(self, operation: str, queue: str) -> int:
-        if operation == "purge":
-            return int(self.change("purge", queue))
-        return self._dispatcher.brain.waiting_by_queue[queue]
+    def _of_queue(self, operation: str, queue: str) -> int:
+        """Return whether a queue is there, how many messages wait in it, or how many were dropped, tasks included."""
+        waiting = self._dispatcher.brain.waiting_by_queue[queue]
+        if operation == "has":
+            return self.bus.has(queue) or waiting > 0
+        if operation == "size":
+            return self.bus.size(queue) + waiting
+        return self.bus.purge(queue) + int(self.change("purge", queue))
 
     def _open(self, control_exchange: str, event_exchange: str, serializer: str) -> None:
         self._control_exchange, self._event_exchange = control_exchange, event_exchange
@@ -232,7 +236,10 @@ class ControlPlane:
         self.events.received(message, self.here)
 
     def event(self, kind: str, fields: Mapping[str, Any], node: str | None) -> None:
-        """Pass an event on from an executor on ``node``, or from a producer."""
+        """Pass an event on from an executor on ``node``, or from a program or task that sends its own."""
+        if node is None and self.events.listening:
+            self.events.add(kind, fields, None)
+            return
         if not self._dispatcher.watched:
             return
         if node is not None and self._untold is not None:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from kombu.transport import virtual as kombu_virtual
 
 from raycelery import __version__, session
-from raycelery.errors import DispatcherUnreachable
+from raycelery.errors import DispatcherUnreachable, MessageError
 
 # kombu is annotated in part, and some of it too narrowly.
 virtual: Any = kombu_virtual
@@ -40,6 +40,10 @@ class Remote:
 
     def __init__(self, app: Any) -> None:
         self._app = app
+
+    def is_of_tasks(self, queue: str) -> bool:
+        """Return whether it is one of the application's queues, from which tasks go to executors."""
+        return queue in self._app.amqp.queues
 
     def call(self, operation: str, *args: Any) -> Any:
         """Carry out an operation of the bus; in words that tell the dispatcher how the application names things."""
@@ -72,7 +76,37 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         side: Side = self.connection.side
         return side
 
+    def _is_of_tasks(self, queue: str) -> bool:
+        return isinstance(self._bus, Remote) and self._bus.is_of_tasks(queue)
+
+    def _see_that_it_may_be_read(self, queue: str) -> None:
+        if self._is_of_tasks(queue):
+            raise MessageError(
+                f"the tasks of queue {queue!r} cannot be taken from it: in direct mode they go to executors; "
+                "keep the broker with ray_mode='bridge' to have consumers of your own"
+            )
+
+    def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+        """Read a queue.
+
+        Raises:
+            MessageError: it is a queue of tasks.
+        """
+        self._see_that_it_may_be_read(queue)
+        return super().basic_consume(queue, *args, **kwargs)
+
+    def basic_get(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+        """Return a message of a queue, or None.
+
+        Raises:
+            MessageError: it is a queue of tasks.
+        """
+        self._see_that_it_may_be_read(queue)
+        return super().basic_get(queue, *args, **kwargs)
+
     def _new_queue(self, queue: str, auto_delete: bool = False, arguments: Any = None, **kwargs: Any) -> None:
+        if self._is_of_tasks(queue):
+            return  # the dispatcher has it
         expires = (arguments or {}).get("x-expires")
         self._bus.call("declare", queue, None if expires is None else expires / 1000)
         if auto_delete:
@@ -90,7 +124,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
                 pass  # and the queue with it
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
-        return bool(self._bus.call("has", queue))
+        return self._is_of_tasks(queue) or bool(self._bus.call("has", queue))
 
     def _size(self, queue: str) -> int:
         return int(self._bus.call("size", queue))
@@ -130,6 +164,11 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         return table
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        if self._is_of_tasks(queue):
+            raise MessageError(
+                f"a message put into queue {queue!r} by hand would not be run: in direct mode tasks are sent with "
+                "apply_async or send_task"
+            )
         self._bus.call("put", queue, message)
 
     def _put_fanout(self, exchange: str, message: Any, routing_key: str, **kwargs: Any) -> None:

@@ -139,6 +139,37 @@ def test_producers_say_what_they_send_where_the_project_wants_that() -> None:
         shop.app.producer.forget()
 
 
+def test_tasks_and_programs_send_events_of_their_own() -> None:
+    assert shop.progress.delay(3).get(timeout=SECONDS) == 3, "whether or not somebody listens"
+    with receiving() as seen:
+        result = shop.progress.delay(5)
+        assert result.get(timeout=SECONDS) == 5
+        seen.until(result.id, "progress")
+        seen.until(result.id, "forecast-ready")
+        with shop.app.events.default_dispatcher(hostname="elsewhere") as dispatcher:
+            dispatcher.send("forecast-late", zone="JFK")
+            dispatcher.publish("forecast-lost", {"zone": "LGA"}, shop.app.producer)
+        mine = ("forecast-ready", "forecast-late", "forecast-lost")
+        records.until(lambda: sum(event["type"] in mine for event in seen.events) == 3)
+        found = {event["type"]: event for event in seen.events}
+    assert found["task-progress"]["done"] == 5
+    assert {found[kind]["zone"] for kind in mine} == {"EWR", "JFK", "LGA"}
+    assert found["forecast-late"]["hostname"] == "elsewhere"
+
+
+def test_events_of_ones_own_kind_are_routed_by_it() -> None:
+    seen = Seen()
+    with shop.app.connection() as connection:
+        receiver = shop.app.events.Receiver(connection, handlers={"*": seen}, routing_key="forecast.#")
+        thread = threading.Thread(target=receiver.capture, kwargs={"limit": 1, "timeout": SECONDS})
+        thread.start()
+        exchange = shop.app.conf.event_exchange
+        records.until(lambda: shop.app.client.call("bus", "table", (exchange,)))
+        shop.progress.delay(7).get(timeout=SECONDS)
+        thread.join(SECONDS)
+    assert [event["type"] for event in seen.events] == ["forecast-ready"]
+
+
 def test_task_events_can_be_disabled() -> None:
     with receiving() as seen:
         assert control.disable_events(reply=True) == [{NODE: {"ok": "task events disabled"}}]

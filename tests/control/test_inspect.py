@@ -125,6 +125,13 @@ def test_revoke_and_terminate_answer_as_workers_do(held: Any) -> None:
     assert control.terminate("none", reply=True) == [{NODE: {"ok": "terminate: tasks unknown"}}]
 
 
+def test_a_connection_takes_a_timeout_of_zero() -> None:
+    with shop.app.connection_for_read(connect_timeout=0) as connection:
+        assert connection.connect_timeout == 0
+    with shop.app.connection_for_read() as connection:
+        assert connection.connect_timeout == shop.app.conf.broker_connection_timeout
+
+
 def test_limits_of_rate_say_what_is_wrong() -> None:
     assert control.rate_limit("shop.none", "1/s", reply=True) == [{NODE: {"error": "unknown task"}}]
     [answer] = control.rate_limit("shop.add", "often", reply=True)
