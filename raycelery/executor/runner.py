@@ -48,6 +48,8 @@ logger = logging.getLogger(__name__)
 _HOSTNAME = f"celery@{socket.gethostname()}"
 #: For most messages: a generator made and run for nothing is a twentieth of what the executor spends on one.
 _UNLIMITED = contextlib.nullcontext()
+#: It is annotated in part only.
+_KombuMessage: Any = kombu.message.Message
 
 
 def hostname() -> str:
@@ -55,7 +57,7 @@ def hostname() -> str:
     return _HOSTNAME
 
 
-class _Message(kombu.message.Message):  # type: ignore[misc]
+class _Message(_KombuMessage):  # type: ignore[misc]
     """A message that was taken and decoded; the dispatcher keeps account of it, so nothing is to be acknowledged."""
 
     def __init__(
