@@ -15,7 +15,7 @@ from celery.app.task import Task
 from celery.utils.log import get_task_logger, task_logger
 from ray import cloudpickle
 
-from raycelery import namespaces, remote_errors, values
+from raycelery import namespaces, remote_errors, serializers, values
 
 
 def _is_task_logger(logger: logging.Logger | None) -> bool:
@@ -36,6 +36,8 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     """
 
     def __init__(self, file: io.BytesIO, inline_bytes: int, depot: values.Depot | None, code: bool = False) -> None:
+        if serializers.postponed:
+            serializers.complete()
         super().__init__(file, protocol=5)
         self._code = code
         self.inline_bytes = inline_bytes

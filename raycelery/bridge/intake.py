@@ -95,6 +95,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         self._ahead = False
         self._idle_looks = 0
         self._by_tags = False
+        self._adapting: Any = None
         self._sources = Sources()
         #: Acknowledgements that the lost connection may have left unsent.
         self._acks: list[str] = []
@@ -136,7 +137,10 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
             c.timer.call_repeatedly(leases.seconds, leases.renew)
         else:
             pool.forget_unbegun()
-            c.timer.call_repeatedly(ADAPT_SECONDS, self._adapt, (c,))
+            self._adapting = None
+            pool.on_busy = partial(self._begin_to_adapt, c)
+            if c.hub is None or not pool.idle:
+                self._begin_to_adapt(c)
             timeout = c.app.conf.ray_consumer_timeout
             if timeout and c.connection.transport.driver_type == "amqp":
                 self._keep(c, timeout)
@@ -191,6 +195,10 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
 
     # -- brokers that send without being asked ------------------------------------------------------------------
 
+    def _begin_to_adapt(self, c: Any) -> None:
+        if self._adapting is None:
+            self._adapting = c.timer.call_repeatedly(ADAPT_SECONDS, self._adapt, (c,))
+
     def _adapt(self, c: Any) -> None:
         """Ask the broker for more ahead while all is short, for nothing while nothing could begin."""
         pool: Pool = c.pool
@@ -209,6 +217,10 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
             self._ahead = ahead
             more = (AHEAD // 2 - 1) * pool.num_processes
             (c.qos.increment_eventually if self._ahead else c.qos.decrement_eventually)(more)
+        if c.hub is not None and pool.idle and not (self._ahead or self._paused):
+            # Until there is something again.
+            self._adapting.cancel()
+            self._adapting = None
 
     # -- the end ------------------------------------------------------------------------------------------------
 

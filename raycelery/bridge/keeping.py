@@ -71,7 +71,7 @@ class Keeper:
         self._app = app
         self._patience = timeout / 2
         #: Seconds between looks.
-        self.seconds = min(1.0, timeout / 8)
+        self.seconds = timeout / 8
         #: When a message was first seen.
         self._seen: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._kept: dict[Any, _Kept] = {}

@@ -31,12 +31,17 @@ class Link:
         self._wake = wake
         self._said: deque[Said] = deque()
         self._closing = False
+        from raycelery import serializers
+
+        serializers.postpone()
         with _SignalsKept():
             self.session = session.of(app)
         self._client = Client(
             lambda: session.endpoint(self.session.dispatcher), {"role": "bridge"}, on_frame=self._on_frame
         )
         self._client.ensure()
+        # What else is done with Ray in this process is the application's.
+        serializers.restore()
 
     @property
     def epoch(self) -> bytes | None:

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from celery.concurrency.base import BasePool
@@ -70,6 +71,10 @@ class Pool(BasePool):  # type: ignore[misc]
         self._hub: Any = None
         self._waker: Waker | None = None
         self._handing = False
+        #: The event loop's timer, while there is something to look at.
+        self._looking: Any = None
+        #: Called when there is something to do after a time without.
+        self.on_busy: Callable[[], None] | None = None
         self._moved = time.monotonic()
         #: What runs, by process; the processes that ran something last.
         self._pids: dict[int, Job] = {}
@@ -104,7 +109,8 @@ class Pool(BasePool):  # type: ignore[misc]
         self._hub = loop
         if self._waker is not None:
             self._waker.register(loop)
-        loop.call_repeatedly(LOOK_SECONDS, self.look)
+        # Celery clears its timers when it loses the connection to the broker.
+        self._looking = None
         self._handing = False
         self._hand_over_soon()
 
@@ -188,9 +194,14 @@ class Pool(BasePool):  # type: ignore[misc]
     def _hand_over_soon(self) -> None:
         if self._hub is None:
             self._hand_over()
-        elif not self._handing:
+            return
+        if not self._handing:
             self._handing = True
             self._hub.call_soon(self._hand_over)
+        if self._looking is None and not self.idle:
+            self._looking = self._hub.call_repeatedly(LOOK_SECONDS, self.look)
+            if self.on_busy is not None:
+                self.on_busy()
 
     def _hand_over(self) -> None:
         self._handing = False
@@ -315,6 +326,9 @@ class Pool(BasePool):  # type: ignore[misc]
 
     def look(self) -> None:
         """Call back what has not begun, where something that was expected to be short is not."""
+        if self.idle and self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         now = time.monotonic()
         for bundle in self._bundles.values():
             if bundle.quick and not bundle.recalled and now - bundle.moved > STUCK_SECONDS:

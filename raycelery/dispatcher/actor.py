@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 
-from raycelery import wire
+from raycelery import serializers, wire
 from raycelery.dispatcher.answers import Answers
 from raycelery.dispatcher.brain import Brain
 from raycelery.dispatcher.bridges import Bridges
@@ -40,6 +40,9 @@ from raycelery.dispatcher.watch import Watch
 
 if TYPE_CHECKING:
     from raycelery.control.plane import ControlPlane
+
+# Ray imports this when it starts a dispatcher, whose values are plain.
+serializers.postpone_in_actors()
 
 logger = logging.getLogger(__name__)
 Method = TypeVar("Method", bound=Callable[..., Any])

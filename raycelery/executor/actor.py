@@ -14,13 +14,16 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from raycelery import executor, session, values, wire
+from raycelery import executor, serializers, session, values, wire
 from raycelery.app.spec import AppSpec
 from raycelery.client import Client
 from raycelery.errors import LEAVING, AppLoadError, DispatcherUnreachable
 from raycelery.executor import sources
 from raycelery.executor.bundles import Bundle
 from raycelery.executor.eventer import Eventer
+
+# Ray imports this when it starts an executor, before it decodes what the executor was started with.
+serializers.postpone_in_actors()
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +86,8 @@ class Loop:
         self._eventer = Eventer(self._client, self._node)
         dispatcher = ray.get_actor(f"raycelery:{_name(spec)}", namespace=session.NAMESPACE)
         session.install(session.Session(_name(spec), self._client, dispatcher))
+        # What Ray is given from now on may be the application's.
+        serializers.restore()
         self._app_spec: AppSpec = pickle.loads(spec)
         self._env: dict[str, Any] = json.loads(env or "{}")
         self.runner: Any = None

@@ -19,6 +19,7 @@ from celery import group
 from celery.signals import worker_process_init, worker_process_shutdown
 
 from raycelery import Celery
+from tests import scripts
 from tests.support import ROOT, RaySession
 
 SECONDS = 110
@@ -173,3 +174,39 @@ def short() -> Any:
 
     with short_directory() as directory:
         yield directory
+
+
+def test_an_executor_imports_no_more_than_its_application_does(tmp_path: Path, ray_session: RaySession) -> None:
+    shop = """
+        import sys
+        from raycelery import Celery, values
+
+        app = Celery("lean")
+
+        @app.task
+        def modules():
+            return sorted(sys.modules.keys() & {"numpy", "pyarrow", "pydantic"})
+
+        @app.task
+        def sizes():
+            # Ray's serializers leave out what a table does not show of what it is a part of.
+            import pyarrow
+            import ray
+
+            part = pyarrow.table({"x": list(range(100_000))}).slice(0, 1)
+            kept = ray.get(ray.put(part))
+            assert kept.num_rows == 1
+            return len(values.dumps(part)[0])
+    """
+    scripts.run(
+        tmp_path,
+        """
+        from shop import modules, sizes
+
+        assert modules.delay().get(timeout=90) == []
+        assert sizes.delay().get(timeout=90) < 10_000
+        print("ok")
+        """,
+        address=ray_session.address,
+        shop=shop,
+    )
