@@ -17,9 +17,6 @@ from raycelery.dispatcher.model import Lane, Start, in_words
 from raycelery.dispatcher.neighbours import PATIENCE_SECONDS
 from raycelery.executor.actor import Executor, run_one
 
-#: Keeps functions of different applications, or of different versions of one, in processes of their own.
-DEFINITION_VARIABLE = "RAYCELERY_DEFINITION"
-
 
 @dataclass(slots=True)
 class Handle:
@@ -67,9 +64,6 @@ def start(name: str, decision: Start, spec: bytes, endpoint: tuple[str, int, byt
     # Bookkeeping is done in the environment that the application has without its tasks' own.
     env_text = pickle.loads(spec).env if lane.key.startswith(CLERK) else lane.env
     env = json.loads(env_text or "{}")
-    if lane.one_shot:
-        # Ray has a process run one function after the other, and a process can import a module but once.
-        env["env_vars"] = {**env.get("env_vars", {}), DEFINITION_VARIABLE: lane.app}
     if env:
         options["runtime_env"] = env
     if decision.node is not None:

@@ -72,6 +72,9 @@ class Fleet:
         elif reason is None:
             brain.executor_stopped(executor, now)
         else:
+            state = brain.executors.get(executor)
+            if state is not None and not state.ready:
+                reason = f"the process died while it loaded the application: {reason}"
             brain.executor_lost(executor, reason, now)
         self._dispatcher.turn_soon()
 

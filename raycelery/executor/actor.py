@@ -246,6 +246,12 @@ class Loop:
         self._end()
         return ""
 
+    def make_way(self) -> None:
+        """End without having run anything, so that what there is goes to another executor."""
+        self._client.ensure()
+        self._client.report(("ready", self._node), ("bye",))
+        self._client.close()
+
     def _run_bundle(self, seq: int) -> int:
         try:
             return int(self._bundle_runner.run(self._bundles[seq]))
@@ -340,4 +346,11 @@ def run_one(
     env: str,
 ) -> str:
     """Run a single message as a Ray remote function."""
-    return Loop(number, request, spec, endpoint, app_key, env, once=True).run()
+    from raycelery.executor import loading
+
+    loop = Loop(number, request, spec, endpoint, app_key, env, once=True)
+    if not loading.fit_for(app_key):
+        # Ray has taken a process that has imported another release, and a process imports a module but once.
+        loop.make_way()
+        sys.exit(0)
+    return loop.run()

@@ -21,14 +21,21 @@ from raycelery.app.settings import give_defaults
 from raycelery.app.spec import AppSpec
 from raycelery.errors import AppLoadError, TaskNotRegistered
 from raycelery.executor.load_errors import describe, told
+from raycelery.executor.sources import Sources
 
 logger = logging.getLogger(__name__)
 
 #: Variables of a runtime environment that are for Ray itself.
-_RAYS_OWN = ("RAY_", "__RAY", "RAYCELERY_")
+_RAYS_OWN = ("RAY_", "__RAY")
 _FOLDER = "the caller's folder"
 #: By key of the definition: Ray has a process run several messages of ``executor="function"`` one after the other.
 _loaded: dict[str, celery.Celery] = {}
+_sources: Sources | None = None
+
+
+def fit_for(key: str) -> bool:
+    """Return whether this process can load a definition: it has imported no other, and that as its files are now."""
+    return not _loaded or (key in _loaded and (_sources is None or _sources.changed() is None))
 
 
 def load(spec: AppSpec, env: Mapping[str, Any]) -> celery.Celery:
@@ -41,6 +48,7 @@ def load(spec: AppSpec, env: Mapping[str, Any]) -> celery.Celery:
     Raises:
         AppLoadError: a module cannot be imported or has no such application.
     """
+    global _sources
     if spec.key in _loaded:
         app = _loaded[spec.key]
         values.use(app=app)
@@ -62,6 +70,7 @@ def load(spec: AppSpec, env: Mapping[str, Any]) -> celery.Celery:
         app.carried = values.loads(spec.receivers) if spec.receivers else []
         _connect(app)
     _loaded[spec.key] = app
+    _sources = Sources()
     return app
 
 

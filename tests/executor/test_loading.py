@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.exceptions import WorkerLostError
 
 from raycelery.errors import AppLoadError, OptionError
 from tests import scripts
@@ -96,6 +97,16 @@ def test_what_was_mended_is_tried_again(
     (tmp_path / f"{module.__name__}.py.licence").touch()
     until(lambda: not module.app.client.call("stats")["executor_pids"])
     assert module.add.delay(1, 2).get(timeout=SECONDS) == 3
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_of_the_import(
+    ray_session: RaySession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It is tried again for a while: what has killed it may pass.
+    module = project(tmp_path, monkeypatch, "os._exit(3)")
+    with pytest.raises(WorkerLostError, match="do not start: the process died while it loaded the application"):
+        module.add.delay(1, 2).get(timeout=SECONDS)
 
 
 def test_variables_that_are_named_travel(run: Run) -> None:
