@@ -101,3 +101,17 @@ def run(
     )
     assert status is None or done.returncode == status, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout, done.stderr
+
+
+@contextlib.contextmanager
+def running(folder: Path, environ: Mapping[str, str], *command: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Run a command meanwhile; yields it and the file that it writes to."""
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env=dict(environ), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            yield process, log
+        finally:
+            stop(process)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import processes
-from tests.cluster.processes import Cluster, environment, run
+from tests.cluster.processes import Cluster, environment, run, running
+from tests.support import until
 
 APP = """
 from raycelery import Celery
@@ -71,6 +72,18 @@ def test_what_the_documentation_says_works_with_a_token_and_no_mode(cluster: Clu
     assert run(folder, environ, "celery", "-A", "shop", "result", out.split()[-1])[0].split()[-1] == "7"
     assert "nothing is scheduled" in run(folder, environ, "raycelery", "beat", "-A", "shop")[0]
     assert "has ended" in run(folder, environ, "raycelery", "beat", "-A", "shop", "--stop")[0]
+
+
+def test_another_machine_joins(cluster: Cluster, folder: Path) -> None:
+    environ = {**cluster.environment, "RAY_AUTH_MODE": "token"}
+    with running(folder, environ, "ray", "start", f"--address={cluster.address}", "--num-cpus=1", "--block") as (
+        process,
+        log,
+    ):
+        until(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None, 200, say=log.read_text)
+        script = "import ray; from shop import app; app.session; print(sum(one['Alive'] for one in ray.nodes()))"
+        named = {**cluster.environment, "RAY_ADDRESS": cluster.address}
+        assert run(folder, named, sys.executable, "-c", script)[0].split()[-1] == "2"
 
 
 def test_auto_is_the_cluster_of_this_machine(cluster: Cluster, folder: Path) -> None:

@@ -6,18 +6,16 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.cluster.processes import environment, run
-from tests.support import free_port, short_directory, stop, until
+from tests.cluster.processes import environment, run, running
+from tests.support import free_port, short_directory, until
 
 APP = """
 from raycelery import Celery
@@ -45,20 +43,6 @@ def environ(tmp_path: Path) -> Iterator[dict[str, str]]:
     (home := tmp_path / "home").mkdir()
     with short_directory("rc-l-") as temporary:
         yield environment(home, temporary)
-
-
-@contextmanager
-def running(folder: Path, environ: dict[str, str], *command: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Run a command meanwhile; yields it and the file that it writes to."""
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        try:
-            yield process, log
-        finally:
-            stop(process)
 
 
 def test_a_program_with_a_ray_inside(tmp_path: Path, environ: dict[str, str]) -> None:
