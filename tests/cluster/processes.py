@@ -69,7 +69,7 @@ def ray_start(**env: str) -> Iterator[Cluster]:
         try:
             until(
                 lambda: "Ray runtime started" in log.read_text() or process.poll() is not None,
-                SECONDS,
+                2 * SECONDS,
                 say=log.read_text,
             )
             assert process.poll() is None, log.read_text()
