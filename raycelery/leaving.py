@@ -12,6 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from raycelery import promises
 from raycelery.errors import DispatcherUnreachable
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that a process may wait without a word, and names of tasks that it tells.
 _SILENT_SECONDS = 1.0
+#: Seconds that callbacks of the last results may take.
+_CALLBACK_SECONDS = 10.0
 _MOST_NAMES = 3
 #: Set where Ctrl-C ended the wait.
 _interrupted = threading.Event()
@@ -33,6 +36,7 @@ def wait(client: Client) -> None:
         if left["pending"] and not _drained(client):
             _say(f"waiting for {_what(left)}; the program ends when that is done, Ctrl-C ends it now and drops it")
             client.call("drained", timeout=None)
+        promises.finish(_CALLBACK_SECONDS)
     except KeyboardInterrupt:
         _interrupted.set()
         _say("the program ends with tasks undone, which are dropped")

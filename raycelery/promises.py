@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 #: Guards the callbacks of promises and the counts of barriers: of the threads of a process any may read a result.
 #: Nothing but these is done under it.
 _lock = threading.RLock()
+_listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
 
 
 class ReadyPromise(vine.promise):  # type: ignore[misc]
@@ -119,6 +120,7 @@ class Listener:
     def __init__(self, backend: RayBackend) -> None:
         self._backend = backend
         self._begin_anew()
+        _listeners.add(self)
 
     def _begin_anew(self) -> None:
         self._pid = os.getpid()
@@ -127,6 +129,7 @@ class Listener:
         #: Result objects by task id, behind functions, for those that are held weakly.
         self._results: dict[str, list[Callable[[], Any]]] = {}
         self._waiting: Waiting | None = None
+        self._thread: threading.Thread | None = None
 
     def add(self, result: Any, weak: bool) -> None:
         """Set a result when it comes.
@@ -147,9 +150,16 @@ class Listener:
                 self._waiting.add(result.id)
             else:
                 self._waiting = Waiting(client, self._results)
-                threading.Thread(
+                self._thread = threading.Thread(
                     target=self._listen, args=(self._waiting,), name="raycelery-callbacks", daemon=True
-                ).start()
+                )
+                self._thread.start()
+
+    def finish(self, seconds: float) -> None:
+        """Wait until there is nothing to listen for, for so long at most."""
+        thread = self._thread
+        if thread is not None and os.getpid() == self._pid:
+            thread.join(seconds)
 
     def discard(self, result: Any) -> None:
         """Listen for a result no more; may be called while the result is being deleted, whatever goes on."""
@@ -187,3 +197,10 @@ class Listener:
                     result._maybe_set_cache(self._backend.read(task_id, payload))
             except BaseException:  # of a callback: the others are called all the same
                 logger.exception("a callback of the result %s failed", task_id)
+
+
+def finish(seconds: float) -> None:
+    """Wait until the callbacks of results that have come have been called, for so long at most."""
+    deadline = time.monotonic() + seconds
+    for listener in list(_listeners):
+        listener.finish(max(0.0, deadline - time.monotonic()))

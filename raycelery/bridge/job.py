@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from billiard.einfo import ExceptionInfo
+from billiard.einfo import ExceptionInfo, RemoteTraceback
 from celery.exceptions import InvalidTaskError, Terminated, WorkerLostError
 
 from raycelery.bridge.keeping import was_kept
@@ -193,7 +193,10 @@ def _raised(exc: Exception) -> ExceptionInfo:
 
 
 def _loaded(pickled: bytes) -> ExceptionInfo:
-    try:
-        return pickle.loads(pickled)
-    except Exception as exc:  # the class may be one that only executors have
-        return _raised(WorkerLostError(f"its error cannot be read here: {exc}"))
+    """Return what an executor tells of an error, as Celery's pool would; a class that is not here has a stand-in."""
+    exc, tb, traceback, internal = pickle.loads(pickled)
+    exc.__cause__ = RemoteTraceback(f'\n"""\n{traceback}"""')
+    einfo = ExceptionInfo.__new__(ExceptionInfo)
+    einfo.type, einfo.exception, einfo.tb = type(exc), exc, tb
+    einfo.traceback, einfo.internal = traceback, internal
+    return einfo

@@ -14,11 +14,12 @@ import time
 from collections import deque
 from typing import Any
 
-from billiard.einfo import ExceptionInfo
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery.app.trace import fast_trace_task
 from celery.exceptions import NotRegistered, Reject
 from kombu.serialization import prepare_accept_content
 
+from raycelery import values
 from raycelery.client import Client
 from raycelery.errors import LEAVING, TaskNotRegistered
 from raycelery.executor import ending
@@ -151,13 +152,9 @@ def _info_of(exc: BaseException) -> ExceptionInfo:
 
 
 def _pickled(einfo: ExceptionInfo) -> bytes:
-    try:
-        return pickle.dumps(einfo, 5)
-    except Exception as exc:  # an exception may hold anything
-        try:
-            raise RuntimeError(f"{type(einfo.exception).__name__}: {einfo.exception} (it cannot be pickled: {exc})")
-        except RuntimeError:
-            return pickle.dumps(ExceptionInfo(), 5)
+    """Pickle what Celery's ``Request`` is to be told of an error; the worker may not have the error's class."""
+    exc = einfo.exception.exc if isinstance(einfo.exception, ExceptionWithTraceback) else einfo.exception
+    return values.dumps_inline((exc, einfo.tb, einfo.traceback, einfo.internal))
 
 
 class UnloadableBundles:

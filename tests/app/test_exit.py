@@ -84,10 +84,11 @@ def test_all_that_was_submitted_is_done_at_exit(tmp_path: Path) -> None:
     for number in range(150):
         touch.delay(number, 0.02)
     fail.delay()
-    touch.apply_async((150,), countdown=1)
+    touch.apply_async((150,), countdown=1).then(lambda result: print("told of", result.result))
     """
     code, output = run(script, tmp_path)
     assert code == 0, output
+    assert "told of 150" in output, "callbacks are called before the process ends"
     assert ran(tmp_path) == set(range(151)), output
     assert "waiting for" in output, "it says why it does not end"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import signal
 from collections.abc import Callable
 
@@ -36,6 +38,51 @@ def test_results_errors_retries_canvas_and_resources(project: Make, bridge_worke
     # In processes of Ray, with what the task asked for.
     _, cpus = shop.send("where").get(timeout=60)
     assert cpus == 2
+
+
+def test_errors_that_are_hard_to_carry(project: Make, bridge_worker: Start) -> None:
+    shop = project(
+        more="""
+import asyncio
+import sys
+
+
+@app.task(acks_late=True, reject_on_worker_lost=True)
+def only_there():
+    trace("only")
+    sys.path.append(str(HERE / "only"))
+    import only_there
+
+    raise only_there.ModelError("EWR")
+
+
+@app.task
+def cancelled():
+    raise asyncio.CancelledError("by hand")
+
+
+@app.task
+def leaves():
+    sys.exit("no database")
+"""
+    )
+    (shop.directory / "only").mkdir()
+    (shop.directory / "only" / "only_there.py").write_text("class ModelError(Exception):\n    pass\n")
+    worker = bridge_worker(shop)
+    result = shop.send("only_there")
+    error = result.get(timeout=60, propagate=False)
+    assert (type(error).__name__, str(error), result.state) == ("ModelError", "EWR", "FAILURE")
+    worker.wait_for_log("ModelError")
+    assert len(shop.traces("only")) == 1, "its message was not given back"
+    # As Celery stores it, for readers that have nothing but Celery.
+    stored = json.loads(shop.app.backend.get(shop.app.backend.get_key_for_task(result.id)))["result"]
+    assert stored == {"exc_type": "ModelError", "exc_message": ["EWR"], "exc_module": "only_there"}
+    with pytest.raises(asyncio.CancelledError, match="by hand"):
+        shop.send("cancelled").get(timeout=60)
+    with pytest.raises(WorkerLostError, match=r"ended its process by raising SystemExit\('no database'\)"):
+        shop.send("leaves").get(timeout=60)
+    unknown = shop.send("no_such_task").get(timeout=60, propagate=False)
+    assert type(unknown).__name__ == "NotRegistered"
 
 
 def test_a_project_that_imports_plain_celery(project: Make, bridge_worker: Start) -> None:

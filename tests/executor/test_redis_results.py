@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +11,7 @@ import redis
 from celery import chord, states
 
 from raycelery import Celery
+from tests import failing
 from tests.support import RaySession
 
 SECONDS = 60
@@ -33,6 +36,11 @@ def steps(self, count: int) -> int:  # type: ignore[no-untyped-def]
 @stored.task(track_started=True)
 def fail() -> None:
     raise ValueError("no good")
+
+
+@stored.task
+def fail_hard(kind: str) -> None:
+    raise asyncio.CancelledError("by hand") if kind == "cancelled" else failing.hard_error(kind)
 
 
 @stored.task
@@ -62,6 +70,24 @@ def test_results_states_and_chords_are_stored_as_ever(server: redis.Redis) -> No
     assert seen.get(timeout=SECONDS) == 5
     assert seen.state == states.SUCCESS
     assert chord([double.s(i) for i in range(5)], total.s()).delay().get(timeout=SECONDS) == 20
+
+
+def test_errors_are_stored_as_celery_stores_them(server: redis.Redis) -> None:
+    """For readers that have nothing but Celery, which puts a base in the place of what plain pickle cannot carry."""
+    unknown = stored.send_task("no.such.task")
+    results = {kind: fail_hard.delay(kind) for kind in ("cancelled", "two arguments")}
+    for result in (unknown, *results.values()):
+        assert isinstance(result.get(timeout=SECONDS, propagate=False), BaseException)
+    found = {kind: json.loads(server.get(key(result)))["result"] for kind, result in results.items()}
+    assert found["cancelled"] == {
+        "exc_type": "CancelledError", "exc_message": ["by hand"], "exc_module": "asyncio.exceptions"
+    }  # fmt: skip
+    assert found["two arguments"] == {
+        "exc_type": "ValueError", "exc_message": ["EWR failed with 7"], "exc_module": "builtins"
+    }  # fmt: skip
+    assert json.loads(server.get(key(unknown)))["result"] == {
+        "exc_type": "NotRegistered", "exc_message": ["no.such.task"], "exc_module": "celery.exceptions"
+    }  # fmt: skip
 
 
 def test_a_success_is_never_written_over(server: redis.Redis) -> None:
