@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 from celery import states
@@ -22,7 +23,7 @@ from celery.utils.functional import _regen
 from celery.utils.log import get_logger
 from kombu.utils.functional import LRUCache
 
-from raycelery import remote_errors, values
+from raycelery import references, remote_errors, values
 from raycelery import session as session_module
 from raycelery.app.publishing import Publishing
 from raycelery.app.settings import travels_as_is
@@ -88,6 +89,9 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         self._eager: Any = LRUCache(limit=EAGER)
         #: The chord whose part ran here last, and its pickled body.
         self._chord: tuple[Any, bytes] = (None, b"")
+
+    def __reduce__(self, args: Any = (), kwargs: Any = None) -> Any:
+        return references.backend, (references.to(self.app),)
 
     def as_uri(self, include_password: bool = False) -> str:
         """Return ``ray://``."""
@@ -253,6 +257,21 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             return meta
         raise TimeoutError("The operation timed out.")
 
+    def iter_native(self, result: Any, timeout: float | None = None, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Yield what :meth:`get_many` yields for a set of results, which may be those of several applications."""
+        others: dict[Any, list[Any]] = {}
+        for one in result.results:
+            backend = getattr(one, "backend", self)
+            others.setdefault(backend if isinstance(backend, RayBackend) else self, []).append(one)
+        if len(others) < 2:
+            yield from super().iter_native(result, timeout, *args, **kwargs)
+            return
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for backend, results in others.items():
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            part = SimpleNamespace(results=results)
+            yield from super(RayBackend, backend).iter_native(part, left, *args, **kwargs)
+
     def get_many(
         self,
         task_ids: Iterable[str],
@@ -353,11 +372,19 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         header = self.app.GroupResult(*header_result_args)
         if any(isinstance(result, GroupResult) for result in header.results):
             self._save_group(header.id, header)
+        if any(getattr(result, "backend", self) is not self for result in header.results):
+            # Parts of other applications are to be counted here.
+            body["chord_backend"] = tuple(references.to(self.app))
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
         """Hand one part to the store, which has the chord finished when it was the last."""
         task_id, group, index = request.id, request.group, request.group_index
         if not group or not task_id:
+            return
+        home = request.chord.get("chord_backend")
+        if home is not None and (backend := references.backend(references.Reference(*home))) is not self:
+            backend.app.client.define(*backend.app.producer.app_definition())
+            backend.on_chord_part_return(request, state, result)
             return
         session = self.app.session
         client, depot = session.client, session.depot
@@ -408,7 +435,8 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         chord = (request.group, request.chord.get("options", {}).get("task_id"))
         if chord == self._chord[0]:
             return self._chord[1], ()
-        callback, keys = values.dumps(dict(request.chord), self._inline, depot)
+        body = request.chord if references.is_other(references.app_of(request.chord), self.app) else dict(request.chord)
+        callback, keys = values.dumps(body, self._inline, depot, self.app)
         if not keys:
             self._chord = (chord, callback)
         return callback, keys

@@ -76,6 +76,8 @@ class Client:
         self.quiet = False
         #: How many submissions this process has handed over, for the notice at exit.
         self.submitted = 0
+        #: An executor's connections to other applications' dispatchers: what was sent by them goes before a report.
+        self._companions: list[Client] = []
         self._reset()
         _clients.add(self)
 
@@ -159,6 +161,9 @@ class Client:
 
     def close(self) -> None:
         """Send what is buffered and disconnect."""
+        for companion in self._companions:
+            companion.close()
+        self._companions.clear()
         with self._lock:
             if self._sock is None:
                 return
@@ -322,7 +327,7 @@ class Client:
             try:
                 self.flush()
             except DispatcherUnreachable as exc:
-                logger.error("%s; %d messages are kept and sent when it is back", exc, len(self._messages))
+                self._keep(exc)
                 time.sleep(1.0)
                 wake.set()
 
@@ -365,6 +370,8 @@ class Client:
         With ``more`` the kernel may hold the bytes back until more follow. They are out of this process all the same:
         what an executor has reported is not lost when it is killed the next moment.
         """
+        for companion in self._companions:
+            companion.flush_if_possible()
         with self._lock:
             self._reports.extend(reports)
             self.flush(more=more)
@@ -382,6 +389,25 @@ class Client:
             self._messages, self._bytes = [], 0
             self._definitions, self._ops, self._reports = [], [], []
             self._send(frame, _MORE if more else 0)
+
+    def flush_if_possible(self) -> None:
+        """Send what is buffered; where the dispatcher is out of reach it is kept, and sent when it is back."""
+        try:
+            self.flush()
+        except DispatcherUnreachable as exc:
+            self._keep(exc)
+
+    def _keep(self, exc: DispatcherUnreachable) -> None:
+        logger.error("%s; %d messages are kept and sent when it is back", exc, len(self._messages))
+
+    def accompany(self, other: Client) -> None:
+        """Take on another application's connection of this executor: its waits count, and it is flushed, as this one's.
+
+        Arguments:
+            other: the connection, not yet used.
+        """
+        self._companions.append(other)
+        other.on_block = lambda blocked: None if self.on_block is None else self.on_block(blocked)
 
     def post(self, frame: bytes) -> None:
         """Send a frame that nobody acknowledges, after what is buffered.
@@ -470,6 +496,10 @@ class Client:
         """Begin anew in a forked child: the parent keeps its socket, its buffers and its results."""
         inherited = self._sock
         self._reset()
+        if self._hello["role"] == "executor":
+            # What the dispatcher sends the executor is for the parent.
+            self._hello = {"role": "client"}
+            self._may_return, self._on_frame, self.on_block, self.quiet = True, None, None, False
         self.submitted = 0
         # A child may end without Python's exit hooks (os._exit), so it holds nothing back.
         self.linger = 0

@@ -27,7 +27,7 @@ class RayDepot:
     stays in reach for its next calls, what a waiting message or a kept result refers to stays as long as that does.
 
     Arguments:
-        dispatcher: the dispatcher's actor handle.
+        dispatcher: the dispatcher's actor handle; None in a process that cannot use Ray.
         client: the connection, which names this process in the dispatcher's books and tells it what may go, in order
             with the messages that refer to it.
     """
@@ -35,7 +35,7 @@ class RayDepot:
     def __init__(self, dispatcher: Any, client: Client) -> None:
         self._dispatcher = dispatcher
         self._client = client
-        self._pid = os.getpid()
+        self._pid = os.getpid() if dispatcher is not None else None
         self._epoch = client.epoch
         #: Key to size, the last used last.
         self._kept: OrderedDict[str, int] = OrderedDict()

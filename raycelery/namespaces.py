@@ -73,7 +73,8 @@ def reduced(namespace: str, reduction: tuple[Any, ...]) -> tuple[Any, ...]:
         marks = {}
         slots["__globals__"] = {}
         slots["_cloudpickle_submodules"] = []
-    return _make, (namespace, code, closure), (state, slots, marks), None, None, _set_state
+    package = vars(sys.modules[namespace]).get("__package__") if namespace == MAIN else None
+    return _make, (namespace, code, closure, package), (state, slots, marks), None, None, _set_state
 
 
 def _mark(value: Any) -> bytes | None:
@@ -86,11 +87,14 @@ def _mark(value: Any) -> bytes | None:
         return None
 
 
-def _make(namespace: str, code: CodeType, closure: Any) -> Any:
+def _make(namespace: str, code: CodeType, closure: Any, package: str | None = None) -> Any:
     if namespace != MAIN:
         there = vars(importlib.import_module(namespace))
     else:
         there = vars(sys.modules[MAIN]) if _executor else {"__name__": MAIN}
+        if package is not None:
+            # For relative imports within: `python -m shop.tasks` is part of a package.
+            there["__package__"] = package
     return internals._make_function(code, there, None, None, closure)
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from celery import Celery
 from celery.app.task import Task
+from celery.canvas import Signature
 from celery.utils.log import get_task_logger, task_logger
 from ray import cloudpickle
 
-from raycelery import namespaces, remote_errors, serializers, values
+from raycelery import namespaces, references, remote_errors, serializers, values
 
 
 def _is_task_logger(logger: logging.Logger | None) -> bool:
@@ -33,13 +34,22 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         inline_bytes: size in bytes from which values go to the object store.
         depot: where these are kept; None: they are part of the pickle.
         code: whether the value is what an application or a task is made of.
+        own: the application that it belongs to: others are referred to by where they are imported from.
     """
 
-    def __init__(self, file: io.BytesIO, inline_bytes: int, depot: values.Depot | None, code: bool = False) -> None:
+    def __init__(
+        self,
+        file: io.BytesIO,
+        inline_bytes: int,
+        depot: values.Depot | None,
+        code: bool = False,
+        own: Celery | None = None,
+    ) -> None:
         if serializers.postponed:
             serializers.complete()
         super().__init__(file, protocol=5)
         self._code = code
+        self._own = own
         self.inline_bytes = inline_bytes
         self.depot = depot
         self.keys: list[str] = []
@@ -71,9 +81,19 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
                 stream, *buffers = obj.depot.fetch(obj.key)
                 return values.load_shared, (self._keep(values.Flat(stream, buffers)),)
         elif isinstance(obj, Task):
+            app = references.app_of_task(obj)
+            if references.is_other(app, self._own):
+                return values.load_task, (obj.name, references.importable(app))
             return values.load_task, (obj.name,)
         elif isinstance(obj, Celery):
+            if references.is_other(obj, self._own):
+                return values.load_app, (references.importable(obj),)
             return values.load_app, ()
+        elif isinstance(obj, Signature):
+            # One that does not say has come to this executor as its own application's.
+            app = references.app_of(obj) or values.own_app()
+            if references.is_other(app, self._own):
+                return references.signature, (references.importable(app), dict(obj))
         elif kind is logging.Logger and _is_task_logger(obj):
             return get_task_logger, (obj.name,)
         elif isinstance(obj, BaseException):

@@ -1,6 +1,7 @@
 """A process's session with an application's dispatcher: Ray started or joined, dispatcher found or started.
 
 One session per process and dispatcher, shared by every app object of that name. Executors install theirs ready made.
+An executor, and a forked child, reach the dispatchers of further applications through one that they know.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ NAMESPACE = connecting.NAMESPACE
 #: what its application does otherwise.
 NAME_VARIABLE = "RAYCELERY_APP_NAME"
 _sessions: dict[str, Session] = {}
+#: Name of the session that this process was given ready made (in executors).
+_given: str | None = None
+#: Whether this process was forked from one that was connected to Ray, so that it cannot use Ray itself.
+_forked = False
 _lock = threading.RLock()
 
 
@@ -53,25 +58,30 @@ class Session:
     @property
     def can_use_ray(self) -> bool:
         """Whether this is the process that connected: a forked child has the socket only."""
-        return os.getpid() == self._pid
+        return self.dispatcher is not None and os.getpid() == self._pid
 
 
 def install(session: Session) -> None:
-    """Make ``session`` the one that every app of this process uses (in executors)."""
+    """Make ``session`` the one of the application that this process is an executor of."""
+    global _given
     with _lock:
-        _sessions[""] = session
+        # Ray may have given this process to another executor before.
+        _sessions.clear()
+        _sessions[session.name], _given = session, session.name
     values.use(depot=session.depot)
 
 
 def installed() -> bool:
     """Return whether this process is an executor, which got its session ready made."""
-    return "" in _sessions
+    return _given is not None
 
 
 def dispatcher_name(app: Celery) -> str:
     """Return the name of the application's dispatcher."""
-    return os.environ.get(NAME_VARIABLE) or str(
-        app.conf.ray_app_name or app.main or getattr(app, "home", None) or "celery"
+    return (
+        getattr(app, "dispatcher", None)
+        or os.environ.get(NAME_VARIABLE)
+        or str(app.conf.ray_app_name or app.main or getattr(app, "home", None) or "celery")
     )
 
 
@@ -82,10 +92,10 @@ def of(app: Celery) -> Session:
         DispatcherUnreachable: no Ray answers at ``ray_address``, or no dispatcher can be started there.
     """
     with _lock:
-        if "" in _sessions:
-            return _sessions[""]
         name = dispatcher_name(app)
         found = _sessions.get(name)
+        if found is not None and name == _given:
+            return found
         if found is not None and not (_alive(found) and _reconnected(found)):
             found = None
         if found is None:
@@ -122,8 +132,10 @@ def _alive(session: Session) -> bool:
 
 
 def _open(app: Celery, name: str) -> Session:
+    if _given is not None or _forked:
+        return _open_through(_known(), app, name)
     embedded = connecting.connect(app)
-    dispatcher = _dispatcher(app, name)
+    dispatcher = find_dispatcher(name, _limits(app))
     client = Client(
         lambda: endpoint(dispatcher),
         {"role": "client"},
@@ -137,13 +149,57 @@ def _open(app: Celery, name: str) -> Session:
     return session
 
 
-def _dispatcher(app: Celery, name: str) -> Any:
-    import ray
+def _known() -> Session:
+    """Return a session of this process through which others can be opened."""
+    known = _sessions.get(_given) if _given is not None else next(iter(_sessions.values()), None)
+    if known is None:
+        raise DispatcherUnreachable(
+            "a process forked from one that is connected to Ray cannot connect to it itself: call a task in the "
+            "parent before it forks, or start the process with the method 'spawn'"
+        )
+    return known
 
-    from raycelery.dispatcher.actor import Dispatcher, Limits
+
+def _open_through(known: Session, app: Celery, name: str) -> Session:
+    """Open a session with an application's dispatcher, which another one finds or starts.
+
+    A dispatcher that an executor started itself would have the executor's runtime environment, and a forked child
+    cannot use Ray.
+    """
+    limits = _limits(app)
+    client = Client(
+        lambda: wire.Endpoint(*known.client.call("introduce", name, limits)),
+        {"role": "client"},
+        submit_timeout=app.conf.ray_submit_timeout,
+    )
+    if _forked:
+        client.linger = 0
+    known.client.accompany(client)
+    client.ensure()
+    dispatcher = None
+    if not _forked:
+        import ray
+
+        dispatcher = ray.get_actor(f"raycelery:{name}", namespace=NAMESPACE)
+    session = Session(name, client, dispatcher)
+    atexit.register(_at_exit, session, os.getpid())
+    return session
+
+
+def _after_fork() -> None:
+    global _forked
+    ray = sys.modules.get("ray")
+    _forked = _forked or (ray is not None and bool(ray.is_initialized()))
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _limits(app: Celery) -> Any:
+    from raycelery.dispatcher.actor import Limits
 
     conf = app.conf
-    limits = Limits(
+    return Limits(
         max_pending=int(conf.ray_max_pending),
         max_result_bytes=float(conf.ray_max_result_bytes),
         max_deliveries=int(conf.ray_max_deliveries),
@@ -152,6 +208,19 @@ def _dispatcher(app: Celery, name: str) -> Any:
         infeasible_seconds=float(conf.ray_infeasible_seconds),
         journal=conf.ray_journal,
     )
+
+
+def find_dispatcher(name: str, limits: Any) -> Any:
+    """Return the handle of an application's dispatcher, which is started if there is none.
+
+    Arguments:
+        name: the application's.
+        limits: the bounds of a dispatcher that is started.
+    """
+    import ray
+
+    from raycelery.dispatcher.actor import Dispatcher
+
     return (
         ray.remote(Dispatcher)
         .options(
@@ -212,8 +281,10 @@ def _at_exit(session: Session, pid: int) -> None:
 
 def shutdown() -> None:
     """Forget every session of this process; the next call connects anew. For tests and notebooks."""
+    global _given
     with _lock:
         for session in _sessions.values():
             session.client.close()
             session.client.submitted = 0  # nothing is waited for at exit
         _sessions.clear()
+        _given = None

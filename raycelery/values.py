@@ -20,6 +20,7 @@ import xxhash
 from celery import Celery
 from celery.local import Proxy
 
+from raycelery import references
 from raycelery.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -156,14 +157,21 @@ def _reachable() -> Depot:
     return depot
 
 
-def load_task(name: str) -> Any:
+def load_task(name: str, reference: references.Reference | None = None) -> Any:
     """Return the task of that name; what a pickle has in its place."""
     # A function that mentions another task may be loaded before it: look it up when it is used.
-    return Proxy(lambda: load_app().tasks[name])
+    return Proxy(lambda: load_app(reference).tasks[name])
 
 
-def load_app() -> Any:
-    """Return the application; what a pickle has in its place."""
+def own_app() -> Celery | None:
+    """Return the application that this process is an executor of; None in others."""
+    return _app
+
+
+def load_app(reference: references.Reference | None = None) -> Any:
+    """Return the application, or another one that is referred to; what a pickle has in its place."""
+    if reference is not None:
+        return references.resolve(reference, _app)
     if _app is not None:
         return _app
     from celery import current_app
@@ -201,13 +209,16 @@ class _Bulk:
         return load_bulk, (self.key,)
 
 
-def dumps(value: Any, inline_bytes: int = INLINE, depot: Depot | None = None) -> tuple[bytes, tuple[str, ...]]:
+def dumps(
+    value: Any, inline_bytes: int = INLINE, depot: Depot | None = None, own: Celery | None = None
+) -> tuple[bytes, tuple[str, ...]]:
     """Pickle a value.
 
     Arguments:
         value: anything cloudpickle can carry; code defined in ``__main__`` travels by value.
         inline_bytes: size in bytes from which arrays, frames, ``bytes`` and ``str`` go to the object store.
         depot: the application's.
+        own: the application.
 
     Returns:
         the pickle and the keys of the large values that it refers to; ``depot.done`` is to be called with these when
@@ -219,7 +230,7 @@ def dumps(value: Any, inline_bytes: int = INLINE, depot: Depot | None = None) ->
     from raycelery.pickler import Pickler
 
     file = io.BytesIO()
-    pickler = Pickler(file, inline_bytes, depot)
+    pickler = Pickler(file, inline_bytes, depot, own=own)
     return _dumps(value, pickler, file), tuple(pickler.keys)
 
 
@@ -262,18 +273,24 @@ def _swap_large(value: Any, pickler: Pickler, depth: int = 3) -> Any:
     return value
 
 
-def dumps_code(value: Any) -> bytes:
+def dumps_code(value: Any, own: Celery | None = None) -> bytes:
     """Pickle what an application or a task is made of.
+
+    Arguments:
+        value: the code.
+        own: the application.
 
     Raises:
         ArgumentError: part of it cannot be pickled.
     """
     from raycelery.pickler import Pickler
 
-    return _dumps(value, Pickler(file := io.BytesIO(), INLINE, None, code=True), file)
+    return _dumps(value, Pickler(file := io.BytesIO(), INLINE, None, code=True, own=own), file)
 
 
-def dumps_body(body: Any, inline_bytes: int, depot: Depot | None) -> tuple[bytes, tuple[str, ...]]:
+def dumps_body(
+    body: Any, inline_bytes: int, depot: Depot | None, own: Celery | None = None
+) -> tuple[bytes, tuple[str, ...]]:
     """Pickle the body of a message; the plain ones, which are most, without cloudpickle's cost.
 
     What follows the task (callbacks, errbacks, chain, chord) is pickled apart from the arguments, so that it hears of
@@ -289,11 +306,11 @@ def dumps_body(body: Any, inline_bytes: int, depot: Depot | None) -> tuple[bytes
             return pickle.dumps((args, kwargs, embed), 5), ()
         arguments = pickle.dumps((args, kwargs), 5)
     elif not follows:
-        return dumps((args, kwargs, embed), inline_bytes, depot)
+        return dumps((args, kwargs, embed), inline_bytes, depot, own)
     else:
-        arguments, keys = dumps((args, kwargs), inline_bytes, depot)
+        arguments, keys = dumps((args, kwargs), inline_bytes, depot, own)
     try:
-        following, more = dumps(embed, inline_bytes, depot)
+        following, more = dumps(embed, inline_bytes, depot, own)
     except BaseException:
         if depot is not None:
             depot.done(keys)
@@ -318,9 +335,9 @@ def open_body(data: bytes) -> tuple[dict[str, Any], Callable[[], tuple[Any, Any]
     return loads(body[1]), lambda: loads(body[0])
 
 
-def with_embed(data: Any, embed: dict[str, Any]) -> Any:
+def with_embed(data: Any, embed: dict[str, Any], own: Celery | None = None) -> Any:
     """Return a body that a serializer has encoded, along with what follows the task, if anything does."""
-    return (data, dumps(embed)[0]) if any(embed.values()) else data
+    return (data, dumps(embed, own=own)[0]) if any(embed.values()) else data
 
 
 def open_encoded(body: Any) -> tuple[dict[str, Any], Any]:

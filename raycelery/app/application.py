@@ -69,18 +69,44 @@ class Celery(celery.Celery):  # type: ignore[misc]
     events_cls = "raycelery.app.events:Events"
 
     def __init__(self, main: str | None = None, *args: Any, **kwargs: Any) -> None:
+        before = set(vars(self))
         #: The module that made this application: where executors look for it first.
         self.home = _calling_module()
         #: How each decorated task was made, by name; executors make it again where no import does.
         self.recipes: dict[str, tuple[Any, dict[str, Any]]] = {}
-        #: Signal handlers that came along with it (in executors).
+        #: Name of the dispatcher that it was given (in executors).
+        self.dispatcher: str | None = None
+        #: Signal handlers and hooks that came along with it (in executors).
         self.carried: list[Any] = []
+        self.hooks: list[tuple[str, Any]] = []
+        #: Where it was told to look for tasks: the arguments, and the module that told it.
+        self.discovered: list[tuple[Any, str | None, str | None]] = []
+        self._ray_producer: RayProducer | None = None
         self._said = False
         self._session: Any = None
         self._lazy = threading.RLock()
         check_settings({key: value for key, value in kwargs.items() if key.startswith("ray_")})
         super().__init__(main, *args, **kwargs)
         object.__setattr__(self._conf, "__class__", RememberingSettings)
+        #: Names of the attributes that this has set: others were added to the application since.
+        self.made: frozenset[str] = frozenset(vars(self)) - before | {"made"}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name[0] != "_":
+            self._changed()
+
+    def _changed(self) -> None:
+        """Have what was worked out for publishing worked out anew, after a change of the application."""
+        producer = self.__dict__.get("_ray_producer")
+        if producer is not None:
+            producer.reconsider()
+
+    def autodiscover_tasks(self, packages: Any = None, related_name: str | None = "tasks", force: bool = False) -> Any:
+        """Look for tasks as Celery does, in executors too."""
+        self.discovered.append((packages, related_name, _calling_module()))
+        self._changed()
+        return super().autodiscover_tasks(packages, related_name, force)
 
     def prepare_config(self, c: Any) -> Any:
         """Check what a settings module or object says, before Celery merges it."""
@@ -97,6 +123,8 @@ class Celery(celery.Celery):  # type: ignore[misc]
             conf.maps.insert(-1, DEFAULTS)
             conf.defaults.insert(-1, DEFAULTS)
         object.__setattr__(conf, "__class__", RememberingSettings)
+        conf.__dict__["_on_change"] = self._changed
+        self._changed()
         return conf
 
     # -- direct mode --------------------------------------------------------------------------------------------
@@ -127,11 +155,11 @@ class Celery(celery.Celery):  # type: ignore[misc]
     @property
     def producer(self) -> Any:
         """What Celery publishes with in direct mode."""
-        found = self.__dict__.get("_ray_producer")
-        if found is None:
+        if self._ray_producer is None:
             with self._lazy:
-                found = self.__dict__.setdefault("_ray_producer", RayProducer(self))
-        return found
+                if self._ray_producer is None:
+                    self._ray_producer = RayProducer(self)
+        return self._ray_producer
 
     @property
     def app_key(self) -> str:
@@ -243,9 +271,8 @@ class Celery(celery.Celery):  # type: ignore[misc]
             del self._tasks[full]
         if full not in self._tasks:
             self.recipes[full] = (fun, {"name": full, "base": base, "bind": bind, **options})
-            producer = self.__dict__.get("_ray_producer")
-            if producer is not None:
-                producer.forget()
+            if self._ray_producer is not None:
+                self._ray_producer.forget()
         return super()._task_from_fun(fun, name=name, base=base, bind=bind, **options)
 
     @cached_property

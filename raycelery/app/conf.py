@@ -42,6 +42,9 @@ class RememberingSettings(Settings):  # type: ignore[misc]
 
     def _forget(self) -> None:
         self.__dict__["_known"] = {}
+        changed = self.__dict__.get("_on_change")
+        if changed is not None:
+            changed()
 
     def __setitem__(self, key: str, value: Any) -> None:
         check_settings({key: value}, self.prefix)

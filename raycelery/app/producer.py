@@ -177,10 +177,10 @@ class RayProducer:
             content_type, content_encoding, data = kombu_dumps(body, serializer)
             if compression:
                 data, headers["compression"] = compress(data, compression)
-            data = values.with_embed(data, body[2])
+            data = values.with_embed(data, body[2], self.app)
         else:
             try:
-                data, keys = values.dumps_body(body, self._inline, depot)
+                data, keys = values.dumps_body(body, self._inline, depot, self.app)
             except ArgumentError as exc:
                 raise ArgumentError(
                     f"an argument of {name!r} {exc}; pass plain data, or a path or key from which the task can load it"
@@ -254,6 +254,7 @@ class RayProducer:
             app_spec: the description.
         """
         self._spec, self._adopted = app_spec, True
+        self.app.dispatcher = app_spec.dispatcher
 
     def adopt_code(self, task: Any, key: str, code: bytes) -> None:
         """Publish ``task`` with the code that this executor was given for it."""
@@ -348,6 +349,12 @@ class RayProducer:
         if of_task:
             limits.append((f"task:{name}", int(of_task)))
         return limits
+
+    def reconsider(self) -> None:
+        """Work out anew what publishing needs to know: the application or its configuration was changed."""
+        self._tasks.clear()
+        if not self._adopted and self._spec is not None and self._spec.value is not None:
+            self._spec = None
 
     def forget(self) -> None:
         """Work out anew what publishing needs to know: there is a new task, which those known may call."""

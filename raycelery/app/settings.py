@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from celery.app.defaults import _OLD_SETTING_KEYS, SETTING_KEYS
+
 from raycelery.app import environment
 from raycelery.cluster import address
 from raycelery.errors import OptionError
@@ -211,6 +213,14 @@ def _near(name: str, known: Mapping[str, Any], cutoff: float) -> str | None:
         return _ALIASES[name]
     found = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return found[0] if found else None
+
+
+def is_setting(name: str, prefix: str | None = None) -> bool:
+    """Return whether that is the name of one of Celery's settings or ours, old or new, with or without its prefix."""
+    short = name.lower()
+    if prefix and short.startswith(f"{prefix.rstrip('_').lower()}_"):
+        short = short[len(prefix.rstrip("_")) + 1 :]
+    return short in SETTING_KEYS or name in _OLD_SETTING_KEYS or short in DEFAULTS
 
 
 def check_settings(names: Mapping[str, Any], prefix: str | None = None) -> None:

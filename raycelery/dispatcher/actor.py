@@ -37,6 +37,8 @@ from raycelery.dispatcher.recovery import MUTATIONS, chord_message, clerk_lane, 
 from raycelery.dispatcher.sharing import Sharing
 from raycelery.dispatcher.store import Store
 from raycelery.dispatcher.watch import Watch
+from raycelery.errors import DispatcherUnreachable
+from raycelery.session import find_dispatcher
 
 if TYPE_CHECKING:
     from raycelery.control.plane import ControlPlane
@@ -425,6 +427,9 @@ class Dispatcher:
         elif method == "inline":
             assert self._loop is not None
             self._loop.create_task(self._inline(conn, number, args[0]))
+        elif method == "introduce":
+            assert self._loop is not None
+            self._loop.create_task(self._introduce(conn, number, *args))
         elif method == "bus":
             self.control().on_call(conn, number, *args)
         elif handler is None:
@@ -456,6 +461,13 @@ class Dispatcher:
         limits = self.answers.time_limits()
         if limits:
             conn.send(wire.pack("limits", limits))
+
+    async def _introduce(self, conn: Connection, number: int, name: str, limits: Limits) -> None:
+        """Tell a process where another application's dispatcher listens, which is started if there is none."""
+        try:
+            conn.reply(number, True, await find_dispatcher(name, limits).endpoint.remote())
+        except (ValueError, ray.exceptions.RayError) as exc:
+            conn.reply(number, False, DispatcherUnreachable(f"the dispatcher of {name!r} does not answer: {exc}"))
 
     async def _inline(self, conn: Connection, number: int, key: str) -> None:
         try:

@@ -301,13 +301,8 @@ class Brain(GivingWay):
         running = None if state is None else state.running()
         if state is None or running is None or state.blocked:
             return
-        state.blocked = state.begun = True
-        self.count(state)
-        node = self.node_of(state)
-        if node is not None:
-            cpus = state.lane.request.get("CPU", 0)
-            node.lent += cpus
-            self.nodes.add(node, {"CPU": cpus})
+        state.begun = True
+        self.set_waiting(state, blocked=True)
         self.lend(running)
         for message in [message for task_id in awaited for message in self.find_all(task_id)]:
             if message.place == "stream":
@@ -322,16 +317,12 @@ class Brain(GivingWay):
         state = self.executors.get(executor)
         if state is None or not state.blocked:
             return
-        state.blocked = False
-        self.count(state)
+        self.set_waiting(state, blocked=False)
         running = state.running()
         if running is not None:
             self.take_back(running)
         node = self.node_of(state)
         if node is not None:
-            cpus = state.lane.request.get("CPU", 0)
-            node.lent -= cpus
-            self.nodes.add(node, {"CPU": cpus}, -1)
             for idle in [self.executors[number] for number in node.executors if number in self.idle]:
                 if idle.borrowed and node.overdrawn():
                     self.rest(idle)

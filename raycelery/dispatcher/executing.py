@@ -130,8 +130,8 @@ class Executing(State):
         self.nodes.add(node, executor.lane.request, -1)
         cpus = executor.lane.request.get("CPU", 0)
         node.borrowed += cpus * (executor.borrowed and not executor.resting)
-        node.lent += cpus * executor.blocked
-        if executor.blocked or executor.resting:
+        node.lent += cpus * executor.lends()
+        if executor.lends() or executor.resting:
             self.nodes.add(node, {"CPU": cpus})
 
     def unplace(self, executor: ExecutorState) -> None:
@@ -141,11 +141,23 @@ class Executing(State):
             cpus = executor.lane.request.get("CPU", 0)
             del node.executors[executor.id]
             node.borrowed -= cpus * (executor.borrowed and not executor.resting)
-            node.lent -= cpus * executor.blocked
-            if executor.blocked or executor.resting:
+            node.lent -= cpus * executor.lends()
+            if executor.lends() or executor.resting:
                 self.nodes.add(node, {"CPU": cpus}, -1)
             self.nodes.add(node, executor.lane.request)
         executor.node = None
+
+    def set_waiting(self, executor: ExecutorState, *, blocked: bool | None = None, paused: bool | None = None) -> None:
+        """Note whether an executor waits for subtasks, and whether it is paused; its CPUs are lent accordingly."""
+        before = executor.lends()
+        executor.blocked = executor.blocked if blocked is None else blocked
+        executor.paused = executor.paused if paused is None else paused
+        self.count(executor)
+        node, change = self.node_of(executor), executor.lends() - before
+        if node is not None and change:
+            cpus = executor.lane.request.get("CPU", 0)
+            node.lent += change * cpus
+            self.nodes.add(node, {"CPU": cpus}, change)
 
     def node_of(self, executor: ExecutorState) -> Node | None:
         """Return the node whose resources an executor holds."""

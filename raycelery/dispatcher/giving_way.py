@@ -65,7 +65,7 @@ class GivingWay(Revocation):
             return
         if len(executor.outstanding) > 1:
             self.recall(executor)
-        executor.paused = True
+        self.set_waiting(executor, paused=True)
         self._turned(executor)
 
     def resume(self, number: int, now: float) -> None:
@@ -74,12 +74,11 @@ class GivingWay(Revocation):
         executor = self.executors.get(number)
         if executor is None or not executor.paused:
             return
-        executor.paused = False
+        self.set_waiting(executor, paused=False)
         executor.ready_at = now
         self._turned(executor)
 
     def _turned(self, executor: ExecutorState) -> None:
-        self.count(executor)
         self.file(executor)
         self.dirty[executor.lane.key] = None
 
@@ -103,9 +102,13 @@ class GivingWay(Revocation):
             self.stop(executor)
 
     def quiet(self, number: int) -> bool:
-        """Return whether an executor has nothing to do, or is no more."""
+        """Return whether an executor needs no CPU: it has nothing to do, waits for its subtasks, or is no more."""
         executor = self.executors.get(number)
-        return executor is None or not executor.outstanding
+        return executor is None or len(executor.outstanding) <= executor.blocked
+
+    def spare(self, number: int) -> bool:
+        """Return whether an executor that is not paused has CPUs that it does not need now."""
+        return number in self.idle or self.executors[number].blocked
 
     def could_run(self, number: int) -> bool:
         """Return whether something waits that an executor could run now, if it were idle."""
@@ -126,22 +129,33 @@ class GivingWay(Revocation):
         return max(held.values(), default=0) / UNIT
 
     def lendable(self, cpus: float, now: float, slice_seconds: float) -> list[int]:
-        """Return executors of one node that have so many CPUs and may be paused, those with nothing to do first.
+        """Return executors of one node that have so many CPUs and may be paused, those that do not need them first.
+
+        One that waits for subtasks may be where nobody else of this application uses its CPUs: the subtasks may be
+        another application's.
 
         Arguments:
             slice_seconds: a busy one may be paused after it has had its CPUs for so long.
         """
         nodes: defaultdict[str, list[ExecutorState]] = defaultdict(list)
+        unused: dict[str, float] = {}
         for executor in self.executors.values():
-            ready = executor.id in self.idle or now - executor.ready_at >= slice_seconds
-            bound = executor.blocked or executor.leaving or executor.lane.lane.one_shot
+            ready = self.spare(executor.id) or now - executor.ready_at >= slice_seconds
+            bound = executor.leaving or executor.lane.lane.one_shot
             own = executor.lane.request.get("CPU", 0) > 0 and not (executor.borrowed or executor.guest)
-            if ready and own and executor.node and executor.usable() and not bound:
+            if not (ready and own and executor.node and executor.usable()):
+                continue
+            if executor.blocked:
+                node = self.node_of(executor)
+                left = unused.setdefault(executor.node, 0 if node is None else node.free.get("CPU", 0))
+                unused[executor.node] = left - executor.lane.request["CPU"]
+                bound = unused[executor.node] < 0
+            if not bound:
                 nodes[executor.node].append(executor)
         wanted = round(cpus * UNIT)
         best: list[ExecutorState] | None = None
         for members in nodes.values():
-            members.sort(key=lambda e: (e.id not in self.idle, e.ready_at))
+            members.sort(key=lambda e: (not self.spare(e.id), e.ready_at))
             chosen, have = [], 0
             for executor in members:
                 if have >= wanted:
@@ -153,4 +167,4 @@ class GivingWay(Revocation):
         return [executor.id for executor in best or []]
 
     def _busy(self, executors: list[ExecutorState]) -> int:
-        return sum(executor.id not in self.idle for executor in executors)
+        return sum(not self.spare(executor.id) for executor in executors)

@@ -130,6 +130,10 @@ class ExecutorState:
         """Return whether it has started and is not about to end at once."""
         return self.ready and not self.stopping and self.killed is None
 
+    def lends(self) -> bool:
+        """Return whether others of this application may use its CPUs: it waits, and no other application has them."""
+        return self.blocked and not self.paused
+
     def usable(self) -> bool:
         """Return whether it can be given messages, now or later."""
         return self.alive() and not self.paused

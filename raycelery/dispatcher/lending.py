@@ -158,8 +158,8 @@ class Lending:
         if not even and any(lent.since is None and lent.to == name for lent in self._lent.values()):
             return False
         chosen = brain.lendable(unit, time.time(), 0.0 if even else SLICE_SECONDS)
-        idle = all(number in brain.idle for number in chosen)
-        if not chosen or (not idle and rest < wish.share):
+        spare = all(brain.spare(number) for number in chosen)
+        if not chosen or (not spare and rest < wish.share):
             return False
         cpus = sum(brain.executors[number].lane.lane.request["CPU"] for number in chosen)
         node = str(brain.executors[chosen[0]].node)
@@ -176,10 +176,14 @@ class Lending:
         self._dispatcher.turn_soon()
 
     def settle(self) -> None:
-        """Hand over what was promised and is quiet."""
+        """Hand over what was promised and is quiet; call in what its own executors need again."""
         for number, lent in list(self._lent.items()):
-            if lent.since is None and all(self._dispatcher.brain.quiet(executor) for executor in lent.executors):
+            quiet = all(self._dispatcher.brain.quiet(executor) for executor in lent.executors)
+            if lent.since is None and quiet:
                 self._hand_over(number, lent)
+            elif lent.since is not None and not quiet:
+                # One that waited for its subtasks goes on.
+                self._call_in(number, lent)
 
     def _hand_over(self, number: str, lent: _Lent) -> None:
         lent.since = self._served[lent.to] = time.monotonic()

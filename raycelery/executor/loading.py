@@ -17,11 +17,13 @@ from celery.app.utils import find_app
 from kombu.utils.imports import symbol_by_name
 
 from raycelery import namespaces, values
+from raycelery.app import carried, codecs
 from raycelery.app.settings import give_defaults
-from raycelery.app.spec import AppSpec
+from raycelery.app.spec import AppSpec, serve
 from raycelery.errors import AppLoadError, TaskNotRegistered
 from raycelery.executor.load_errors import describe, told
 from raycelery.executor.sources import Sources
+from raycelery.session import NAME_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -49,25 +51,34 @@ def load(spec: AppSpec, env: Mapping[str, Any]) -> celery.Celery:
         AppLoadError: a module cannot be imported or has no such application.
     """
     global _sources
+    serve(spec)
     if spec.key in _loaded:
         app = _loaded[spec.key]
         values.use(app=app)
         return app
     namespaces.share()
+    # Ray may have given this process to another application before.
+    os.environ.pop(NAME_VARIABLE, None)
     _see_what_the_caller_sees(spec, env)
     with told(title(spec), spec.cwd):
+        if spec.codecs:
+            codecs.register(values.loads(spec.codecs))
         app = _by_value(spec.value) if spec.value is not None else _by_import(spec)
-        give_defaults(app)
-        app.conf.update(spec.settings)
-        _choose_backend(app)
+        app.dispatcher = spec.dispatcher
         values.use(app=app)
         app.set_current()
         app.set_default()
+        if spec.state:
+            carried.restore(app, values.loads(spec.state))
+        give_defaults(app)
+        app.conf.update(spec.settings)
+        _choose_backend(app)
+        app.carried = values.loads(spec.receivers) if spec.receivers else []
+        _connect(app)
         app.loader.init_worker()
         for name in spec.imports:
             _import_tasks(name, spec)
         app.finalize(auto=True)
-        app.carried = values.loads(spec.receivers) if spec.receivers else []
         _connect(app)
     _loaded[spec.key] = app
     _sources = Sources()
@@ -150,9 +161,14 @@ def _by_value(value: bytes) -> celery.Celery:
 
 
 def _connect(app: Any, task: str | None = None) -> None:
-    """Connect the signal handlers that were carried along: those of one task, or all whose senders are there."""
+    """Connect the signal handlers that were carried along: those of one task, or all whose senders are there.
+
+    To connect one again is harmless.
+    """
     for name, receiver, sender in app.carried:
-        if isinstance(sender, tuple):
+        if sender == ():
+            sender = app
+        elif isinstance(sender, tuple):
             if sender[0] not in app._tasks or task not in (None, sender[0]):
                 continue
             sender = app._tasks[sender[0]]
@@ -214,6 +230,11 @@ class Tasks:
                     self._load(name, key)
                 except AppLoadError as exc:  # a call of it will fail with that
                     logger.warning("%s", exc)
+        self._announce()
+
+    def _announce(self) -> None:
+        if getattr(self._app, "hooks", None):
+            carried.announce(self._app)
 
     def find(self, name: str, module: str | None, code: tuple[str, bool] | None) -> Any:
         """Return the task.
@@ -228,6 +249,7 @@ class Tasks:
             AppLoadError: its module or its code cannot be loaded.
         """
         tasks = self._app._tasks
+        self._announce()
         if code is not None and not code[1]:
             if self._loaded.get(name) != code[0]:
                 self._load(name, code[0])
@@ -267,12 +289,14 @@ class Tasks:
 
     def _load(self, name: str, key: str) -> None:
         with told(f"the code of the task {name!r}", _FOLDER):
-            kind, made_of, options = values.loads(self._codes[key])
+            kind, made_of, options, since = values.loads(self._codes[key])
             self._app._tasks.pop(name, None)
             if kind == "function":
                 task = self._app._task_from_fun(made_of, **options)
             else:
                 task = self._app.register_task(made_of())
+            for attribute, value in since.items():
+                setattr(task, attribute, value)
         task.__trace__ = None
         _connect(self._app, name)
         self._loaded[name] = key

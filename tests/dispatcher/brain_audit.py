@@ -115,7 +115,7 @@ def _node(brain: Brain, node: Node) -> None:
         assert executor.node == node.id
         free.subtract(executor.lane.request)
         cpus = executor.lane.request.get("CPU", 0)
-        if executor.blocked:
+        if executor.lends():
             free["CPU"] += cpus
             lent += cpus
         free["CPU"] += cpus * executor.resting

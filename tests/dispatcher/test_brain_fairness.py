@@ -369,6 +369,33 @@ def test_an_executor_that_is_paused_gets_nothing_and_is_nowhere_in_the_way() -> 
     assert cluster.is_running(waiting[1])
 
 
+def test_cpus_of_executors_that_wait_are_lent_unless_others_of_the_application_use_them() -> None:
+    cluster = Cluster(2)
+    first, _ = cluster.submit_many(2)
+    cluster.turn()
+    cluster.block(first)
+    cluster.turn()
+    brain = cluster.brain
+    number = first.executor
+    assert brain.lendable(1, cluster.now, 10.0) == [number]
+    brain.pause(number, cluster.now)
+    cluster.turn()
+    assert brain.quiet(number)
+    [waiting] = cluster.submit_many(1)
+    cluster.turn()
+    assert not cluster.is_running(waiting), "another application has the CPU"
+    cluster.unblock(first)
+    assert not brain.quiet(number)
+    cluster.block(first)
+    brain.resume(number, cluster.now)
+    cluster.turn()
+    cluster.pass_time(1)
+    assert cluster.is_running(waiting), "the CPU is back"
+    assert brain.lendable(1, cluster.now, 10.0) == [], "and in use"
+    cluster.unblock(first)
+    cluster.run_all()
+
+
 def test_lanes_that_come_and_go_leave_nothing_behind() -> None:
     cluster = Cluster(4)
     for number in range(200):
