@@ -195,6 +195,10 @@ class Answers:
         """Have tasks run once more that are among the last failures; see :meth:`Outcomes.retry`."""
         return self._dispatcher.outcomes.retry(ids)
 
+    def give_up(self) -> None:
+        """Let go of what was to outlive this dispatcher, which is about to be ended for good."""
+        self._dispatcher.journal.remove()
+
     def overview(self) -> dict[str, Any]:
         """Everything that ``raycelery status`` and ``top`` show; see :mod:`raycelery.control.overview`."""
         from raycelery.control.overview import overview
@@ -215,6 +219,8 @@ class Answers:
             "results": len(self._dispatcher.store),
             "large_values": len(self._dispatcher.depot),
             "result_bytes": self._dispatcher.store.bytes,
+            "since": self._dispatcher.since,
+            "clients": sum(c.info.get("role") in ("client", "bridge") for c in self._dispatcher.connections),
             "pid": os.getpid(),
             "rss": psutil.Process(os.getpid()).memory_info().rss,
             "executor_pids": {number: c.info.get("pid") for number, c in self._dispatcher.fleet.connected.items()},

@@ -66,6 +66,12 @@ class Journal:
         self.size = self.path.stat().st_size
         self._source = None
 
+    def remove(self) -> None:
+        """Remove the file; what is added from now on is not kept."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+        self._file = open(os.devnull, "ab", buffering=1 << 20)  # noqa: SIM115
+
     def close(self) -> None:
         """Flush and close the file."""
         self._file.close()
