@@ -7,6 +7,7 @@ import os
 import select
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -77,10 +78,14 @@ def _keys() -> Iterator[Any]:
     file = sys.stdin.fileno()
     before = termios.tcgetattr(file)
 
+    pressed: deque[str] = deque()
+
     def wait(seconds: float) -> str | None:
-        if not select.select([file], [], [], seconds)[0]:
-            return None
-        return os.read(file, 64).decode(errors="replace")[:1] or None
+        if not pressed and select.select([file], [], [], seconds)[0]:
+            read = os.read(file, 256).decode(errors="replace")
+            # Arrows and the like come as Escape and more: they mean nothing here.
+            pressed.extend([] if read.startswith("\x1b") and len(read) > 1 else read)
+        return pressed.popleft() if pressed else None
 
     tty.setcbreak(file)
     try:
@@ -125,8 +130,10 @@ def command(name: str, interval: float, looks: int | None) -> None:
                 if not looks:
                     return
             due = time.monotonic() + interval
-            while (left := due - time.monotonic()) > 0 and (key := wait(left)) is not None:
-                if not screen.press(key):
-                    return
-                live.update(screen.render(overview, before), refresh=True)
+            while (left := due - time.monotonic()) > 0:
+                key = wait(left)
+                if key is not None:
+                    if not screen.press(key):
+                        return
+                    live.update(screen.render(overview, before), refresh=True)
             before = overview

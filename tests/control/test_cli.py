@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import select
 import socket
+import struct
+import subprocess
+import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +20,8 @@ import pytest
 
 from tests import records
 from tests.control import shop
-from tests.control.processes import command
-from tests.support import RaySession
+from tests.control.processes import APP, command, environment
+from tests.support import ROOT, RaySession, stop
 
 SECONDS = 60
 NODE = f"celery@{socket.gethostname()}"
@@ -83,6 +91,44 @@ def test_our_status_and_top(ray_session: RaySession, held: Any) -> None:
     finally:
         shop.app.control.add_consumer("nights")
     assert waiting.get(timeout=SECONDS) == 3
+
+
+def test_top_takes_keys(ray_session: RaySession, held: Any) -> None:
+    screen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    line = [sys.executable, "-m", "raycelery", "top", "-A", APP]
+    process = subprocess.Popen(
+        line, cwd=ROOT, env={**environment(ray_session), "TERM": "xterm"}, stdin=terminal, stdout=terminal,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(terminal)
+    seen = bytearray()
+
+    def until_it_shows(*texts: str) -> str:
+        def shows() -> bool:
+            while select.select([screen], [], [], 0)[0]:
+                seen.extend(os.read(screen, 65536))
+            return all(text.encode() in seen for text in texts)
+
+        records.until(shows, lambda: seen.decode(errors="replace"))
+        found = seen.decode(errors="replace")
+        seen.clear()
+        return found
+
+    try:
+        until_it_shows("shop.hold", "longest first", "q quit")
+        os.write(screen, b"s")
+        until_it_shows("sort: latest first", "shop.hold")
+        os.write(screen, b"/nothing like it\r")
+        until_it_shows("filter: nothing like it")
+        assert "shop.hold" not in until_it_shows("filter: nothing like it")
+        os.write(screen, b"\x1b")
+        until_it_shows("shop.hold")
+        os.write(screen, b"q")
+        assert process.wait(SECONDS) == 0
+    finally:
+        stop(process, 10)
+        os.close(screen)
 
 
 def test_our_commands_say_what_is_wrong(ray_session: RaySession) -> None:

@@ -27,6 +27,9 @@ NODE = f"celery@{socket.gethostname()}"
 class Flower:
     """Its HTTP API."""
 
+    #: A task that was there before it.
+    early: Any = None
+
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}"
 
@@ -59,15 +62,23 @@ class Flower:
 @pytest.fixture
 def flower(ray_session: RaySession, tmp_path: Path) -> Iterator[Flower]:
     shop.add.delay(0, 0).get(timeout=SECONDS)
+    shop.app.control.cancel_consumer("early")
+    early = shop.add.apply_async((20, 22), queue="early")
     port = free_port()
     line = ("celery", "-A", APP, "flower", "--address=127.0.0.1", f"--port={port}")
     with running(ray_session, tmp_path, *line, env={"FLOWER_UNAUTHENTICATED_API": "true"}) as output:
         found = Flower(port)
+        found.early = early
         records.until(found.up, output.read_text)
         yield found
 
 
 def test_flower_shows_workers_and_tasks_and_steers_them(flower: Flower, tmp_path: Path) -> None:
+    shop.app.control.add_consumer("early")
+    task = flower.task(flower.early.id, "SUCCESS")
+    assert (task["name"], task["args"], task["result"]) == ("shop.add", "(20, 22)", "42")
+    assert task["received"] <= task["started"]
+
     good = shop.add.delay(1, 2)
     task = flower.task(good.id, "SUCCESS")
     assert (task["name"], task["args"], task["kwargs"], task["result"]) == ("shop.add", "(1, 2)", "{}", "3")
