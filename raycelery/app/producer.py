@@ -33,7 +33,7 @@ from raycelery.app.routing import Routes
 from raycelery.app.settings import TASK_OPTIONS, check_options, options_of, travels_as_is
 from raycelery.app.standins import RayChannel, RayConnection, RayPool
 from raycelery.app.urls import low_first
-from raycelery.dispatcher.model import Lane
+from raycelery.dispatcher.model import Lane, lane_of
 from raycelery.errors import ArgumentError, MessageError, OptionError
 
 if TYPE_CHECKING:
@@ -382,14 +382,7 @@ def _lane(options: Mapping[str, Any], app_key: str) -> Lane:
     env = options.get("runtime_env")
     env_text = json.dumps(dict(env), sort_keys=True) if env else ""
     one_shot = options.get("executor") == "function"
-    text = json.dumps([sorted(request.items()), env_text, one_shot, app_key])
-    return Lane(
-        key=hashlib.sha256(text.encode()).hexdigest()[:16],
-        request={key: value for key, value in request.items() if value},
-        app=app_key,
-        env=env_text,
-        one_shot=one_shot,
-    )
+    return lane_of({key: value for key, value in request.items() if value}, app_key, env_text, one_shot)
 
 
 _random = random.Random(int.from_bytes(os.urandom(32), "big"))

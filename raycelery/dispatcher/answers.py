@@ -191,9 +191,9 @@ class Answers:
         """The last failures, grouped by error; see :meth:`Outcomes.failures`."""
         return self._dispatcher.outcomes.failures()
 
-    def retry(self, ids: list[str]) -> dict[str, list[str]]:
+    def retry(self, ids: list[str], app: str) -> dict[str, list[str]]:
         """Have tasks run once more that are among the last failures; see :meth:`Outcomes.retry`."""
-        return self._dispatcher.outcomes.retry(ids)
+        return self._dispatcher.outcomes.retry(ids, app)
 
     def give_up(self) -> None:
         """Let go of what was to outlive this dispatcher, which is about to be ended for good."""

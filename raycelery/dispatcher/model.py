@@ -5,6 +5,8 @@ Plain data only: no Ray, no clock, no I/O.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -85,6 +87,13 @@ class Lane:
     app: str = ""
     env: str = ""
     one_shot: bool = False
+
+
+def lane_of(request: Mapping[str, float], app: str, env: str = "", one_shot: bool = False) -> Lane:
+    """Return the lane for a request; the same for whoever asks for the same."""
+    text = json.dumps([sorted(request.items()), env, one_shot, app])
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Lane(key=key, request=request, app=app, env=env, one_shot=one_shot)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raycelery import wire
-from raycelery.dispatcher.model import Error
+from raycelery.dispatcher.model import Error, Lane, lane_of
 from raycelery.dispatcher.recovery import fields_of, message_of
 
 if TYPE_CHECKING:
@@ -140,8 +140,12 @@ class Outcomes:
             for group in self.failures()[:most]
         ]
 
-    def retry(self, ids: list[str]) -> dict[str, list[str]]:
+    def retry(self, ids: list[str], app: str) -> dict[str, list[str]]:
         """Have failed tasks run once more, under their ids, as they were called, with no retries used up.
+
+        Arguments:
+            ids: of the tasks.
+            app: key of the application's definition by which they run now: code may have been mended meanwhile.
 
         Returns:
             the ids of those that were ``retried``; of those that are ``unknown``; of those whose large arguments are
@@ -154,25 +158,29 @@ class Outcomes:
             if failure is None:
                 answer["unknown"].append(task_id)
                 continue
-            fields, keys = _anew(failure.fields), failure.fields[9]
+            fields, lane = self._anew(failure.fields, app)
+            keys = fields[9]
             if not all(dispatcher.depot.refs(key) for key in keys):
                 answer["gone"].append(task_id)
                 continue
             self._forget(task_id)
             dispatcher.store.forget(task_id)
             dispatcher.journal.append("", wire.pack("call", 0, "forget", (task_id,)))
-            dispatcher.journal.append("", wire.pack("batch", 0, [], [fields], [], []))
+            dispatcher.definitions.add(("lane", lane))
+            dispatcher.journal.append("", wire.pack("batch", 0, [("lane", lane)], [fields], [], []))
             dispatcher.take(message_of(fields), keys, now)
             answer["retried"].append(task_id)
         return answer
 
-
-def _anew(fields: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the fields of a submission without what has passed: its retries, its time to begin and to expire."""
-    task_id, task, queue, lane, payload, priority, _, time_limit, stamps, keys = fields
-    headers, *others = pickle.loads(payload)
-    payload = pickle.dumps(({**headers, "retries": 0, "eta": None, "expires": None}, *others), 5)
-    return (task_id, task, queue, lane, payload, priority, None, time_limit, stamps, keys)
+    def _anew(self, fields: tuple[Any, ...], app: str) -> tuple[tuple[Any, ...], Lane]:
+        """Return the fields of a submission without what has passed: its retries, its time to begin and to expire."""
+        task_id, task, queue, key, payload, priority, _, time_limit, stamps, keys = fields
+        headers, *others, code = pickle.loads(payload)
+        lane = self._dispatcher.brain.known_lanes[key]
+        if code is None:  # else the task travels by value, with the definition that it was called by
+            lane = lane_of(lane.request, app, lane.env, lane.one_shot)
+        payload = pickle.dumps(({**headers, "retries": 0, "eta": None, "expires": None}, *others, code), 5)
+        return (task_id, task, queue, lane.key, payload, priority, None, time_limit, stamps, keys), lane
 
 
 def _described(failure: Failure) -> dict[str, Any]:

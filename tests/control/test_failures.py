@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ import numpy as np
 import pytest
 from celery.exceptions import TaskRevokedError, WorkerLostError
 
+from raycelery import Celery
 from tests import records
 from tests.control import shop
-from tests.control.processes import command
+from tests.control.processes import command, environment
 from tests.support import RaySession
 
 SECONDS = 60
@@ -107,6 +110,27 @@ def test_a_retry_begins_anew_with_its_retries(ray_session: RaySession, tmp_path:
     command(ray_session, "raycelery", "failures", "-t", "shop.stubborn", "--retry")
     result._cache = None
     assert result.get(timeout=SECONDS) == "try 4"
+
+
+def test_a_retry_runs_the_release_that_it_is_asked_from(ray_session: RaySession, tmp_path: Path) -> None:
+    for release, body in (("v1", "raise ValueError('broken')"), ("v2", "return 'mended'")):
+        (tmp_path / release).mkdir()
+        (tmp_path / release / "released.py").write_text(
+            f"from raycelery import Celery\napp = Celery('released')\n\n\n@app.task\ndef work():\n    {body}\n"
+        )
+
+    def python(release: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path / release, env=environment(ray_session), text=True,
+            capture_output=True, timeout=100, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    code = "import released; r = released.work.delay(); r.get(timeout=60, propagate=False); print(r.id)"
+    task_id = python("v1", "-c", code).split()[-1]
+    assert "1 run again" in python("v2", "-m", "raycelery", "failures", "-A", "released", "--retry")
+    assert Celery("released", set_as_current=False).AsyncResult(task_id).get(timeout=SECONDS) == "mended"
 
 
 def test_what_large_arguments_are_gone_for_cannot_be_retried(ray_session: RaySession) -> None:
