@@ -171,7 +171,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         # A success leaves with the executor's report of its message, unless a handler might show it to others before.
         client.store(
             ("meta", task_id, state, payload, keys, self.expires, final),
-            now=not (client.quiet and state == states.SUCCESS),
+            now=state not in client.quiet,
         )
         if keys:
             session.depot.done(keys)
@@ -406,7 +406,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             last = self._claim(client, op)
         else:
             last = None
-            client.store((*op, 0), now=not (client.quiet and state == states.SUCCESS))
+            client.store((*op, 0), now=state not in client.quiet)
         depot.done((*keys, *more))
         if last is not None:
             self._finish_here(client, group, maybe_signature(request.chord, app=self.app), *last)
@@ -436,6 +436,10 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         if chord == self._chord[0]:
             return self._chord[1], ()
         body = request.chord if references.is_other(references.app_of(request.chord), self.app) else dict(request.chord)
+        log_to = self.app.client.log_to
+        if log_to and type(body) is dict:
+            # It is called by whichever executor has the time.
+            body["options"] = {**(body.get("options") or {}), "log_to": log_to}
         callback, keys = values.dumps(body, self._inline, depot, self.app)
         if not keys:
             self._chord = (chord, callback)

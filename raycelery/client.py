@@ -72,8 +72,8 @@ class Client:
         #: Returns the keys of the large values that this process keeps.
         self.holds: Callable[[], list[str]] = list
         self.linger = LINGER_SECONDS
-        #: True while an executor runs a message whose success nobody hears of before its report: they leave together.
-        self.quiet = False
+        #: States of which nobody hears before an executor's report of the message that it runs: they leave together.
+        self.quiet: tuple[str, ...] = ()
         #: How many submissions this process has handed over, for the notice at exit.
         self.submitted = 0
         #: An executor's connections to other applications' dispatchers: what was sent by them goes before a report.
@@ -104,6 +104,9 @@ class Client:
         self._recent: OrderedDict[str, None] = OrderedDict()
         self._hinted: set[str] = set()
         self.id = uuid.uuid4().hex
+        #: Who is to see what tasks say that this process submits: itself, or "" for nobody; in executors whoever
+        #: submitted what they run.
+        self.log_to = self.id if self._hello.get("logs") else ""
         self._wake: threading.Event | None = None
 
     # -- connection ---------------------------------------------------------------------------------------------
@@ -409,8 +412,8 @@ class Client:
         self._companions.append(other)
         other.on_block = lambda blocked: None if self.on_block is None else self.on_block(blocked)
 
-    def post(self, frame: bytes) -> None:
-        """Send a frame that nobody acknowledges, after what is buffered.
+    def post(self, frame: bytes, *, first: bool = False) -> None:
+        """Send a frame that nobody acknowledges, after what is buffered, or before it.
 
         Raises:
             DispatcherUnreachable: the connection is lost; nothing is sent again.
@@ -418,7 +421,8 @@ class Client:
         with self._lock:
             if self._lost is not None:
                 raise DispatcherUnreachable(f"the dispatcher went away: {self._lost}")
-            self.flush()
+            if not first:
+                self.flush()
             self._send(frame)
 
     def renew(self) -> None:

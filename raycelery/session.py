@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from raycelery import leaving, values, wire
+from raycelery import leaving, lines, values, wire
 from raycelery.client import Client
 from raycelery.cluster import connecting, local, process
 from raycelery.depot import RayDepot
@@ -34,6 +34,7 @@ _sessions: dict[str, Session] = {}
 _given: str | None = None
 #: Whether this process was forked from one that was connected to Ray, so that it cannot use Ray itself.
 _forked = False
+_shower = lines.Shower()
 _lock = threading.RLock()
 
 
@@ -138,7 +139,8 @@ def _open(app: Celery, name: str) -> Session:
     dispatcher = find_dispatcher(name, _limits(app))
     client = Client(
         lambda: endpoint(dispatcher),
-        {"role": "client"},
+        {"role": "client", "logs": lines.wanted(app.conf.ray_init)},
+        on_frame=_shower.on_frame,
         submit_timeout=app.conf.ray_submit_timeout,
     )
     client.ensure()
@@ -277,6 +279,7 @@ def _at_exit(session: Session, pid: int) -> None:
         client.close()
     except DispatcherUnreachable as exc:
         logger.warning("messages not handed over at exit: %s", exc)
+    _shower.finish()
 
 
 def shutdown() -> None:

@@ -28,8 +28,6 @@ ENVIRONMENT = {
     # Tests run several at a time, and Ray takes long to start where all CPUs are busy.
     "RAY_raylet_start_wait_time_s": "100",
     "RAY_agent_register_timeout_ms": "100000",
-    # Two equal lines of two executors are two lines.
-    "RAY_DEDUP_LOGS": "0",
 }
 
 
@@ -151,7 +149,7 @@ def ray_cluster(num_cpus: int = 4, **options: Any) -> Iterator[RaySession]:
             "num_cpus": num_cpus,
             "include_dashboard": False,
             "namespace": "raycelery",
-            "log_to_driver": True,
+            "log_to_driver": False,
             "object_store_memory": 300 * 1024**2,
             "_temp_dir": str(directory),
             **options,

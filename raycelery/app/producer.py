@@ -185,6 +185,8 @@ class RayProducer:
                 raise ArgumentError(
                     f"an argument of {name!r} {exc}; pass plain data, or a path or key from which the task can load it"
                 ) from exc
+        if client.log_to:
+            properties.setdefault("log_to", client.log_to)
         delivery = (exchange, routing_key, priority)
         payload = pickle.dumps(
             (headers, data, content_type, content_encoding, delivery, properties, info.module, info.code), 5

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from billiard.einfo import ExceptionInfo, RemoteTraceback
 from celery.exceptions import InvalidTaskError, Terminated, WorkerLostError
 
+from raycelery.bridge import logs
 from raycelery.bridge.keeping import was_kept
 from raycelery.bridge.sources import queue_of
 
@@ -122,12 +123,16 @@ class Job:
         if kind in ("ok", "failed", "rejected", "error"):
             self.accept(event[3])
             if kind == "ok":
+                if self.request is not None:
+                    self._tell(logs.succeeded, self.request, event[1], event[2])
                 self._succeed(event[1], event[2])
             else:
                 einfo = _loaded(event[1])
                 if kind == "error":
                     self._tell(self._on_failure, einfo)
                 else:
+                    if self.request is not None:
+                        self._tell(logs.failed, self.request, einfo)
                     self._tell(self._on_success, (1, einfo, event[2]))
         elif kind == "terminated" or (kind == "lost" and self.terminating is not None):
             self.accept(self.pid)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from raycelery import session, wire
+from raycelery.bridge import logs
 from raycelery.client import Client
 from raycelery.errors import DispatcherUnreachable
 
@@ -28,6 +29,7 @@ class Link:
     """
 
     def __init__(self, app: Any, wake: Callable[[], None]) -> None:
+        self._app = app
         self._wake = wake
         self._said: deque[Said] = deque()
         self._closing = False
@@ -51,6 +53,9 @@ class Link:
     def _on_frame(self, frame: tuple[Any, ...]) -> None:
         if frame[0] == "jobs":
             self._said.extend(frame[1])
+        elif frame[0] == "logs":
+            logs.relog(frame, self._app)
+            return
         elif frame[0] == "closed" and not self._closing:
             self._said.append(None)
         self._wake()

@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": "raycelery.cli.demo",
     "down": "raycelery.cli.down",
     "failures": "raycelery.cli.failures",
+    "logs": "raycelery.cli.logs",
     "rightsize": "raycelery.cli.rightsize",
     "status": "raycelery.cli.status",
     "top": "raycelery.cli.top",

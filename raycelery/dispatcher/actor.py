@@ -29,6 +29,7 @@ from raycelery.dispatcher.definitions import Definitions
 from raycelery.dispatcher.depot import Depot
 from raycelery.dispatcher.fleet import Fleet
 from raycelery.dispatcher.journal import Journal
+from raycelery.dispatcher.logs import Logs
 from raycelery.dispatcher.measuring import Measuring
 from raycelery.dispatcher.metrics import Metrics
 from raycelery.dispatcher.model import Assign, Error, Kill, Message, Policy, Recall, Start, Stop
@@ -119,6 +120,7 @@ class Dispatcher:
         self.journal = Journal(_journal_path(name, limits.journal))
         self.answers = Answers(self)
         self.bridges = Bridges(self)
+        self.logs = Logs(self)
         self.measuring = Measuring(self)
         self.sharing = Sharing(self)
         recover(self)
@@ -456,6 +458,8 @@ class Dispatcher:
         """Tell an executor that has connected what differs from what it was started with."""
         if self.watched:
             conn.send(wire.pack("events", True))
+        if self.logs.followed:
+            conn.send(wire.pack("follow", True))
         if self.measuring.on:
             self.measuring.greet(conn)
         limits = self.answers.time_limits()

@@ -182,6 +182,11 @@ class Bridges:
             else:
                 del self._waiting[task_id]
 
+    def looking(self, seq: int, index: int) -> list[Connection]:
+        """Return the bridges that asked for a job."""
+        _, jobs = self._bundles.get(seq, (None, []))
+        return [place[0] for place in jobs[index].places] if index < len(jobs) else []
+
     # -- what becomes of jobs -----------------------------------------------------------------------------------
 
     def on_report(self, node: str, seq: int, index: int, event: Event) -> None:

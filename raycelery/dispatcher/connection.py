@@ -79,6 +79,8 @@ class Connection(asyncio.Protocol):
                 self.dispatcher.on_call(self, frame, raw)
             elif kind in ("bundles", "recall_jobs", "kill_job", "new_code"):
                 self.dispatcher.bridges.on_frame(self, frame)
+            elif kind in ("logs", "follow"):
+                self.dispatcher.logs.on_frame(self, frame)
             elif kind == "measured":
                 self.dispatcher.measuring.take(frame[1])
             elif kind == "hello":
@@ -87,6 +89,7 @@ class Connection(asyncio.Protocol):
                 for key in self.info.get("holds", ()):
                     for ref in self.dispatcher.depot.refs(key):
                         self.dispatcher.depot.hold(key, self.source, ref)
+                self.dispatcher.logs.came(self)
                 if self.info.get("role") == "executor":
                     self.executor = self.info["executor"]
                     self.dispatcher.fleet.connected[self.info["executor"]] = self
@@ -113,6 +116,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         dispatcher = self.dispatcher
         dispatcher.connections.discard(self)
+        dispatcher.logs.gone(self)
         if dispatcher.plane is not None:
             dispatcher.plane.gone(self)
         for task_id in self.watching:
@@ -138,6 +142,10 @@ class Connection(asyncio.Protocol):
     def send(self, data: bytes) -> None:
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
+
+    def unsent(self) -> int:
+        """Return how many bytes wait for the process to read them."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
     def reply(self, number: int, ok: bool, value: Any) -> None:
         """Answer a question; what was told before it goes before it."""

@@ -21,6 +21,7 @@ from raycelery.errors import LEAVING, AppLoadError, DispatcherUnreachable
 from raycelery.executor import sources
 from raycelery.executor.bundles import Bundle
 from raycelery.executor.eventer import Eventer
+from raycelery.executor.output import OUTPUT
 
 # Ray imports this when it starts an executor, before it decodes what the executor was started with.
 serializers.postpone_in_actors()
@@ -159,6 +160,8 @@ class Loop:
             self._give_back()
         elif kind == "look":
             self._look()
+        elif kind == "follow":
+            OUTPUT.followed = frame[1]
         elif kind == "events":
             self._eventer.enabled = frame[1]
         elif kind in ("stop", "closed", "limits", "measure"):
@@ -194,6 +197,7 @@ class Loop:
     def run(self) -> str:
         """Run messages until stopped; returns the reason where the end was not asked for."""
         self._client.ensure()
+        OUTPUT.start(self._client, str(self._app_spec.dispatcher))
         self._load()
         self._client.report(("ready", self._node))
         self._sources = None if self._once else sources.Sources()
@@ -293,6 +297,7 @@ class Loop:
         celery.signals.worker_process_shutdown.send(sender=hostname(), pid=os.getpid(), exitcode=0)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
+        OUTPUT.stop()
 
     def _end(self) -> None:
         self._clean_up()

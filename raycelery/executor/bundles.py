@@ -23,6 +23,7 @@ from raycelery import values
 from raycelery.client import Client
 from raycelery.errors import LEAVING, TaskNotRegistered
 from raycelery.executor import ending
+from raycelery.executor.output import OUTPUT
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,8 @@ class BundleRunner:
         try:
             name, task_id, request, body, content_type, encoding, soft, hostname, *code = pickle.loads(payload)
             runner.current = task_id
+            shadow = request.get("shadow") if request else None
+            OUTPUT.begin((seq, index), task_id, shadow or name, bridged=True)
             if request is None:
                 return self._called(body, soft, name)
             task = runner.tasks.find(name, *code)
@@ -130,6 +133,7 @@ class BundleRunner:
             return ("error", _pickled(ExceptionInfo()), 0.0, self._pid)
         finally:
             runner.current = None
+            OUTPUT.end()
         if not failed:
             return ("ok", value if isinstance(value, str) else str(value), seconds, self._pid)
         kind = "rejected" if isinstance(value.exception, Reject) else "failed"

@@ -8,7 +8,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import celery
@@ -264,7 +264,8 @@ class Tasks:
         if found.__trace__ is None:
             from raycelery.executor.tracing import tracer_of
 
-            found.__trace__ = tracer_of(self._app, found, _hostname())
+            with _no_success_lines():
+                found.__trace__ = tracer_of(self._app, found, _hostname())
             self._limit(found)
         return found
 
@@ -302,6 +303,22 @@ class Tasks:
         self._loaded[name] = key
         if hasattr(self._app, "producer"):  # else it is a plain Celery application, of a bridge
             self._app.producer.adopt_code(task, key, self._codes[key])
+
+
+@contextlib.contextmanager
+def _no_success_lines() -> Iterator[None]:
+    """Have tracers made that log no line for each success, which costs more than many a task; "DEBUG" has them.
+
+    Celery's tracers look at the level once; what they say of retries and failures is logged as ever.
+    """
+    tracing = logging.getLogger("celery.app.trace")
+    before = tracing.level
+    if not tracing.isEnabledFor(logging.DEBUG):
+        tracing.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        tracing.setLevel(before)
 
 
 def _hostname() -> str:

@@ -42,6 +42,7 @@ from raycelery.executor import ending
 from raycelery.executor.ending import Ending
 from raycelery.executor.eventer import Eventer
 from raycelery.executor.loading import Tasks
+from raycelery.executor.output import OUTPUT
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class Runner:
         #: Id of the message that is running, and the thread that runs messages.
         self.current: str | None = None
         self.thread = threading.get_ident()
-        self._quiet: dict[str, bool] = {}
+        self._quiet: dict[str, tuple[str, ...]] = {}
         #: The class of requests, by task; of the message that is running its request, where the class is its own.
         self._classes: dict[Any, Any] = {}
         self._own: Request | None = None
@@ -123,9 +124,18 @@ class Runner:
         """
         self.ended = None
         if verdict == "chord":
+            OUTPUT.begin("", payload[0], "celery.chord")
+        try:
+            return self._take(payload, verdict, reason, deliveries)
+        finally:
+            OUTPUT.end()
+
+    def _take(self, payload: Any, verdict: str | None, reason: str, deliveries: int) -> tuple[str, float | None]:
+        if verdict == "chord":
             self.app.backend.finish_chord(*payload)
             return "done", None
         headers, body, content_type, encoding, delivery, properties, module, code = pickle.loads(payload)
+        OUTPUT.begin(properties.get("log_to"), headers["id"], headers.get("shadow") or headers["task"])
         self.current = headers["id"]
         headers["hostname"] = _HOSTNAME
         delivery_info = {
@@ -205,11 +215,11 @@ class Runner:
         soft = limits[1] or task.soft_time_limit
         began = time.monotonic()
         try:
-            self._client.quiet = self._is_quiet(task)
+            self._client.quiet = self._quiet_states(task)
             with self.soft_limit(soft, task.name) if soft else _UNLIMITED:
                 result = task.__trace__(task_id, args, kwargs, request)
         finally:
-            self._client.quiet = False
+            self._client.quiet = ()
             self.current = None
             own, self._own = self._own, None
         ran = time.monotonic() - began
@@ -254,13 +264,14 @@ class Runner:
         else:
             request.on_success((1, result[0], ran))
 
-    def _is_quiet(self, task: Any) -> bool:
-        if signals.task_success.receivers or signals.task_postrun.receivers:
-            return False
+    def _quiet_states(self, task: Any) -> tuple[str, ...]:
+        """Return the final states that no handler follows, so that they may leave with the report of the message."""
+        if signals.task_success.receivers or signals.task_postrun.receivers or signals.task_failure.receivers:
+            return ()
         quiet = self._quiet.get(task.name)
         if quiet is None:
-            quiet = not (task_has_custom(task, "on_success") or task_has_custom(task, "after_return"))
-            self._quiet[task.name] = quiet
+            loud = any(task_has_custom(task, name) for name in ("on_success", "on_failure", "after_return"))
+            quiet = self._quiet[task.name] = () if loud else (states.SUCCESS, states.FAILURE)
         return quiet
 
     def _decode(
@@ -407,6 +418,7 @@ class Unloadable:
             self.app.backend.finish_chord(*payload)
             return "done", None
         headers, body, content_type, _, delivery, properties, _, _ = pickle.loads(payload)
+        OUTPUT.begin(properties.get("log_to"), headers["id"], headers["task"])
         request = {**headers, "delivery_info": {"routing_key": delivery[1]}, "properties": properties}
         try:
             if content_type is None:
@@ -418,5 +430,6 @@ class Unloadable:
         except Exception:  # its arguments may need the modules that are missing
             logger.warning("the arguments of %s cannot be read either", headers["id"])
         logger.error("Task %s[%s] cannot run: %s", headers["task"], headers["id"], self._error)
+        OUTPUT.end()
         fail(self.app, request, self._error)
         return "done", None

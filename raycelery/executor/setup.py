@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from typing import Any
 
 import celery
@@ -18,6 +19,8 @@ from celery import signals
 from celery.app.trace import setup_worker_optimizations
 from celery.utils.graph import DependencyGraph
 from kombu.utils.imports import symbol_by_name
+
+from raycelery.executor.output import OUTPUT
 
 logger = logging.getLogger(__name__)
 
@@ -106,9 +109,6 @@ def _level(app: celery.Celery) -> int:
 
 
 def _set_up_logging(app: celery.Celery) -> None:
-    """Log as Celery's worker does, but leave stdout and stderr to Ray, which carries them to the driver."""
-    level = _level(app)
-    app.log.setup_logging_subsystem(loglevel=level, logfile=None, colorize=False)
-    # One line per task from Celery itself would cost more than many a task.
-    if level != logging.DEBUG:
-        logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+    """Log as Celery's worker does, to whoever submitted the task; see :mod:`raycelery.executor.output`."""
+    app.log.setup_logging_subsystem(loglevel=_level(app), logfile=sys.stderr, colorize=False)
+    OUTPUT.handle_loggers()

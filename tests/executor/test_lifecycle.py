@@ -142,11 +142,11 @@ def test_output_reaches_the_driver_and_the_log_files(tmp_path: Path, short: Path
     for words in ("printed words", "error words", "logged words", "library words"):
         lines = [line for line in said.splitlines() if words in line]
         assert len(lines) == 1, (words, said)
-        assert re.search(r"\(chatter \[1 CPU\] #\d+ pid=\d+\)", lines[0]), "the executor's readable name"
-    logs = "".join(path.read_text() for path in (short / "session_latest" / "logs").glob("worker-*"))
+        assert re.match(r"\(chatter\.speak [0-9a-f]{8}\) ", lines[0]), "each names its task"
+    logs = "".join(path.read_text() for path in (short / "session_latest" / "logs").glob("raycelery-*.log"))
     for words in ("printed words", "error words", "logged words", "library words"):
         assert words in logs
-    assert re.search(r"chatter\.speak\[[0-9a-f-]{36}\]: logged words", logs), "as Celery's task loggers write"
+    assert re.search(r" INFO chatter\.speak\[[0-9a-f-]{36}\] logged words\n", logs)
 
 
 def test_celerys_logging_proxy_on_stdout_does_not_break_the_start_of_ray(tmp_path: Path, short: Path) -> None:

@@ -1,0 +1,88 @@
+"""What a bridge's tasks print and log, and how they end, in the log of its worker: as a stock worker's has it."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import sys
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery.app import trace
+from celery.exceptions import Retry
+from kombu.utils.encoding import safe_repr
+
+from raycelery.lines import TASKS, Line, plain
+
+_TRACE = logging.getLogger("celery.app.trace")
+#: Where Celery has what is written to standard output and error.
+_PRINTED = "celery.redirected"
+
+
+def relog(frame: tuple[Any, ...], app: Any) -> None:
+    """Log what executors have sent, once more: at its own level, and with this worker's handlers and format."""
+    _, _, _, lines, left_out = frame
+    printed = logging.getLevelName(str(app.conf.worker_redirect_stdouts_level).upper())
+    for line in pickle.loads(lines):
+        if not line.level and not app.conf.worker_redirect_stdouts:
+            print(line.text, file=sys.stdout, flush=True)
+            continue
+        name, level = (line.logger, line.level) if line.level else (_PRINTED, printed)
+        task = name.startswith(f"{TASKS}.")
+        logger = logging.getLogger(TASKS if task else name)
+        if logger.isEnabledFor(level):
+            logger.handle(_record(line, name.removeprefix(f"{TASKS}."), level))
+    if left_out:
+        logging.getLogger(__name__).warning(
+            "more was printed by tasks than could be shown here; 'raycelery logs' has all of it"
+        )
+
+
+def _record(line: Line, name: str, level: int) -> logging.LogRecord:
+    record = logging.LogRecord(name, level, "", 0, "%s", (plain(line.text),), None)
+    record.created, record.msecs = line.created, line.created % 1 * 1000
+    # Read by Celery's TaskFormatter.
+    record.task_id, record.task_name = line.task_id or "???", line.task
+    return record
+
+
+def succeeded(request: Any, returned: str, seconds: float) -> None:
+    """Log that a task succeeded."""
+    if _TRACE.isEnabledFor(logging.INFO):
+        trace.info(trace.LOG_SUCCESS, {**_named(request), "return_value": returned, "runtime": seconds})
+
+
+def failed(request: Any, einfo: ExceptionInfo) -> None:
+    """Log that a task raised: an error, or what has it run again, be ignored or rejected."""
+    exc = einfo.exception
+    exc = getattr(exc, "exc", exc) if type(exc).__name__ == "ExceptionWithTraceback" else exc
+    if isinstance(exc, Retry):
+        trace.info(trace.LOG_RETRY, {**_named(request), "exc": str(exc)})
+        return
+    policy = trace.get_log_policy(request.task, einfo, exc)
+    if not _TRACE.isEnabledFor(policy.severity):
+        return
+    context = {
+        **_named(request),
+        "hostname": request.hostname,
+        "exc": safe_repr(exc),
+        "traceback": str(einfo.traceback),
+        "description": policy.description,
+        "internal": einfo.internal,
+    }
+    record = _TRACE.makeRecord(
+        _TRACE.name, policy.severity, "", 0, policy.format.strip(), (context,), None, extra={"data": context}
+    )
+    if policy.traceback:
+        record.exc_text = str(einfo.traceback).rstrip()
+    _TRACE.handle(record)
+
+
+def _named(request: Any) -> dict[str, Any]:
+    headers = request.request_dict
+    return {
+        "id": request.id,
+        "name": request.name,
+        "args": headers.get("argsrepr"),
+        "kwargs": headers.get("kwargsrepr"),
+    }

@@ -1,0 +1,208 @@
+"""``raycelery logs``: what a task, or all tasks of an application, printed and logged; ``-f``: with what comes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import click
+
+from raycelery import logfiles, session, wire
+from raycelery.app.settings import give_defaults
+from raycelery.cli import output
+from raycelery.cluster import connecting, local
+from raycelery.errors import DispatcherUnreachable, OptionError, RayCeleryError
+from raycelery.lines import Line, colourful, plain
+from raycelery.waiting import Waiting
+
+#: Lines that are shown of an application, where nothing is said.
+LINES = 100
+
+
+@click.command("logs")
+@click.argument("task_id", required=False)
+@click.option(
+    "-A", "--app", "name", envvar="CELERY_APP", metavar="APP", help="The application, as `celery -A` takes it."
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until the task has ended or Ctrl-C.")
+@click.option(
+    "-n", "--lines", "most", type=click.IntRange(0),
+    help=f"Only the last ones; of an application {LINES} if not said, of a task all.",
+)  # fmt: skip
+def command(task_id: str | None, name: str | None, follow: bool, most: int | None) -> None:
+    """Show what a task printed and logged, or what all tasks of an application did.
+
+    The lines are read from the files of the cluster's nodes, and followed by way of the application's dispatcher. Where
+    no application is named, all are searched for the task.
+    """
+    if task_id is None and name is None:
+        raise click.UsageError("name a task by its id, or an application with -A")
+    out = output.own_stdout()
+    application = _connect(name)
+    following = _Following(application, task_id) if follow else None
+    entries, sizes = _read(application, task_id, LINES if most is None and task_id is None else most)
+    write = _writer(out, task_id)
+    for entry in entries:
+        write(entry)
+    if following is not None:
+        following.show(sizes, write)
+    elif task_id is not None and not entries:
+        raise click.ClickException(
+            f"no line of task {task_id} was found: it said nothing, has not begun, or its node is gone"
+        )
+
+
+def _connect(name: str | None) -> str | None:
+    """Join the cluster; return the name of the application's dispatcher, None where no application was named."""
+    import celery
+    from celery.app.utils import find_app
+
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        app = find_app(name) if name else celery.Celery("raycelery-logs", set_as_current=False)
+    except (ImportError, AttributeError) as exc:
+        raise click.UsageError(f"there is no application at {name!r}: {exc}") from exc
+    give_defaults(app)
+    application = session.dispatcher_name(app) if name else None
+    try:
+        if connecting.named(app) is None:
+            found = list(local.running()) if application is None else local.find(application)
+            if len(found) != 1:
+                raise click.UsageError(connecting.nothing_to_ask())
+            app.conf.ray_address = found[0].address
+        app.conf.ray_init = {"logging_level": logging.WARNING, **(app.conf.ray_init or {})}
+        connecting.connect(app)
+    except (OptionError, RayCeleryError) as exc:
+        raise click.UsageError(str(exc)) from exc
+    return application
+
+
+def _read(application: str | None, task_id: str | None, most: int | None) -> tuple[list[logfiles.Entry], _Sizes]:
+    """Read the files of all nodes."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    remote = ray.remote(logfiles.read).options(num_cpus=0)
+    asked = {
+        node: remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            application, task_id, most
+        )
+        for node in nodes
+        if node != here
+    }
+    entries: list[logfiles.Entry] = []
+    sizes: _Sizes = {}
+    for node in nodes:
+        try:
+            found = ray.get(asked[node]) if node in asked else logfiles.read(application, task_id, most)
+        except ray.exceptions.RayError as exc:
+            click.echo(f"node {node} cannot be asked: {exc}", err=True)
+            continue
+        entries += found.entries
+        sizes.update({(node, file): size for file, size in found.sizes.items()})
+    entries.sort(key=lambda entry: entry.time)
+    return entries if most is None else entries[len(entries) - min(most, len(entries)) :], sizes
+
+
+#: How much of a file was read, by node and name.
+_Sizes = dict[tuple[str, str], int]
+
+
+def _writer(out: TextIO, task_id: str | None) -> Callable[[logfiles.Entry], None]:
+    colour = colourful(out)
+
+    def write(entry: logfiles.Entry) -> None:
+        text = entry.text if colour else plain(entry.text)
+        whose = "" if task_id else f"{entry.task}[{entry.id[:8]}] "
+        if colour and whose:
+            whose = f"\x1b[36m{whose}\x1b[0m"
+        out.write(f"{entry.time} {entry.level} {whose}{text}\n")
+        out.flush()
+
+    return write
+
+
+class _Following:
+    """Follows an application's tasks, or one task; from now on.
+
+    Arguments:
+        application: the name of its dispatcher; None: all there are.
+        task_id: of the task; None: all.
+    """
+
+    def __init__(self, application: str | None, task_id: str | None) -> None:
+        self._task_id = task_id
+        self._frames: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._clients = [self._follow(one) for one in _dispatchers(application)]
+        if not self._clients:
+            raise click.ClickException("no application runs in the cluster")
+
+    def _follow(self, dispatcher: Any) -> Any:
+        from raycelery.client import Client
+
+        client = Client(lambda: session.endpoint(dispatcher), {"role": "client"}, on_frame=self._frames.put)
+        try:
+            client.ensure()
+            client.post(wire.pack("follow", self._task_id))
+            # Once it answers, it has taken note.
+            client.call("pending")
+        except DispatcherUnreachable as exc:
+            raise click.ClickException(str(exc)) from exc
+        if self._task_id is not None:
+            threading.Thread(target=self._wait, args=(client,), daemon=True).start()
+        return client
+
+    def _wait(self, client: Any) -> None:
+        """Wait until the task has ended; what it said came before."""
+        try:
+            with Waiting(client, [self._task_id or ""]) as waiting:
+                waiting.next()
+        except DispatcherUnreachable as exc:
+            self._frames.put(("closed", str(exc)))
+            return
+        self._frames.put(("ended",))
+
+    def show(self, sizes: _Sizes, write: Callable[[logfiles.Entry], None]) -> None:
+        """Write what comes, but not what the files had already."""
+        while True:
+            frame = self._frames.get()
+            if frame[0] == "ended":
+                return
+            if frame[0] == "closed":
+                raise click.ClickException(f"the dispatcher went away: {frame[1]}")
+            if frame[0] == "logs":
+                _, node, file, lines, left_out = frame
+                known = sizes.get((node, file), 0)
+                for line in pickle.loads(lines):
+                    if line.end > known and self._task_id in (None, line.task_id):
+                        _write(line, write)
+                if left_out:
+                    click.echo("more was printed than could be followed; the files have all of it", err=True)
+
+
+def _write(line: Line, write: Callable[[logfiles.Entry], None]) -> None:
+    for text in line.text.split("\n"):
+        write(
+            logfiles.Entry(
+                logfiles.stamp(line.created), logfiles.label(line.level), line.task, line.task_id or "-", text
+            )
+        )
+
+
+def _dispatchers(application: str | None) -> list[Any]:
+    import ray
+
+    names = [one["name"] for one in ray.util.list_named_actors(all_namespaces=True) if one["name"]]
+    wanted = [
+        name for name in dict.fromkeys(names) if name.startswith("raycelery:") and application in (None, name[10:])
+    ]
+    return [ray.get_actor(name, namespace=session.NAMESPACE) for name in wanted]
