@@ -503,7 +503,7 @@ class Client:
         if self._hello["role"] == "executor":
             # What the dispatcher sends the executor is for the parent.
             self._hello = {"role": "client"}
-            self._may_return, self._on_frame, self.on_block, self.quiet = True, None, None, False
+            self._may_return, self._on_frame, self.on_block, self.quiet = True, None, None, ()
         self.submitted = 0
         # A child may end without Python's exit hooks (os._exit), so it holds nothing back.
         self.linger = 0
