@@ -39,15 +39,15 @@ def travels_as_is(serializer: str | None, accepted: Iterable[str] | None) -> boo
 DEFAULTS: dict[str, Any] = {
     # "direct": no broker, messages go to the dispatcher; "bridge": a real broker is kept.
     "ray_mode": "direct",
-    # Address of a Ray cluster: "host:6379", or "auto" for the one on this machine; None: $RAY_ADDRESS, else a Ray
-    # inside this process, which "local" asks for whatever $RAY_ADDRESS says.
+    # Address of a Ray cluster: "host:6379"; "auto": the cluster on this machine; "local": a Ray inside this process;
+    # None: $RAY_ADDRESS, or else as "local".
     "ray_address": None,
-    # More arguments for ``ray.init``; those about the Ray to be started (``num_cpus``...) count only where one is.
+    # Further arguments for ``ray.init``; those that describe a Ray to start (``num_cpus``...) count if one is.
     "ray_init": {},
-    # Where executors find the application, if not where it was made: what ``celery -A`` takes, or "shop:create_app()";
-    # None: $RAYCELERY_APP.
+    # Where executors import the application from, if not from the module that made it: as ``celery -A`` takes it, or
+    # "shop:create_app()"; None: $RAYCELERY_APP, or else found automatically.
     "ray_app": None,
-    # More environment variables of the caller that executors are to have: ["MY_DB_URL", "AWS_*"].
+    # Further environment variables of the caller that executors get: ["MY_DB_URL", "AWS_*"].
     "ray_env_vars": (),
     # Name of the application's dispatcher; None: the app's main name.
     "ray_app_name": None,
@@ -55,32 +55,32 @@ DEFAULTS: dict[str, Any] = {
     "ray_keep_result_backend": False,
     # Defaults per queue: {"forecasts": {"num_cpus": 2, "max_concurrency": 8}}.
     "ray_queues": {},
-    # CPUs of a task that says nothing, and its runtime environment.
+    # CPUs of a task that does not set num_cpus; the runtime environment of all tasks.
     "ray_num_cpus": 1,
     "ray_runtime_env": None,
-    # Messages that may wait; past it apply_async blocks, for this many seconds (None: as long as it takes).
+    # Messages that may wait. When there are more, apply_async blocks for so many seconds (None: as long as it takes).
     "ray_max_pending": 1_000_000,
     "ray_submit_timeout": None,
-    # Deliveries of a message whose executors die, before it fails.
+    # After so many executors died with a message, its task fails.
     "ray_max_deliveries": 3,
-    # Executors at most, and the seconds after which an idle one ends.
+    # Most executors of the application, and the seconds after which an idle one ends.
     "ray_max_executors": 1000,
     "ray_idle_seconds": 60.0,
-    # Seconds a message may wait for a node that could ever hold its request.
+    # Seconds that a message waits for a node that is large enough for it, before its task fails.
     "ray_infeasible_seconds": 10.0,
-    # Arguments and results from this many bytes on go to Ray's object store.
+    # Arguments and results of this many bytes and more go to Ray's object store.
     "ray_inline_bytes": 100_000,
-    # Bytes of results that the dispatcher keeps in memory; past it the oldest are forgotten.
+    # Bytes of results that the dispatcher keeps in memory; when there are more, the oldest are dropped.
     "ray_max_result_bytes": 2_000_000_000,
-    # Folder of the dispatcher's journal; None: the Ray session's own, on the dispatcher's node.
+    # Folder of the dispatcher's journal; None: Ray's session folder on the dispatcher's node.
     "ray_journal": None,
     # Level of the executors' logs; Celery's own line per task needs "DEBUG".
     "ray_log_level": "INFO",
-    # Bridges: seconds that a warm shutdown waits for running tasks (None: as long as they take); what is not
-    # acknowledged by then goes back to the broker.
+    # Bridge: seconds that a warm shutdown waits for running tasks (None: until they end); messages that are not
+    # acknowledged by then go back to the broker.
     "ray_drain_seconds": None,
-    # Bridges on RabbitMQ: its consumer_timeout in seconds, which it cannot be asked for; messages that are held for
-    # half as long are kept elsewhere. None: it has none.
+    # Bridge on RabbitMQ: the broker's consumer_timeout in seconds (None: it has none); raycelery cannot ask for it.
+    # Messages that are held for half as long are acknowledged and kept in queues of the bridge.
     "ray_consumer_timeout": 1800,
     # Celery's own settings and defaults, marked so that a project's choice of the same name can be told from them.
     "task_serializer": Unchosen("json"),
@@ -344,5 +344,6 @@ _SETTINGS: dict[str, Callable[[str, Any], None]] = {
     "ray_max_executors": _one_or_more,
     "ray_submit_timeout": _seconds_or_none,
     "ray_drain_seconds": _seconds_or_none,
+    "ray_consumer_timeout": _seconds_or_none,
     "ray_log_level": _level,
 }

@@ -326,6 +326,12 @@ def test_a_wrong_setting_is_refused_from_modules_and_namespaces(
         spaced.conf.ray_mode  # noqa: B018  (the module is read now)
 
 
+def test_a_broker_without_a_consumer_timeout_is_said_with_none() -> None:
+    app = Celery("m", set_as_current=False)
+    app.conf.ray_consumer_timeout = None
+    assert app.conf.ray_consumer_timeout is None
+
+
 def test_what_else_a_settings_module_holds_is_not_looked_at() -> None:
     settings = types.SimpleNamespace(
         RAY_SERVE_URL="http://x", CELERY_RAY_NUM_CPUS=0.5, ray_helpers=types, ray_start=print
