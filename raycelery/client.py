@@ -148,7 +148,7 @@ class Client:
         }
         sock.sendall(wire.pack("hello", hello))
         if again:
-            logger.warning("connected to the dispatcher again; %d frames are sent once more", len(self._unacked))
+            logger.warning("reconnected to the dispatcher; %d frames are sent again", len(self._unacked))
             for frame in list(self._unacked.values()):
                 sock.sendall(frame)
             with self._arrived:

@@ -34,12 +34,12 @@ def wait(client: Client) -> None:
     try:
         left = client.call("left")
         if left["pending"] and not _drained(client):
-            _say(f"waiting for {_what(left)}; the program ends when that is done, Ctrl-C ends it now and drops it")
+            _say(f"waiting for {_what(left)}; the program ends after that; Ctrl-C ends it now and drops them")
             client.call("drained", timeout=None)
         promises.finish(_CALLBACK_SECONDS)
     except KeyboardInterrupt:
         _interrupted.set()
-        _say("the program ends with tasks undone, which are dropped")
+        _say("the program ends; its unfinished tasks are dropped")
     except DispatcherUnreachable as exc:
         logger.warning("could not wait for submitted tasks: %s", exc)
 

@@ -123,7 +123,7 @@ def show(lines: list[Line], left_out: int, stream: TextIO | None) -> None:
     colour = colourful(stream)
     text = "".join(prefixed(line, colour) for line in lines)
     if left_out:
-        text = f"(raycelery) more was printed than could be shown here; 'raycelery logs' has all of it\n{text}"
+        text = f"(raycelery) tasks printed more than could be shown here; 'raycelery logs' shows all of it\n{text}"
     if stream is None:
         return
     try:

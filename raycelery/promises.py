@@ -174,9 +174,9 @@ class Listener:
                 found = waiting.next()
             except DispatcherUnreachable as exc:
                 if waiting.hopeless:
-                    logger.error("no callback of a result is called any more: %s", exc)
+                    logger.error("callbacks of results are no longer called: %s", exc)
                     return
-                logger.warning("results are listened for again in a second: %s", exc)
+                logger.warning("cannot listen for results, will try again in a second: %s", exc)
                 time.sleep(1.0)
                 continue
             for task_id, (_, payload) in found.items():

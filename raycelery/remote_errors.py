@@ -108,7 +108,7 @@ def _text(exc: BaseException) -> str:
     try:
         return str(exc)
     except Exception as error:  # its own code
-        return f"its text cannot be told: {error!r}"
+        return f"its text cannot be shown: {error!r}"
 
 
 def _code(kind: type) -> bytes | None:

@@ -278,7 +278,7 @@ def _at_exit(session: Session, pid: int) -> None:
     try:
         client.close()
     except DispatcherUnreachable as exc:
-        logger.warning("messages not handed over at exit: %s", exc)
+        logger.warning("messages could not be handed to the dispatcher before the program ended: %s", exc)
     _shower.finish()
 
 

@@ -40,7 +40,7 @@ def warn(app: celery.Celery, *, bridge: bool = False) -> None:
     """
     left = _handlers(_BY_NAME, named=True)
     if left:
-        logger.warning("executors have no worker's name, so these handlers do not run in them: %s", ", ".join(left))
+        logger.warning("handlers for a worker's name do not run in executors, which have none: %s", ", ".join(left))
     if bridge:
         return
     left = [f"the bootstep {name}" for name in _bootsteps(app)] + _handlers(_OF_THE_WORKER)

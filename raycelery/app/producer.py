@@ -163,7 +163,7 @@ class RayProducer:
         if overrides:
             check_options(overrides, f"a call of {name!r}")
             if overrides.get("max_concurrency") is not None:
-                raise OptionError(f"a call of {name!r}: max_concurrency is set on a task or queue, not by a call")
+                raise OptionError(f"a call of {name!r}: max_concurrency is set on a task or queue, not at a call")
         known = self._tasks.get((name, queue, _fixed(overrides)))
         info = known if known is not None else self._describe(name, queue, overrides)
 

@@ -185,9 +185,9 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         )
         if late:
             logger.warning(
-                "%s may run longer than RabbitMQ's consumer_timeout (ray_consumer_timeout, %g s): messages that are "
-                "held for half of it are acknowledged, and kept in queues of this worker's own, %s*, until they are "
-                "done; a time_limit below it makes that needless",
+                "%s may run longer than RabbitMQ's consumer_timeout (%g s, set by ray_consumer_timeout): messages that "
+                "are held for half of that time are acknowledged early and kept in queues of this worker, %s*, until "
+                "their tasks end; a time_limit below it avoids that",
                 ", ".join(late[:10]) + ("..." if len(late) > 10 else ""),
                 timeout,
                 PREFIX,
@@ -253,7 +253,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
             try:
                 next(turn)
             except c.connection_errors as exc:
-                logger.warning("the broker is gone while running tasks are waited for: %s", exc)
+                logger.warning("lost the broker while waiting for running tasks: %s", exc)
                 break
         return True
 

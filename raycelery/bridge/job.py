@@ -46,7 +46,7 @@ class Job:
         self._on_success: Callable[..., Any] | None = options.get("callback")
         self._on_failure: Callable[..., Any] | None = options.get("error_callback")
         if not isinstance(self.id, str):
-            raise InvalidTaskError(f"the task id {self.id!r} is no string")
+            raise InvalidTaskError(f"the task id {self.id!r} is not a string")
         self.soft_limit = _seconds(options.get("soft_timeout"))
         self.hard_limit = _seconds(options.get("timeout"))
         #: Celery's ``Request``.
@@ -102,8 +102,8 @@ class Job:
         return True
 
     def invalid(self, exc: Exception) -> None:
-        """Fail it: it cannot be handed over."""
-        logger.error("task %s cannot be handed over: %s", self.id, exc)
+        """Fail it: it cannot be handed to the dispatcher."""
+        logger.error("task %s cannot be handed to the dispatcher: %s", self.id, exc)
         self.ended = True
         self.accept(0)
         self._tell(self._on_failure, _raised(exc))
@@ -186,7 +186,7 @@ def _seconds(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < _LONGEST:
-        raise InvalidTaskError(f"the time limit {value!r} is no number of seconds")
+        raise InvalidTaskError(f"the time limit {value!r} is not a number of seconds")
     return value
 
 

@@ -120,7 +120,7 @@ class Keeper:
                 raise TimeoutError(f"no answer in {_ANSWER_SECONDS:g} s")
         except _ERRORS as exc:
             # What was kept is back in its queue now.
-            logger.warning("messages of long tasks cannot be kept, RabbitMQ delivers them again: %s", exc)
+            logger.warning("messages of long tasks cannot be kept, so RabbitMQ will deliver them again: %s", exc)
             self._not_before = now + _PAUSE_SECONDS
             self._disconnect()
 
@@ -219,7 +219,7 @@ class Keeper:
         if before is not None:
             self._channel.basic_ack(before)
             return
-        logger.info("task %s takes long: its message is acknowledged, and kept until it is done", request.id)
+        logger.info("task %s runs long: its message is acknowledged early and kept until the task ends", request.id)
         self._kept[request] = kept
         request._on_ack(logger, request.connection_errors)
         request._on_ack = lambda log, errors: self._done(kept)
@@ -251,7 +251,7 @@ class Keeper:
             act(self._channel)
         except _ERRORS as exc:
             logger.warning(
-                "RabbitMQ did not hear that task %s is done, and delivers it again: %s", kept.request.id, exc
+                "RabbitMQ was not told that task %s has ended, and will deliver it again: %s", kept.request.id, exc
             )
             self._disconnect()
 

@@ -34,7 +34,7 @@ def relog(frame: tuple[Any, ...], app: Any) -> None:
             logger.handle(_record(line, name.removeprefix(f"{TASKS}."), level))
     if left_out:
         logging.getLogger(__name__).warning(
-            "more was printed by tasks than could be shown here; 'raycelery logs' has all of it"
+            "tasks printed more than could be shown here; 'raycelery logs' shows all of it"
         )
 
 

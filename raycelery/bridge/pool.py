@@ -256,7 +256,7 @@ class Pool(BasePool):  # type: ignore[misc]
                     try:
                         self._on_event(bundle, job, event)
                     except Exception:  # it is about one message, and the worker goes on
-                        logger.exception("what became of task %s cannot be noted", job.id)
+                        logger.exception("the outcome of task %s cannot be recorded", job.id)
             if self._draining:
                 self.give_back()
             elif self._waiting:
@@ -307,7 +307,7 @@ class Pool(BasePool):  # type: ignore[misc]
                 self.link.reconnect()
                 break
             except DispatcherUnreachable as exc:
-                logger.error("no dispatcher: %s", exc)
+                logger.error("cannot reach the dispatcher: %s", exc)
                 time.sleep(1.0)
         bundles, self._bundles = self._bundles, {}
         same = self.link.epoch == epoch
@@ -378,7 +378,7 @@ class Pool(BasePool):  # type: ignore[misc]
                 logger.warning("task %s is still running: it is ended, and its message goes back", job.id)
                 request.cancel(self, emit_retry=False)
             else:
-                logger.warning("task %s is still running: it goes on in the cluster, unattended", job.id)
+                logger.warning("task %s is still running: it goes on in the cluster without this worker", job.id)
                 if job.bundle is not None:
                     self._bundles.pop(job.bundle.number, None)
                 self._forget(job)

@@ -158,7 +158,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
         with self.conn_or_acquire() as client:
             for key in list(_lost):
                 tags = client.lrange(key, 0, -1)
-                logger.info("%d messages that were on their way when the connection was lost go back", len(tags))
+                logger.info("connection lost: %d messages that were being fetched go back to their queues", len(tags))
                 for tag in tags:
                     self.qos.restore_by_tag(bytes_to_str(tag), client=client)
                 client.delete(key)
@@ -212,7 +212,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
             if not isinstance(tag, str) or not {"exchange", "routing_key"} <= message.delivery_info.keys():
                 raise ValueError("it has no delivery tag, or does not say where it was sent to")
         except Exception as exc:  # it may be anything, and nobody could ever read it
-            logger.critical("dropped from queue %r what is no message (%r): %.1024r", queue, exc, raw)
+            logger.critical("dropped an entry of queue %r that is not a message (%r): %.1024r", queue, exc, raw)
             return
         if noted:
             self.qos.noted.add(tag)

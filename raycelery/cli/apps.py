@@ -106,7 +106,7 @@ def _end(found: dict[str, dict[str, Any]], force: bool) -> None:
     if not force:
         for application, one in found.items():
             if "error" in one:
-                raise click.ClickException(f"{application} is not ended: {one['error']}; --force ends it all the same")
+                raise click.ClickException(f"{application} is not ended: {one['error']}; --force ends it anyway")
             if one["pending"]:
                 left = f"{one['pending']:,} of its messages are not finished"
                 raise click.ClickException(f"{application} is not ended: {left}; --force drops them")

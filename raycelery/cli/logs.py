@@ -54,7 +54,7 @@ def command(task_id: str | None, name: str | None, follow: bool, most: int | Non
         following.show(sizes, write)
     elif task_id is not None and not entries:
         raise click.ClickException(
-            f"no line of task {task_id} was found: it said nothing, has not begun, or its node is gone"
+            f"nothing was found of task {task_id}: it printed nothing, has not begun, or its node is gone"
         )
 
 
@@ -186,7 +186,7 @@ class _Following:
                     if line.end > known and self._task_id in (None, line.task_id):
                         _write(line, write)
                 if left_out:
-                    click.echo("more was printed than could be followed; the files have all of it", err=True)
+                    click.echo("tasks printed more than could be followed; without -f all of it is shown", err=True)
 
 
 def _write(line: Line, write: Callable[[logfiles.Entry], None]) -> None:

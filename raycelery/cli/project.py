@@ -54,7 +54,7 @@ def load(name: str) -> Celery:
         raise click.UsageError(f"there is no application at {name!r}: {exc}") from exc
     if not isinstance(app, Celery) or not app.direct:
         raise click.UsageError(
-            f"{name!r} has its tasks run by workers that take them from a broker: use Celery's own commands"
+            f"{name!r} is not in direct mode: Celery's workers run its tasks, so use Celery's own commands"
         )
     return app
 
@@ -85,7 +85,7 @@ def _local(name: str) -> str:
     found = local.find(name)
     if not found:
         raise click.UsageError(
-            f"no program of yours with a Ray inside runs {name!r} here, and {connecting.nothing_to_ask()}"
+            f"no program on this machine runs {name!r} on a Ray of its own, and {connecting.nothing_to_ask()}"
         )
     if len(found) > 1:
         raise click.UsageError(

@@ -125,7 +125,7 @@ def command(
     from raycelery.rightsize.rendering import render
 
     if sum(option is not None for option in (source, script, watch)) > 1:
-        raise click.UsageError("--calls, --script and --watch are three ways to the same: give one of them")
+        raise click.UsageError("give only one of --calls, --script and --watch")
     if scale and (script or watch):
         raise click.UsageError("--scale makes the same calls with several num_cpus: it needs --calls")
     requests = None if output is None else Output(output, "--output")

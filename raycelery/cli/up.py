@@ -22,12 +22,12 @@ def command(num_cpus: int | None, port: int | None) -> None:
     out = own_stdout()
     found = kept.find()
     if found is not None:
-        click.echo("a cluster runs already; 'raycelery down' ends it", err=True)
+        click.echo("a cluster is already running; 'raycelery down' ends it", err=True)
     else:
         click.echo("starting a Ray cluster ...", err=True)
         try:
             found = kept.start(num_cpus, port)
         except DispatcherUnreachable as exc:
             raise click.ClickException(str(exc)) from exc
-        click.echo("it stays until 'raycelery down'; programs use it by RAY_ADDRESS:", err=True)
+        click.echo("it runs until 'raycelery down'; to use it, set RAY_ADDRESS to this address:", err=True)
     click.echo(found.address, file=out)

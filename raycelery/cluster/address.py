@@ -37,6 +37,6 @@ def check(name: str, value: str) -> None:
     host, _, port = rest.rpartition(":")
     if separator or not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
         raise OptionError(
-            f"{name}={value!r} is no address of a Ray cluster: give the 'host:port' that 'ray start' has printed, "
+            f"{name}={value!r} is not the address of a Ray cluster: give the 'host:port' that 'ray start' has printed, "
             f"{AUTO!r} for the cluster on this machine, or {LOCAL!r} to run Ray inside this process"
         )

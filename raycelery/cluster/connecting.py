@@ -96,7 +96,7 @@ def see_that_there_is_one(app: Celery) -> None:
 def nothing_to_ask() -> str:
     """Say that no cluster is named, and what could be."""
     others = [str(one) for one in local.running()]
-    known = f"; on this machine run {', '.join(others)}" if others else ""
+    known = f"; running on this machine: {', '.join(others)}" if others else ""
     return f"no cluster is named: set RAY_ADDRESS, or ray_address in the application's settings{known}"
 
 

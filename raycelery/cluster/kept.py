@@ -98,5 +98,5 @@ def _free(port: int | None) -> int:
         try:
             sock.bind(("", port or 0))
         except OSError as exc:
-            raise DispatcherUnreachable(f"port {port} is not free ({exc}): name another, or none") from exc
+            raise DispatcherUnreachable(f"port {port} is not free ({exc}): choose another, or none") from exc
         return int(sock.getsockname()[1])

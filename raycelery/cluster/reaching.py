@@ -94,8 +94,8 @@ def _ask(address: str, said: str) -> str | None:
                 "starting; try again, or look at 'ray status' on its head node"
             ) from exc
         raise DispatcherUnreachable(
-            f"what listens at ray_address={said} is no head node of a Ray cluster ({exc.details()}): give the address "
-            "that 'ray start --head' has printed, not that of a Redis, of Ray's dashboard or of Ray Client"
+            f"what listens at ray_address={said} is not the head node of a Ray cluster ({exc.details()}): give the "
+            "address that 'ray start --head' has printed, not that of a Redis, of Ray's dashboard or of Ray Client"
         ) from exc
     finally:
         channel.close()

@@ -144,6 +144,6 @@ def stop(name: str) -> bool:
     try:
         ray.get(actor.stop.remote(), timeout=STOP_SECONDS)
     except ray.exceptions.RayError as exc:
-        logger.warning("beat did not end in order: %s", reason_of(exc))
+        logger.warning("beat did not stop cleanly: %s", reason_of(exc))
     ray.kill(actor, no_restart=True)
     return True

@@ -227,7 +227,7 @@ def stats(node: Node, **_: Any) -> Reply:
 
 def _known(node: Node, known: Any = None, **_: Any) -> Any:
     if known is None:
-        return nok("only the application knows that: ask by way of its app.control, or with celery -A")
+        return nok("only the application knows that: ask through its app.control, or with celery -A")
     return known
 
 
@@ -366,7 +366,7 @@ def _resize(node: Node, by: int) -> Reply:
     now = brain.limit("app").maximum
     cpus = max(1, int(brain.nodes.total_cpus / UNIT))
     if now is None and by > 0:
-        return nok(f"nothing bounds the application but its {cpus} CPUs: set worker_concurrency, or shrink first")
+        return nok(f"only its {cpus} CPUs limit the application: set worker_concurrency, or shrink first")
     then = max(0, (cpus if now is None else now) + by)
     if then >= cpus and ("limit", "app") not in node.dispatcher.definitions.bounds:
         # As it was before it was shrunk.
@@ -377,13 +377,13 @@ def _resize(node: Node, by: int) -> Reply:
 
 
 def pool_restart(node: Node, **_: Any) -> Reply:
-    """Have executors end after what they run; new ones load the application anew."""
-    return ok(f"{_retire(node)} executors end after what they run")
+    """Have executors end after their current tasks; new ones load the application anew."""
+    return ok(f"{_retire(node)} executors end after their current tasks")
 
 
 def shutdown(node: Node, **_: Any) -> Reply:
-    """Have the node's executors end after what they run; others start when there is work, here or elsewhere."""
-    return ok(f"{_retire(node)} executors end after what they run")
+    """Have the node's executors end after their current tasks; others start when there is work, here or elsewhere."""
+    return ok(f"{_retire(node)} executors end after their current tasks")
 
 
 def _retire(node: Node) -> int:
@@ -394,7 +394,7 @@ def _retire(node: Node) -> int:
 
 def autoscale(node: Node, max: int | None = None, min: int | None = None, **_: Any) -> Reply:
     """Refuse: executors follow the backlog as it is."""
-    return nok("executors grow and shrink with the backlog by themselves; bound them by pool_shrink and pool_grow")
+    return nok("the number of executors follows the backlog; limit it with pool_shrink and pool_grow")
 
 
 def cancel_consumer(node: Node, queue: str, **_: Any) -> Reply:

@@ -244,7 +244,7 @@ class Brain(GivingWay):
         if running.settling:
             running.settles += 1
             if running.settles > self.policy.max_deliveries:
-                self._drop(running, f"executors died while they settled it as {running.verdict}: {reason}")
+                self._drop(running, f"executors died while they recorded it as {running.verdict}: {reason}")
                 return
         else:
             running.deliveries += 1
@@ -276,7 +276,7 @@ class Brain(GivingWay):
             lane = self.lanes[key]
             while lane.verdicts:
                 message = lane.verdicts.popleft()
-                self._drop(message, f"{message.reason}; nor does an executor start that could record it: {reason}")
+                self._drop(message, f"{message.reason}; and no executor that could record it starts: {reason}")
 
     def _drop(self, message: Message, reason: str) -> None:
         message.reason = reason

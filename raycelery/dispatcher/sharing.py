@@ -57,7 +57,7 @@ class Sharing:
                 self.borrowing.look(now)
                 self.lending.look(now)
             except ray.exceptions.RayError as exc:
-                logger.warning("the cluster's other applications cannot be asked: %s", reason_of(exc))
+                logger.warning("cannot ask the cluster's other applications for CPUs: %s", reason_of(exc))
             self.dispatcher.turn_soon()
 
     def soon(self, doing: Coroutine[Any, Any, None]) -> None:

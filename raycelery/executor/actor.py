@@ -173,7 +173,7 @@ class Loop:
             return
         changed = self._sources.changed()
         if changed is not None:
-            logger.info("%s has changed: this executor ends after what it runs", changed)
+            logger.info("%s has changed: this executor ends after its current task", changed)
             self._outdated = True
             self._client.report(("outdated",))
 

@@ -50,7 +50,7 @@ def _words(exc: BaseException) -> str:
     try:
         text = str(exc)
     except Exception as error:  # an error's own words may fail, too
-        text = f"its words cannot be told: {error!r}"
+        text = f"its text cannot be shown: {error!r}"
     return text if len(text) <= TEXT else f"{text[:TEXT]}…"
 
 

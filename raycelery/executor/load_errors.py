@@ -15,8 +15,8 @@ from raycelery.errors import AppLoadError
 #: Names that look like those of environment variables.
 _VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 _TRAVEL = (
-    f"of the caller's environment variables only those that begin with {', '.join(TRAVELLING[:-1])} or {TRAVELLING[-1]}"
-    " are set in executors, and those that ray_env_vars names"
+    f"executors get only those of the caller's environment variables that begin with {', '.join(TRAVELLING[:-1])} or "
+    f"{TRAVELLING[-1]}, or that ray_env_vars names"
 )
 
 
@@ -52,7 +52,7 @@ def describe(what: str, cwd: str, exc: BaseException) -> str:
         )
     if isinstance(exc, SerializerNotInstalled):
         return (
-            f"executors cannot load {what} ({said}): accept_content names a serializer that nothing registers there; "
+            f"executors cannot load {what} ({said}): accept_content names a serializer that executors do not know; "
             "register it in the module that makes the application, not in the program that is run"
         )
     missing = _missing_variable(exc)

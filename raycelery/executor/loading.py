@@ -144,7 +144,7 @@ def _by_name(name: str) -> celery.Celery:
     if isinstance(extensions, dict):  # a Flask application's
         found = extensions.get("celery", found)
     if not isinstance(found, celery.Celery):
-        raise AppLoadError(f"ray_app={name!r} leads to {found!r}, which is no Celery application")
+        raise AppLoadError(f"ray_app={name!r} leads to {found!r}, which is not a Celery application")
     return found
 
 

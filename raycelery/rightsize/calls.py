@@ -35,11 +35,11 @@ def load(source: str, app: Celery) -> list[Signature]:
     except (ImportError, AttributeError) as exc:
         raise OptionError(f"--calls {source}: {exc}") from exc
     if not callable(function):
-        raise OptionError(f"--calls {source}: it is no function")
+        raise OptionError(f"--calls {source}: it is not a function")
     wants = [one for one in inspect.signature(function).parameters.values() if one.default is one.empty]
     found = [_signature(one, app, source) for one in _iterate(function(*[False] * len(wants)), source)]
     if not found:
-        raise OptionError(f"--calls {source}: it names no calls")
+        raise OptionError(f"--calls {source}: it returns no calls")
     return found
 
 
@@ -59,10 +59,10 @@ def _signature(call: Any, app: Celery, source: str) -> Signature:
         module, _, attribute = call.target.partition(":")
         task, args, kwargs = getattr(importlib.import_module(module), attribute, None), call.args, {}
     else:
-        raise OptionError(f"--calls {source}: {call!r} is no call: give task.s(...), or (task, args, kwargs)")
+        raise OptionError(f"--calls {source}: {call!r} is not a call: give task.s(...), or (task, args, kwargs)")
     name = task if isinstance(task, str) else getattr(task, "name", None)
     if name not in app.tasks:
-        raise OptionError(f"--calls {source}: {task!r} is no task of {app.main or 'the application'}")
+        raise OptionError(f"--calls {source}: {task!r} is not a task of {app.main or 'the application'}")
     return app.tasks[name].signature(tuple(args), dict(kwargs))
 
 

@@ -152,7 +152,7 @@ def test_ctrl_c_ends_the_wait(tmp_path: Path) -> None:
         output, seconds = interrupt(process, "waiting for")
     assert seconds < 60
     assert process.returncode == -signal.SIGINT, output  # which shells call 130
-    assert "tasks undone" in output
+    assert "unfinished tasks are dropped" in output
     assert not ran(tmp_path)
 
 

@@ -105,7 +105,7 @@ def test_what_is_no_message_is_dropped_and_the_worker_goes_on(
     with pytest.raises(NotRegistered):
         shop.app.AsyncResult("unknown-1").get(timeout=30)
     log = worker.log.read_text()
-    assert "dropped from queue 'celery' what is no message" in log
+    assert "dropped an entry of queue 'celery' that is not a message" in log
     assert "Received unregistered task of type 'no.such.task'" in log
     assert "Refusing to deserialize" in log
     assert worker.process.poll() is None

@@ -185,7 +185,7 @@ def test_queues_whose_name_is_not_the_routing_key(project: Make, bridge_worker: 
     assert shop.send("cpus", **late).get(timeout=60) == 3
     long = [shop.send("late", "topic", 60, **topic), shop.send("late", "late", 60, **late)]
     for result in long:
-        worker.wait_for_log(f"task {result.id} takes long")
+        worker.wait_for_log(f"task {result.id} runs long")
     worker.process.kill()
     until(
         lambda: depth(shop, "feeds") >= 1 and depth(shop, "days") >= 1,

@@ -147,7 +147,7 @@ def test_addresses_of_something_else(tmp_path: Path, redis_url: str) -> None:
             assert "no Ray cluster answers" in said and address in said and "ray start --head" in said, said
         for port in (web.server_address[1], int(sys.argv[1])):
             said = refused(f"127.0.0.1:{port}", DispatcherUnreachable)
-            assert "no head node of a Ray cluster" in said and "Redis" in said, said
+            assert "not the head node of a Ray cluster" in said and "Redis" in said, said
         for address, what in (("ray://head:10001", "Ray Client"), ("http://head:8265", "dashboard"), ("head", "auto"),
                               ("head:port", "host:port"), ("redis://head:6379", "no address of a Ray cluster")):
             assert what in refused(address, OptionError)

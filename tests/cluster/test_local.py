@@ -57,7 +57,7 @@ def test_a_program_with_a_ray_inside(tmp_path: Path, environ: dict[str, str]) ->
         notice = next(line for line in said.splitlines() if "waiting for" in line)
         assert "2 tasks, 2 scheduled, the first due in 9 min" in notice, notice
         assert "shop.add" in notice
-        assert "Ctrl-C ends it now and drops it" in notice
+        assert "Ctrl-C ends it now and drops them" in notice
 
         out, err = run(tmp_path, environ, "raycelery", "status", "-A", "shop", "--json")
         assert json.loads(out)["scheduled"] == 2
@@ -71,13 +71,13 @@ def test_a_program_with_a_ray_inside(tmp_path: Path, environ: dict[str, str]) ->
         process.send_signal(signal.SIGINT)
         process.wait(60)
         assert process.returncode == -signal.SIGINT, "which shells call 130"
-        assert "ends with tasks undone" in log.read_text()
+        assert "unfinished tasks are dropped" in log.read_text()
     assert not list((Path(environ["HOME"]) / ".raycelery").rglob("*.json"))
 
 
 def test_commands_that_look_start_no_ray(tmp_path: Path, environ: dict[str, str]) -> None:
     _, said = run(tmp_path, environ, "raycelery", "status", "-A", "shop", status=2)
-    assert "no program of yours with a Ray inside runs 'shop' here, and no cluster is named: set RAY_ADDRESS" in said
+    assert "no program on this machine runs 'shop' on a Ray of its own, and no cluster is named: set RAY" in said
     for command in (("inspect", "ping"), ("purge", "-f"), ("result", "0b9e3b6c")):
         out, err = run(tmp_path, environ, "celery", "-A", "shop", *command, status=None)
         assert "no cluster is named" in err + out, command
@@ -123,7 +123,7 @@ def test_what_a_program_that_was_killed_has_written_is_removed(tmp_path: Path, e
     left = {"pid": os.getpid(), "created": 1.0, "address": "127.0.0.1:1", "program": "x", "applications": ["shop"]}
     (folder / f"{os.getpid()}.json").write_text(json.dumps(left))
     _, said = run(tmp_path, environ, "raycelery", "status", "-A", "shop", status=2)
-    assert "no program of yours" in said
+    assert "no program on this machine" in said
     assert not list(folder.glob("*.json"))
 
 

@@ -51,7 +51,7 @@ def project(folder: Path, monkeypatch: pytest.MonkeyPatch, more: str) -> Any:
     ("more", "said"),
     [
         ('sys.exit("MY_DB_URL is not set")', r"SystemExit: MY_DB_URL is not set.*MY_DB_URL is not set there: of the "
-         r"caller's .* only those that begin with DJANGO_, CELERY_ or FLASK_ .* ray_env_vars"),
+         r"only those of the caller's .* begin with DJANGO_, CELERY_ or FLASK_, .* ray_env_vars"),
         ('URL = os.environ["MY_DB_URL"]', r"the environment variable 'MY_DB_URL' is not set there; .* add "
          r"'MY_DB_URL' to ray_env_vars"),
         ('{}["MY_DB_URL"]', r"\(KeyError: 'MY_DB_URL'\)"),
@@ -61,7 +61,7 @@ def project(folder: Path, monkeypatch: pytest.MonkeyPatch, more: str) -> Any:
         ('@signals.worker_process_init.connect(weak=False)\ndef fail(**_): sys.exit("no database")',
          r"SystemExit: no database"),
         ('app.conf.accept_content = ["mine"]', r"for mine.: accept_content names a serializer "
-         r"that nothing registers there; register it in the module"),
+         r"that executors do not know; register it in the module"),
     ],
 )  # fmt: skip
 def test_calls_fail_at_once_with_the_applications_own_words(

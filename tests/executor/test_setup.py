@@ -148,4 +148,4 @@ def test_what_does_not_run_is_named_where_the_program_starts(run: Run) -> None:
     )
     assert "there is no worker process in direct mode, so these do not run: the bootstep shop.More, " in said
     assert "the bootstep shop.Probe, announce of worker_ready (ray_mode='bridge' has one)" in said
-    assert "executors have no worker's name, so these handlers do not run in them: nights of celeryd_init" in said
+    assert "handlers for a worker's name do not run in executors, which have none: nights of celeryd_init" in said

@@ -53,10 +53,10 @@ def test_every_form() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("wrong", "'compute' is no call"),
-        ("stranger", "'nobody.knows' is no task of rightsize-tests"),
-        ("nothing", "names no calls"),
-        ("HERE", "it is no function"),
+        ("wrong", "'compute' is not a call"),
+        ("stranger", "'nobody.knows' is not a task of rightsize-tests"),
+        ("nothing", "returns no calls"),
+        ("HERE", "it is not a function"),
         ("absent", "absent"),
     ],
 )
