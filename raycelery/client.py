@@ -201,7 +201,12 @@ class Client:
             self._on_frame(("closed", reason))
 
     def _receive(self, frames: Iterable[tuple[Any, ...]]) -> None:
-        others = []
+        frames, others = list(frames), []
+        if self._on_frame is not None:
+            # What a task said is there before its result is.
+            for frame in frames:
+                if frame[0] == "logs":
+                    self._on_frame(frame)
         with self._arrived:
             for frame in frames:
                 kind = frame[0]
@@ -221,7 +226,7 @@ class Client:
                         self._unacked.pop(number, None)
                 elif kind == "reply":
                     self._replies[frame[1]] = (frame[2], frame[3])
-                else:
+                elif kind != "logs":
                     others.append(frame)
             while len(self._mailbox) > MAILBOX:
                 self._mailbox.popitem(last=False)

@@ -146,7 +146,7 @@ def test_the_command_follows_an_application(ray_session: support.RaySession, tmp
         until(lambda: "printed before" in log.read_text(), SECONDS)
         later = talking.says.delay("after")
         later.get(timeout=SECONDS)
-        until(lambda: "error after" in log.read_text(), SECONDS, log.read_text)
+        until(lambda: count(log.read_text(), later.id[:8], "error after"), SECONDS, log.read_text)
     finally:
         support.stop(process)
     seen = log.read_text()
