@@ -58,8 +58,8 @@ def describe(what: str, cwd: str, exc: BaseException) -> str:
     missing = _missing_variable(exc)
     if missing is not None:
         return (
-            f"executors cannot load {what}: the environment variable {missing!r} is not set there; {_TRAVEL}: add "
-            f"{missing!r} to ray_env_vars, or set it on the nodes"
+            f"executors cannot load {what}: the environment variable {missing!r} is not set there: add {missing!r} "
+            f"to ray_env_vars, or set it on the nodes; {_TRAVEL}"
         )
     return f"executors cannot load {what} ({said}){_variables_in(said)}"
 

@@ -186,7 +186,7 @@ def test_failed_runs_are_reported(ray_session: RaySession, tmp_path: Path) -> No
     [
         (["--calls", "tests.rightsize.project:missing"], "no attribute 'missing'"),
         (["--calls", "nowhere"], "No module named 'nowhere'"),
-        (["--watch", "5", "--script", "x.py"], "give one of them"),
+        (["--watch", "5", "--script", "x.py"], "give only one of"),
         (["--watch", "5"], "no cluster is named"),
         (["--script", "x.py", "--scale", "1,2"], "needs --calls"),
         (["--scale", "one"], "give numbers of CPUs"),
