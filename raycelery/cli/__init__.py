@@ -40,4 +40,4 @@ class _Commands(Group):
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="raycelery")
 def main() -> None:
-    """Celery on Ray: the same tasks, placed by what each needs."""
+    """Run Celery applications on Ray."""

@@ -17,13 +17,13 @@ from raycelery.errors import DispatcherUnreachable, OptionError
 @click.command("apps")
 @click.option("--address", help="Ray cluster to look at.  [default: $RAY_ADDRESS, else the only one on this machine]")
 @click.option("--end", "ending", metavar="NAME", multiple=True, help="End this application: its dispatcher, its "
-              "executors, its beat. May be given several times.")  # fmt: skip
-@click.option("--force", is_flag=True, help="With --end: also one with messages that are not finished; they are lost.")
-@click.option("--json", "as_json", is_flag=True, help="Plain data on stdout.")
+              "executors and its beat. May be given several times.")  # fmt: skip
+@click.option("--force", is_flag=True, help="With --end: also if tasks are unfinished; they are lost.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(address: str | None, ending: tuple[str, ...], force: bool, as_json: bool) -> None:
-    """List the applications that a cluster knows, in direct and in bridge mode, and end those that are needed no more.
+    """List the applications of a cluster, in direct and in bridge mode, or end some of them.
 
-    Each has a dispatcher that outlives whoever started it, and keeps its queues and results.
+    Each application has a dispatcher, which keeps its queues and results and goes on after the programs that use it.
     """
     out = output.own_stdout()
     _connect(address)

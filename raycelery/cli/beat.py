@@ -10,14 +10,14 @@ from raycelery.reasons import reason_of
 
 @click.command("beat")
 @app_option
-@click.option("-S", "--scheduler", help="Scheduler class, as `celery beat` takes it; else the application's.")
+@click.option("-S", "--scheduler", help="Scheduler class, as `celery beat` takes it.  [default: the application's]")
 @click.option("-s", "--schedule", "filename", help="File for the schedule's state, on the node where beat runs.")
-@click.option("-l", "--loglevel", default="INFO", show_default=True, help="Of its log, which is among Ray's.")
-@click.option("--stop", "ending", is_flag=True, help="End it.")
+@click.option("-l", "--loglevel", default="INFO", show_default=True, help="Level of its log, one of Ray's logs.")
+@click.option("--stop", "ending", is_flag=True, help="Stop the application's beat.")
 def command(name: str, scheduler: str | None, filename: str | None, loglevel: str, ending: bool) -> None:
-    """Have the application's schedule run in the cluster, with no process of its own outside.
+    """Run the application's schedule inside the cluster, in place of a `celery beat` process.
 
-    One beat per application: started again, as after a change of the schedule, it takes the place of the one before.
+    An application has one beat. Started again, for example after a change of the schedule, it replaces the running one.
     """
     app = load(name)
     session = connect(app)

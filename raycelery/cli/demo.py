@@ -44,9 +44,7 @@ class Outcome:
 
 
 @click.command()
-@click.option(
-    "--zones", type=click.IntRange(min=1), help="Train only so many zones, the busiest first.  [default: all]"
-)
+@click.option("--zones", type=click.IntRange(min=1), help="Train only so many zones, busiest first.  [default: all]")
 @address_option
 @click.option(
     "--num-cpus",
@@ -61,8 +59,8 @@ class Outcome:
 def command(zones: int | None, address: str | None, num_cpus: float, output: Path, as_json: bool) -> None:
     """Train the zones of a legacy Celery project on Ray.
 
-    The project forecasts departures from New York's airports, one model per zone and part of the day. It is copied to a
-    temporary folder, `from celery import` becomes `from raycelery import`, and its own tasks are called.
+    The project forecasts departures from New York's airports, with one model per zone and part of the day. It is copied
+    to a temporary folder, `from celery import` becomes `from raycelery import`, and its own tasks are called.
     """
     errors = Console(stderr=True)
     if output.suffix not in (".csv", ".parquet"):

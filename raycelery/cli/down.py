@@ -7,7 +7,7 @@ import click
 
 @click.command("down")
 def command() -> None:
-    """End the Ray cluster of `raycelery up`, with all that runs and waits in it."""
+    """End the Ray cluster that `raycelery up` started, with all tasks that run or wait in it."""
     from raycelery.cluster import kept
 
     found = kept.find()

@@ -24,15 +24,15 @@ Group = Mapping[str, Any]
 @click.command("failures")
 @app_option
 @click.option("-t", "--task", metavar="PATTERN", help="Only tasks whose name matches, as in 'shop.*'.")
-@click.option("-e", "--error", metavar="PATTERN", help="Only errors whose class or words match, as in '*timed out*'.")
-@click.option("-v", "--verbose", is_flag=True, help="With the last traceback and the arguments of each group.")
-@click.option("--retry", is_flag=True, help="Have them run once more, under their ids, as they were called.")
-@click.option("--json", "as_json", is_flag=True, help="Plain data on stdout, with every failure's id and arguments.")
+@click.option("-e", "--error", metavar="PATTERN", help="Only errors whose class or text matches, as in '*timed out*'.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the last traceback and arguments of each group.")
+@click.option("--retry", is_flag=True, help="Run the failed tasks again, with the same ids and arguments.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every failure's id and arguments.")
 def command(name: str, task: str | None, error: str | None, verbose: bool, retry: bool, as_json: bool) -> None:
-    """List the last failures of an application, those together that are one error at one place of one task.
+    """List the last failures of an application, grouped by task, error and place in the code.
 
-    The last 1,000 failures since the dispatcher started are kept. With --retry exit code 1 says that some could not be
-    retried.
+    The last 1,000 failures since the dispatcher started are kept. With --retry, exit code 1 means that some tasks could
+    not be retried.
     """
     out = output.own_stdout()
     app = load(name)

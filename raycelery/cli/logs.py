@@ -30,16 +30,16 @@ LINES = 100
 @click.option(
     "-A", "--app", "name", envvar="CELERY_APP", metavar="APP", help="The application, as `celery -A` takes it."
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until the task has ended or Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with new lines, until the task has ended or Ctrl-C.")
 @click.option(
     "-n", "--lines", "most", type=click.IntRange(0),
-    help=f"Only the last ones; of an application {LINES} if not said, of a task all.",
+    help=f"How many of the last lines to show.  [default: all of a task, {LINES} of an application]",
 )  # fmt: skip
 def command(task_id: str | None, name: str | None, follow: bool, most: int | None) -> None:
-    """Show what a task printed and logged, or what all tasks of an application did.
+    """Show what one task, or all tasks of an application, printed and logged.
 
-    The lines are read from the files of the cluster's nodes, and followed by way of the application's dispatcher. Where
-    no application is named, all are searched for the task.
+    Lines are read from files on the cluster's nodes; new ones come through the application's dispatcher. Without -A,
+    all applications are searched for the task.
     """
     if task_id is None and name is None:
         raise click.UsageError("name a task by its id, or an application with -A")

@@ -80,44 +80,43 @@ class _Gathered:
 @click.command("rightsize")
 @project.app_option
 @click.option("--calls", "source", metavar="MODULE:FUNCTION", help="A function of the project that returns the calls "
-              "to measure: signatures, or tuples of task, args and kwargs.")  # fmt: skip
+              "to measure: signatures, or tuples (task, args, kwargs).")  # fmt: skip
 @click.option(
-    "--script", metavar="COMMAND", help="A script of the project, with its arguments, to run: 'train.py -n 9'."
+    "--script", metavar="COMMAND", help="A script of the project to run, with its arguments: 'train.py -n 9'."
 )
 @click.option("--watch", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-              help="Make no calls: measure what the application runs on its cluster for so long.")  # fmt: skip
+              help="Make no calls; for so long, measure what the application runs on its cluster.")  # fmt: skip
 @click.option("--sample", type=click.IntRange(min=1), default=50, show_default=True,
-              help="Calls of each task to make, of those that --calls returns.")  # fmt: skip
-@click.option("--scale", type=_Numbers(), metavar="1,2,4", help="Make the calls with each of these num_cpus.")
+              help="How many calls of each task to make.")  # fmt: skip
+@click.option("--scale", type=_Numbers(), metavar="1,2,4", help="Repeat the calls with each of these num_cpus.")
 @click.option("--hosts", type=click.IntRange(min=1), default=1, show_default=True, help="Hosts to predict for.")
 @click.option("--cpus", type=click.FloatRange(min=0, min_open=True), default=16, show_default=True,
               help="CPUs of each host.")  # fmt: skip
 @click.option("--memory", type=_Bytes(), help="Memory of each host.  [default: 4GB per CPU]")
-@click.option("--workers", type=click.IntRange(min=1), help="Celery's worker processes per host now, to compare "
-              "with.  [default: what the tasks ask for now]")  # fmt: skip
-@click.option("--total", type=click.IntRange(min=1), help="Tasks of the whole to predict.  [default: as many as "
+@click.option("--workers", type=click.IntRange(min=1), help="Celery's worker processes per host today, to compare "
+              "with.  [default: what the tasks ask for today]")  # fmt: skip
+@click.option("--total", type=click.IntRange(min=1), help="Number of tasks to predict for.  [default: as many as "
               "--calls returns, or as were measured]")  # fmt: skip
-@click.option("--batches", type=click.IntRange(min=1), help="Chords of the whole: their callbacks run once for each, "
-              "however many parts they have.  [default: as many as were measured, or as --calls returns]")  # fmt: skip
+@click.option("--batches", type=click.IntRange(min=1), help="Number of chords to predict for: each runs its callback "
+              "once.  [default: as many as --calls returns, or as were measured]")  # fmt: skip
 @click.option("--min-runs", "least", type=click.IntRange(min=1), default=ENOUGH_RUNS, show_default=True,
-              help="Write nothing of a task of which fewer runs succeeded.")  # fmt: skip
+              help="Recommend nothing for a task with fewer successful runs.")  # fmt: skip
 @project.address_option
-@click.option("--json", "as_json", is_flag=True, help="Plain data on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
-              help="File to write the requests to, for `raycelery-migrate shim --annotate`.")  # fmt: skip
+              help="Write the recommendations to this file, for `raycelery-migrate shim --annotate`.")  # fmt: skip
 @click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path),
-              help="File to write the report to as a page, with a plot of the runs.")  # fmt: skip
+              help="Write the report to this file as an HTML page, with a plot of the runs.")  # fmt: skip
 def command(
     name: str, source: str | None, script: str | None, watch: float | None, sample: int, scale: list[float] | None,
     hosts: int, cpus: float, memory: float | None, workers: int | None, total: int | None, batches: int | None,
     least: int, address: str | None, as_json: bool, output: Path | None, page: Path | None,
 ) -> None:  # fmt: skip
-    """Measure what tasks use, and say what they should ask for.
+    """Measure what tasks use, and recommend what they should ask for.
 
-    Runs a sample of the project's real tasks (--calls, or --script), or watches what a live application runs (--watch).
-    Without any of them, the calls are those of the function `calls` of the application's module. Exit codes: 0 done, 1
-    a run failed, nothing was measured, or too little for --output, 2 wrong use, 130 interrupted (what was measured is
-    reported).
+    Runs a sample of the project's real tasks (--calls or --script), or watches what a live application runs (--watch).
+    By default the calls come from the function `calls` in the application's module. Exit codes: 0 done, 1 a run failed
+    or too little was measured, 2 wrong use, 130 interrupted (what was measured is reported).
     """
     from raycelery.rightsize import gathering
     from raycelery.rightsize import report as reporting

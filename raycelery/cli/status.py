@@ -12,9 +12,9 @@ from raycelery.cli.project import app_option, connect, load
 
 @click.command("status")
 @app_option
-@click.option("--json", "as_json", is_flag=True, help="Plain data on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(name: str, as_json: bool) -> None:
-    """Say what an application does just now: nodes, queues, lanes, tasks, failures, running tasks."""
+    """Show the present state of an application: nodes, queues, executors, tasks, failures, running tasks."""
     out = output.own_stdout()
     overview = connect(load(name)).client.call("overview")
     if as_json:

@@ -97,14 +97,14 @@ def _keys() -> Iterator[Any]:
 @click.command("top")
 @app_option
 @click.option(
-    "-n", "--interval", default=1.0, show_default=True, type=click.FloatRange(0.1), help="Seconds between looks."
+    "-n", "--interval", default=1.0, show_default=True, type=click.FloatRange(0.1), help="Seconds between updates."
 )
-@click.option("--looks", type=click.IntRange(1), help="End after so many looks.")
+@click.option("--looks", type=click.IntRange(1), help="End after so many updates.")
 def command(name: str, interval: float, looks: int | None) -> None:
-    """Show what an application does, live.
+    """Show the state of an application, live.
 
-    Keys: q ends it, as Ctrl-C does; s sorts the running tasks another way; / and letters show only what has them in its
-    name, its arguments or its error, until Enter; Escape shows all again.
+    Keys: q or Ctrl-C ends it; s changes how running tasks are sorted; / filters by what you type (in names, arguments
+    and errors) and Enter ends typing; Escape shows everything again.
     """
     console = output.console(output.own_stdout())
     app = load(name)

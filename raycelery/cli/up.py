@@ -9,13 +9,13 @@ from raycelery.errors import DispatcherUnreachable
 
 
 @click.command("up")
-@click.option("--num-cpus", type=click.IntRange(min=0), help="CPUs that it says to have.  [default: the machine's]")
-@click.option("--port", type=click.IntRange(1, 65535), help="Where its head listens.  [default: a port that is free]")
+@click.option("--num-cpus", type=click.IntRange(min=0), help="CPUs that the cluster offers.  [default: the machine's]")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of its head node.  [default: a free port]")
 def command(num_cpus: int | None, port: int | None) -> None:
-    """Start a Ray cluster on this machine that stays until `raycelery down`; its address is all that goes to stdout.
+    """Start a Ray cluster on this machine that runs until `raycelery down`, and print its address.
 
-    Programs use it where RAY_ADDRESS names it: RAY_ADDRESS=$(raycelery up) && export RAY_ADDRESS. One that runs already
-    is left as it is.
+    Programs use it if RAY_ADDRESS names it: RAY_ADDRESS=$(raycelery up) && export RAY_ADDRESS. If such a cluster is
+    running already, its address is printed.
     """
     from raycelery.cluster import kept
 

@@ -50,8 +50,8 @@ def project(folder: Path, monkeypatch: pytest.MonkeyPatch, more: str) -> Any:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ('sys.exit("MY_DB_URL is not set")', r"SystemExit: MY_DB_URL is not set.*MY_DB_URL is not set there: executors get "
-         r"only those of the caller's .* begin with DJANGO_, CELERY_ or FLASK_, .* ray_env_vars"),
+        ('sys.exit("MY_DB_URL is not set")', r"SystemExit: MY_DB_URL is not set.*MY_DB_URL is not set there: executors "
+         r"get only those of the caller's .* begin with DJANGO_, CELERY_ or FLASK_, .* ray_env_vars"),
         ('URL = os.environ["MY_DB_URL"]', r"the environment variable 'MY_DB_URL' is not set there: add 'MY_DB_URL' to "
          r"ray_env_vars, or set it on the nodes; executors get only"),
         ('{}["MY_DB_URL"]', r"\(KeyError: 'MY_DB_URL'\)"),
