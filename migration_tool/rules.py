@@ -49,9 +49,9 @@ RULES = (
 _HEAD = """\
 # Rules of raycelery-migrate
 
-Each rule with what it does and what it leaves alone. This page is made of the examples in the rules' own modules, which
-are run as their tests: `python -m migration_tool.rules > docs/migrating-rules.md`. How to use them is told in
-[migrating.md](migrating.md).
+What each rule changes, and what it leaves alone. [Migrating](migrating.md) describes how to use them. This page is
+generated from the examples in the rules' own modules, which are also run as tests:
+`python -m migration_tool.rules > docs/migrating-rules.md`.
 """
 
 
