@@ -33,23 +33,23 @@ _DEFAULT = "noop,roundtrip,zones"
 @click.group(cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--workload", "names", default=None, help=f"Comma-separated, or 'all'.  [default: {_DEFAULT}]")
 @click.option("--system", "wanted", default=",".join(USUAL), show_default=True, help="Comma-separated, or 'all'. The "
-              "first is what the others are compared with.")  # fmt: skip
+              "others are compared with the first.")  # fmt: skip
 @click.option("--concurrency", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default="number of CPUs",
-              help="Workers of a queue, CPUs of Ray.")  # fmt: skip
+              help="Workers per queue, and CPUs of Ray.")  # fmt: skip
 @click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Rounds of turns.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default="bench-report", show_default=True,
               help="Folder for report.json and report.html.")  # fmt: skip
 @click.option("--module", help="Module with your own tasks, for the workload 'own'.")
-@click.option("--quick", is_flag=True, help="Small sizes: tells whether it runs, not how fast.")
+@click.option("--quick", is_flag=True, help="Small sizes, to see whether it works.")
 @click.option("--list", "listing", is_flag=True, help="List workloads and systems, and exit.")
 @click.pass_context
 def command(
     ctx: click.Context, names: str | None, wanted: str, concurrency: int, repeat: int, out: Path, module: str | None,
     quick: bool, listing: bool,
 ) -> None:  # fmt: skip
-    """Measure a Celery deployment and raycelery on this machine, on the same work, in turns.
+    """Run the same work on a Celery deployment and on raycelery, in turns, and compare them.
 
-    Starts and stops all it needs. Exit codes: 0 measured, 1 a system failed or results differ, 2 wrong use, 130
+    Starts and stops everything it needs. Exit codes: 0 measured, 1 a system failed or results differ, 2 wrong use, 130
     interrupted (workloads that were finished are reported).
     """
     if ctx.invoked_subcommand is not None:
@@ -87,10 +87,10 @@ def command(
 @click.argument("after", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--max-regression", default="20%", show_default=True, help="How much worse a figure may be.")
 def compare(before: Path, after: Path, max_regression: str) -> None:
-    """Tell what changed between two reports.
+    """Show what changed between two reports.
 
-    Fails with exit code 1 where a figure is worse by more than --max-regression and by more than its rounds differ.
-    Figures that were measured beside the same base system are compared by their ratio to it.
+    Exit code 1: a figure is worse by more than --max-regression and by more than its rounds differ. Figures that were
+    measured together with the same base system are compared by their ratio to it.
     """
     try:
         most = float(max_regression.rstrip("%")) / 100

@@ -27,7 +27,7 @@ from raycelery.cli.output import Output, console
 DONE, LEFT, FAILED = 0, 1, 2
 _EPILOG = (
     "Exit status: 0 nothing to do or all done; 1 changes pending or work left to do by hand; 2 wrong use, or a file"
-    " that could not be read or parsed (the others are done all the same)."
+    " that could not be read or parsed (the other files are still processed)."
 )
 
 
@@ -35,7 +35,7 @@ def _common(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True)),
         click.option(
-            "--exclude", multiple=True, metavar="PATTERN", help="leave files out; as in .gitignore; repeatable"
+            "--exclude", multiple=True, metavar="PATTERN", help="leave files out, as in .gitignore; may be repeated"
         ),
         click.option("--jobs", type=click.IntRange(1), help="processes (default: one per CPU)"),
     ):
@@ -55,7 +55,7 @@ def _changing(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
 @click.version_option(package_name="raycelery")
 def main() -> None:
-    """Take a Celery code base to Ray: look, swap the imports, go further. The code is never imported."""
+    """Move a Celery code base to Ray: check it, swap its imports, convert its tasks. The code is never imported."""
 
 
 @main.command(epilog=_EPILOG)
@@ -63,8 +63,8 @@ def main() -> None:
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "html", "github"]), default="table", show_default=True
 )
-@click.option("--all", "everything", is_flag=True, help="list what works as it is too")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="write the report there")
+@click.option("--all", "everything", is_flag=True, help="also list what works unchanged")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="write the report to this file")
 def check(
     paths: tuple[Path, ...],
     exclude: tuple[str, ...],
@@ -100,7 +100,7 @@ def check(
 @_common
 @_changing
 @click.option("--annotate", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="JSON",
-              help="add each task's request from a 'raycelery rightsize' result")  # fmt: skip
+              help="add to each task what a result of 'raycelery rightsize' recommends")  # fmt: skip
 def shim(
     paths: tuple[Path, ...],
     exclude: tuple[str, ...],
@@ -119,8 +119,10 @@ def shim(
 @main.command(epilog=_EPILOG)
 @_common
 @_changing
-@click.option("--limit", type=click.IntRange(1), help="most submissions in flight in what is written (default: 1000)")
-@click.option("--closed", is_flag=True, help="nothing outside these files submits tasks: convert all")
+@click.option(
+    "--limit", type=click.IntRange(1), help="most unfinished submissions at once in the new code (default: 1000)"
+)
+@click.option("--closed", is_flag=True, help="nothing outside these files submits tasks, so convert all")
 def actors(
     paths: tuple[Path, ...],
     exclude: tuple[str, ...],

@@ -19,7 +19,7 @@ class Workload(work.Workload):
     """
 
     name = "own"
-    about = "your tasks: --module my.benchmark (docs/benchmarks.md tells what is in it)"
+    about = "your tasks: --module my.benchmark (see docs/benchmarks.md)"
     systems = work.ALL
     figures = ("makespan", "throughput", "utilisation", "queueing_p50", "queueing_p95", "queueing_max", "latency_p95",
                "calling", "cpu_per_task", "concurrency", "memory", "start")  # fmt: skip

@@ -1,7 +1,7 @@
-"""A task class that only keeps what its tasks share, such as a model loaded once, becomes a class of the helper.
+"""A task class that only holds what its tasks share, such as a model loaded once, becomes one of the helper module's.
 
-Each process has one object of it for each task, as Celery's worker has. A class with handlers (``on_failure``...),
-options, or a ``run`` of its own stays on raycelery, with its tasks.
+Each process has one object of the class per task, as Celery's worker has. A class with handlers (``on_failure``...),
+options or its own ``run`` stays on raycelery, with its tasks.
 """
 
 from __future__ import annotations

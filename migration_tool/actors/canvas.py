@@ -1,7 +1,7 @@
-"""Canvas that is built and applied in one expression, or line under line, out of signatures of known tasks.
+"""A canvas of known tasks is converted if it is built and applied in one expression or on consecutive lines.
 
-A chain passes references; a chord's body gets one to the list of its header's values. Canvas that is kept, passed on or
-built at run time stays, with the tasks in it.
+A chain passes references; a chord's body gets a reference to the list of its header's values. A canvas that is stored,
+passed on or built at run time stays, with the tasks in it.
 """
 
 from __future__ import annotations

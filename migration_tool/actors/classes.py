@@ -1,7 +1,7 @@
-"""A stateful class that is all a task uses becomes a Ray actor; the plain class stays importable.
+"""A class with state becomes a Ray actor, if a task uses only that class; the plain class can still be imported.
 
-A task that does anything besides (measures its process, catches errors, calls several methods) keeps the plain class
-inside its remote function: there each object has one process to itself already.
+A task that does more (measures its process, catches errors, calls several methods) keeps the plain class inside its
+remote function, where the object already has a process of its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A task function becomes a plain function and, beside it, Ray's remote function of it.
+"""A task function becomes a plain function, with a Ray remote function beside it.
 
-The plain function goes on being called, imported and tested as it is, and Ray's processes import it, as Celery's
-worker did. A bound task loses ``self`` where it is unused; where it is used, the helper's ``retrying`` passes it.
+The plain function can be called, imported and tested as before, and Ray's processes import it as Celery's worker did. A
+bound task that does not use ``self`` loses it; if it does, ``retrying`` of the helper module ``ray_tasks`` passes it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What is left of Celery in a file whose tasks are plain Ray: loggers, time-outs, settings, control, applications.
+"""What remains of Celery in a file whose tasks are plain Ray: loggers, time-outs, settings, control, applications.
 
-Settings and commands that do not reach remote functions, and applications without tasks, get a comment that says so.
+Settings and commands that have no effect on remote functions, and applications without tasks, get a comment saying so.
 """
 
 from __future__ import annotations

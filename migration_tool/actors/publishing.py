@@ -1,7 +1,7 @@
-"""The side that submits: what was sent to a queue is started on Ray, at most so many at once, results in order.
+"""Code that submits tasks starts them on Ray, with a limit on how many are unfinished, and gets results in order.
 
-What ``submit`` returns has the methods of Celery's results, so what is done with them stays as it is. A task that is
-called with options for which plain Ray has no like stays.
+``submit`` of the helper module returns an object with the methods of Celery's results, so code that uses results need
+not change. A task that is called with options that plain Ray lacks stays.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is done with results: whether the helper's have it too, and the places that read them by their id.
+"""How results are used: what the helper module's results support, and code that reads results by id.
 
-Ids keep the form that Celery's have, so what stores or checks them stays as it is. They are read on one Ray cluster, by
-any program. Where tasks stay on raycelery, ids that are not from here are asked of Celery's class.
+Ids have the same form as Celery's, so code that stores or checks them need not change. Any program on the same Ray
+cluster can read them. If some tasks stay on raycelery, their ids are passed on to Celery's class.
 """
 
 from __future__ import annotations

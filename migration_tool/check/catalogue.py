@@ -25,6 +25,13 @@ def manual(why: str, instead: str) -> Entry:
 
 _BRIDGE = 'set ray_mode = "bridge" to keep broker and workers'
 _NO_WORKER = manual("direct mode runs no Celery worker that this could hook into", _BRIDGE)
+_STEPS = manual(
+    "in direct mode the steps are made in executors (the processes that run tasks), but not started", _BRIDGE
+)
+_SET_UP = changes("sent once in each process that runs tasks (executor), but not to handlers for one worker's name")
+_ROUTED = changes(
+    "in direct mode the task runs once, in the first queue that is bound to that exchange and routing key"
+)
 _EVENTS = changes("in direct mode events are sent only while somebody listens to them")
 BEAT = changes("`celery beat` works unchanged and sends to Ray; `raycelery beat` runs the schedule in the cluster")
 _CONNECTION = changes("in direct mode it leads to Ray and carries remote control and events, not tasks")
@@ -34,7 +41,7 @@ NAMES: dict[str, Entry] = {
     "celery": WORKS,
     "celery.beat": BEAT,
     "celery.events": _EVENTS,
-    "celery.bootsteps": _NO_WORKER,
+    "celery.bootsteps": _STEPS,
     "celery.worker": _NO_WORKER,
     "celery.worker.request.Request": WORKS,
     "celery.worker.control": manual("direct mode has no custom control commands", _BRIDGE),
@@ -47,8 +54,8 @@ NAMES: dict[str, Entry] = {
     "celery.signals.worker_ready": _NO_WORKER,
     "celery.signals.worker_shutting_down": _NO_WORKER,
     "celery.signals.worker_shutdown": _NO_WORKER,
-    "celery.signals.celeryd_init": _NO_WORKER,
-    "celery.signals.celeryd_after_setup": _NO_WORKER,
+    "celery.signals.celeryd_init": _SET_UP,
+    "celery.signals.celeryd_after_setup": _SET_UP,
     "celery.signals.worker_before_create_process": _NO_WORKER,
     "celery.signals.heartbeat_sent": _NO_WORKER,
     "celery.signals.eventlet_pool_started": _NO_WORKER,
@@ -66,8 +73,8 @@ OPTIONS: dict[str, Entry] = {
     "compression": changes("no effect unless a serializer is set: Ray carries values uncompressed"),
     "connection": manual("direct mode has no connection to a broker", "leave it out"),
     "producer": manual("direct mode has no connection to a broker", "leave it out"),
-    "exchange": changes("no effect in direct mode, which has no broker: the queue's name decides"),
-    "routing_key": changes("no effect in direct mode, which has no broker: the queue's name decides"),
+    "exchange": _ROUTED,
+    "routing_key": _ROUTED,
     "delivery_mode": changes("no effect in direct mode, which has no broker"),
     "reply_to": changes("no effect in direct mode, which has no broker"),
     "shadow": WORKS,
@@ -94,7 +101,7 @@ OF_APP: dict[str, Entry] = {
     "WorkController": _NO_WORKER,
     "Beat": BEAT,
     "start": manual("direct mode runs no Celery worker", "leave it out"),
-    "steps": _NO_WORKER,
+    "steps": _STEPS,
     "user_options": _NO_WORKER,
     "add_periodic_task": BEAT,
     "connection": _CONNECTION,

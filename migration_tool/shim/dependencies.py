@@ -1,4 +1,4 @@
-"""The dependency on Celery becomes one on raycelery, which brings Celery with it.
+"""The dependency on Celery becomes one on raycelery, which installs Celery too.
 
 Lock files and lines with hashes cannot be changed this way and are reported.
 """

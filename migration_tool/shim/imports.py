@@ -1,4 +1,4 @@
-"""Celery's imports become raycelery's, in every form that an import has."""
+"""Imports of Celery become imports of raycelery, in every form that an import can have."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Strings that name Celery's modules become raycelery's, where it is sure that they are imported by that name.
+"""Strings that name Celery's modules become raycelery's, if it is certain that they are imported by that name.
 
-Names of loggers, queues and settings stay: they are Celery's whoever runs the tasks.
+Names of loggers, queues and settings stay: they are Celery's, whatever runs the tasks.
 """
 
 from __future__ import annotations
