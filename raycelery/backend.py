@@ -498,7 +498,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         except Exception as exc:  # of an environment that this executor has not; the body may have it
             if not self._pickles:
                 raise
-            logger.info("a part of a chord goes to its body unread: %r", exc)
+            logger.info("the value of a chord's part cannot be loaded here; the chord's body gets it as it is: %r", exc)
             _, task_id, state, retval = part_without_value(payload)
         if state in self.EXCEPTION_STATES:
             retval = self.exception_to_python(retval)

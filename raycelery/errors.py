@@ -1,4 +1,4 @@
-"""The errors raycelery raises itself; all else is Celery's or the task's own.
+"""The exceptions that raycelery itself raises; all others are Celery's or the task's.
 
 Each derives from the exception that code written for Celery already catches.
 """
@@ -35,18 +35,18 @@ class ArgumentError(RayCeleryError, EncodeError):
 
 
 class MessageError(RayCeleryError, ValueError):
-    """A message that direct mode cannot carry: it is no task's, or goes to a queue of tasks by hand."""
+    """A message that direct mode cannot take: it is not a task, or code puts it into a queue of tasks itself."""
 
 
 class AppLoadError(RayCeleryError):
-    """An executor cannot import the application; the failure of each message sent to it."""
+    """The executors, which run the tasks, cannot import the application; each task fails with it."""
 
 
 class TaskNotRegistered(RayCeleryError, NotRegistered):  # type: ignore[misc]
-    """The application has no task of the name that was called, where the message was to run.
+    """The application has no task of that name in the executors.
 
     Arguments:
-        name: the task's.
+        name: the name that was called.
         advice: what to do about it.
     """
 
@@ -72,8 +72,8 @@ class ResultLoadError(RayCeleryError):
 class RemoteError(RayCeleryError):
     """A task's error whose class cannot be imported in this process.
 
-    It is of a class made for it, which has the name and module of the true one and derives from this one and from what
-    can be imported of the true one's bases; ``args`` and attributes are the error's own.
+    A subclass is made for each such class. It has the original's name and module, and derives from ``RemoteError`` and
+    from those bases of the original that can be imported. ``args`` and attributes are those of the original error.
     """
 
     #: What ``str`` said of the error.

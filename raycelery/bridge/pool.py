@@ -375,7 +375,7 @@ class Pool(BasePool):  # type: ignore[misc]
         for job in self.jobs():
             request = job.request
             if request is not None and request.task.acks_late and not request.acknowledged:
-                logger.warning("task %s is still running: it is ended, and its message goes back", job.id)
+                logger.warning("task %s is still running: it is ended, and its message goes back to the broker", job.id)
                 request.cancel(self, emit_retry=False)
             else:
                 logger.warning("task %s is still running: it goes on in the cluster without this worker", job.id)

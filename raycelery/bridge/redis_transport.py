@@ -210,7 +210,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
             message = self.Message(payload, channel=self)
             tag = message.delivery_tag
             if not isinstance(tag, str) or not {"exchange", "routing_key"} <= message.delivery_info.keys():
-                raise ValueError("it has no delivery tag, or does not say where it was sent to")
+                raise ValueError("it lacks a delivery tag, or the exchange that it was sent to")
         except Exception as exc:  # it may be anything, and nobody could ever read it
             logger.critical("dropped an entry of queue %r that is not a message (%r): %.1024r", queue, exc, raw)
             return

@@ -105,7 +105,7 @@ def _read(application: str | None, task_id: str | None, most: int | None) -> tup
         try:
             found = ray.get(asked[node]) if node in asked else logfiles.read(application, task_id, most)
         except ray.exceptions.RayError as exc:
-            click.echo(f"node {node} cannot be asked: {exc}", err=True)
+            click.echo(f"the logs of node {node} cannot be read: {exc}", err=True)
             continue
         entries += found.entries
         sizes.update({(node, file): size for file, size in found.sizes.items()})

@@ -13,8 +13,8 @@ NO_CLIENT = (
 )
 #: What is wrong with an address, by its scheme.
 _SCHEMES = {
-    "ray": f"is an address of Ray Client, by which an application's dispatcher cannot be reached: {NO_CLIENT}",
-    "http": "is an address of Ray's dashboard: name the cluster itself by the address that 'ray start' has printed",
+    "ray": f"is an address of Ray Client, through which an application's dispatcher cannot be reached: {NO_CLIENT}",
+    "http": "is an address of Ray's dashboard: use the address that 'ray start' has printed",
 }
 _SCHEMES["https"] = _SCHEMES["http"]
 

@@ -110,7 +110,7 @@ def see_that_it_is_there() -> None:
 
     if reaching.by_ray_client():
         raise DispatcherUnreachable(
-            "this process is connected to its cluster through Ray Client (ray.init('ray://...')), by which an "
+            "this process is connected to its cluster through Ray Client (ray.init('ray://...')), with which an "
             f"application's dispatcher cannot be reached: {address.NO_CLIENT}"
         )
     there = ray.get_runtime_context().gcs_address
@@ -176,7 +176,7 @@ def _start(arguments: dict[str, Any]) -> None:
         if _SLOW.search(str(exc)):
             raise DispatcherUnreachable(
                 f"Ray has not started in time on this machine (load {os.getloadavg()[0]:.0f} on {os.cpu_count()} "
-                f"CPUs; its logs are in {logs}): call again when it is less busy, or keep a cluster running with "
+                f"CPUs; its logs are in {logs}): try again when it is less busy, or keep a cluster running with "
                 "'raycelery up' and name its address"
             ) from exc
         raise DispatcherUnreachable(

@@ -69,7 +69,7 @@ def _see_it_start(process: subprocess.Popen[bytes], log: Path) -> None:
         if process.poll() is not None or time.monotonic() > deadline:
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["ray start says nothing"]
             told = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)] or lines
-            raise DispatcherUnreachable(f"the cluster does not start: {told[-1]} (all of it in {log})")
+            raise DispatcherUnreachable(f"the cluster does not start: {told[-1]} (more in {log})")
         time.sleep(_LOOK_SECONDS)
 
 

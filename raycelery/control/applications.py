@@ -36,7 +36,7 @@ def ask(name: str, method: str) -> Any:
     try:
         dispatcher = _dispatcher(name)
     except ValueError as exc:
-        raise DispatcherUnreachable(f"{name} has no dispatcher any more") from exc
+        raise DispatcherUnreachable(f"the dispatcher of {name} has ended") from exc
     client = Client(lambda: session.endpoint(dispatcher), {"role": "observer"})
     try:
         return client.call(method, timeout=PATIENCE_SECONDS)

@@ -133,7 +133,7 @@ def _by_import(spec: AppSpec) -> celery.Celery:
     module = importlib.import_module(spec.module)
     app = getattr(module, spec.attribute, None)
     if not isinstance(app, celery.Celery):
-        raise AppLoadError(f"the module {spec.module!r} has no Celery application {spec.attribute!r} in the executors")
+        raise AppLoadError(f"in the executors, the module {spec.module!r} has no Celery application {spec.attribute!r}")
     return app
 
 

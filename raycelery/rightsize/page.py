@@ -79,12 +79,12 @@ def _task(report: Report, name: str, runs: Sequence[sample.Sample]) -> dict[str,
         "plots": [
             {
                 "title": "CPUs busy in each run",
-                "note": "against the seconds that it took; the line is what it should ask for",
+                "note": "by duration of the run; the line is the recommendation",
                 "html": _scatter(runs, "busy", size.num_cpus, "CPUs busy", 1.0),
             },
             {
                 "title": "Memory of each run",
-                "note": "most that its executor held, against the seconds that it took; the line is what to ask for",
+                "note": "most that its process held, by duration of the run; the line is the recommendation",
                 "html": _scatter(runs, "peak", size.memory, "MB", 1e6),
             },
         ],

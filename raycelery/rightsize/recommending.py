@@ -209,22 +209,24 @@ def notes(samples: Sequence[Sample], size: Size, hosts: Hosts) -> list[str]:
     if failed:
         found.append(f"{failed} of {len(samples)} runs failed and are left out")
     if size.runs >= ENOUGH_RUNS and size.unsure > UNSURE:
-        found.append(f"its runs differ: CPUs busy may be {size.unsure:.0%} off; a larger --sample is surer")
+        found.append(
+            f"its runs differ: the number of busy CPUs may be {size.unsure:.0%} off; a larger --sample reduces that"
+        )
     if any(one.first for one in usable(samples)):
-        found.append("made of first runs of processes, with their imports: a larger --sample has others")
+        found.append("only first runs of processes, with their imports, were measured: use a larger --sample")
     delayed = sum(one.delayed for one in samples) / max(1e-9, sum(one.wall for one in samples))
     if delayed > 0.2:
-        found.append(f"{delayed:.0%} of the time there was no CPU for it: figures of a quieter machine are safer")
+        found.append(f"{delayed:.0%} of the time the machine had no CPU for it: measure on a quieter machine")
     threads, later = max(1, int(size.now_cpus)), max(1, int(size.num_cpus))
     if size.busy_high >= 0.85 * threads and size.num_cpus >= threads:
         found.append(
             f"measured with {threads} thread{'s' if threads > 1 else ''} for numeric libraries, as num_cpus="
-            f"{size.now_cpus:g} gives; --scale 1,2,4 tells whether it can use more"
+            f"{size.now_cpus:g} gives; --scale 1,2,4 shows whether it can use more"
         )
     elif later < threads:
         found.append(f"numeric libraries will get {later} thread{'s' if later > 1 else ''} rather than {threads}")
     if 0 < size.per_host < int(hosts.room(size.num_cpus, 0)):
-        found.append("memory, not CPUs, bounds how many run at once")
+        found.append("memory, not CPUs, limits how many run at once")
     if not size.per_host:
         found.append("it does not fit on such a host")
     return found

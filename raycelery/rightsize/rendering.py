@@ -27,9 +27,11 @@ def notes(report: Report) -> list[str]:
     for task, one in report.sizes.items():
         if not report.enough(task):
             runs = f"{one.runs} run{'s' if one.runs > 1 else ''}"
-            found.append(f"{task}: only {runs} of at least {report.least} succeeded, so nothing is written of it")
+            found.append(f"{task}: only {runs} of at least {report.least} succeeded, so nothing is recommended")
         found += [f"{task}: {note}" for note in one.notes]
-    found += [f"{task}: none of {count} runs succeeded, so nothing is said" for task, count in report.failed.items()]
+    found += [
+        f"{task}: none of {count} runs succeeded, so nothing is recommended" for task, count in report.failed.items()
+    ]
     return found
 
 
