@@ -47,10 +47,11 @@ def command(
     ctx: click.Context, names: str | None, wanted: str, concurrency: int, repeat: int, out: Path, module: str | None,
     quick: bool, listing: bool,
 ) -> None:  # fmt: skip
-    """Run the same work on a Celery deployment and on raycelery, in turns, and compare them.
+    """Compare raycelery with Celery on this machine.
 
-    Starts and stops everything it needs. Exit codes: 0 measured, 1 a system failed or results differ, 2 wrong use, 130
-    interrupted (workloads that were finished are reported).
+    Runs the same work on both (and on other systems), in turns. Starts and stops everything it needs. Exit codes: 0
+    measured, 1 a system failed or results differ, 2 wrong use, 130 interrupted (workloads that were finished are
+    reported).
     """
     if ctx.invoked_subcommand is not None:
         return

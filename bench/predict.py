@@ -116,17 +116,19 @@ def check(workload: str, settings: Settings, sample: int, progress: Any) -> Chec
 
 @click.command("predict")
 @click.option("--workload", "names", default="zones,warehouse", show_default=True, help="Comma-separated.")
-@click.option("--sample", type=click.IntRange(min=1), default=50, show_default=True, help="Calls to predict from.")
+@click.option(
+    "--sample", type=click.IntRange(min=1), default=50, show_default=True, help="How many calls to predict from."
+)
 @click.option("--concurrency", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default="number of CPUs",
               help="CPUs of Ray.")  # fmt: skip
 @click.option("--within", default=20.0, show_default=True, help="Percent by which a prediction may be wrong.")
-@click.option("--quick", is_flag=True, help="Small sizes.")
+@click.option("--quick", is_flag=True, help="Small sizes, to see whether it works.")
 def command(names: str, sample: int, concurrency: int, within: float, quick: bool) -> None:
-    """Tell whether right-sizing predicts rightly.
+    """Check the predictions of right-sizing.
 
-    Measures a sample with one CPU a task, as `raycelery rightsize` does, predicts the whole, runs the whole with what
-    is recommended, and compares. Where others used the machine meanwhile, the prediction is judged that is made for
-    what they left. Exit codes: 0 right, 1 wrong by more than --within, 2 wrong use.
+    Measures a sample with one CPU per task, as `raycelery rightsize` does, predicts the whole workload, runs it with
+    what is recommended, and compares. If other programs used CPUs meanwhile, the prediction for the remaining CPUs is
+    judged. Exit codes: 0 right, 1 wrong by more than --within, 2 wrong use.
     """
     console = Console(stderr=True)
     found = []

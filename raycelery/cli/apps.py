@@ -21,9 +21,10 @@ from raycelery.errors import DispatcherUnreachable, OptionError
 @click.option("--force", is_flag=True, help="With --end: also if tasks are unfinished; they are lost.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(address: str | None, ending: tuple[str, ...], force: bool, as_json: bool) -> None:
-    """List the applications of a cluster, in direct and in bridge mode, or end some of them.
+    """List the applications of a cluster, or end some.
 
-    Each application has a dispatcher, which keeps its queues and results and goes on after the programs that use it.
+    Applications with and without a broker are listed. Each has a dispatcher, which keeps its queues and results and
+    goes on after the programs that use it.
     """
     out = output.own_stdout()
     _connect(address)

@@ -15,9 +15,10 @@ from raycelery.reasons import reason_of
 @click.option("-l", "--loglevel", default="INFO", show_default=True, help="Level of its log, one of Ray's logs.")
 @click.option("--stop", "ending", is_flag=True, help="Stop the application's beat.")
 def command(name: str, scheduler: str | None, filename: str | None, loglevel: str, ending: bool) -> None:
-    """Run the application's schedule inside the cluster, in place of a `celery beat` process.
+    """Run the application's schedule inside the cluster.
 
-    An application has one beat. Started again, for example after a change of the schedule, it replaces the running one.
+    This replaces a `celery beat` process. An application has one beat. Started again, for example after a change of the
+    schedule, it replaces the running one.
     """
     app = load(name)
     session = connect(app)

@@ -7,7 +7,10 @@ import click
 
 @click.command("down")
 def command() -> None:
-    """End the Ray cluster that `raycelery up` started, with all tasks that run or wait in it."""
+    """End the cluster that `raycelery up` started.
+
+    All tasks that run or wait in it are lost.
+    """
     from raycelery.cluster import kept
 
     found = kept.find()

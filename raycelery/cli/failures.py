@@ -29,10 +29,10 @@ Group = Mapping[str, Any]
 @click.option("--retry", is_flag=True, help="Run the failed tasks again, with the same ids and arguments.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every failure's id and arguments.")
 def command(name: str, task: str | None, error: str | None, verbose: bool, retry: bool, as_json: bool) -> None:
-    """List the last failures of an application, grouped by task, error and place in the code.
+    """List the last failures of an application.
 
-    The last 1,000 failures since the dispatcher started are kept. With --retry, exit code 1 means that some tasks could
-    not be retried.
+    They are grouped by task, error and place in the code. The last 1,000 failures since the dispatcher started are
+    kept. With --retry, exit code 1 means that some tasks could not be retried.
     """
     out = output.own_stdout()
     app = load(name)

@@ -36,10 +36,10 @@ LINES = 100
     help=f"How many of the last lines to show.  [default: all of a task, {LINES} of an application]",
 )  # fmt: skip
 def command(task_id: str | None, name: str | None, follow: bool, most: int | None) -> None:
-    """Show what one task, or all tasks of an application, printed and logged.
+    """Show what a task printed and logged, or all tasks.
 
-    Lines are read from files on the cluster's nodes; new ones come through the application's dispatcher. Without -A,
-    all applications are searched for the task.
+    With -A alone, the tasks of an application are shown. Lines are read from files on the cluster's nodes; new ones
+    come through the application's dispatcher. Without -A, all applications are searched for the task.
     """
     if task_id is None and name is None:
         raise click.UsageError("name a task by its id, or an application with -A")

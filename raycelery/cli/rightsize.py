@@ -112,7 +112,7 @@ def command(
     hosts: int, cpus: float, memory: float | None, workers: int | None, total: int | None, batches: int | None,
     least: int, address: str | None, as_json: bool, output: Path | None, page: Path | None,
 ) -> None:  # fmt: skip
-    """Measure what tasks use, and recommend what they should ask for.
+    """Measure tasks, and recommend what they should ask for.
 
     Runs a sample of the project's real tasks (--calls or --script), or watches what a live application runs (--watch).
     By default the calls come from the function `calls` in the application's module. Exit codes: 0 done, 1 a run failed

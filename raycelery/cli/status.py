@@ -14,7 +14,10 @@ from raycelery.cli.project import app_option, connect, load
 @app_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(name: str, as_json: bool) -> None:
-    """Show the present state of an application: nodes, queues, executors, tasks, failures, running tasks."""
+    """Show the state of an application, once.
+
+    Its nodes, queues, executors (the processes that run tasks), counts of tasks, failures and running tasks.
+    """
     out = output.own_stdout()
     overview = connect(load(name)).client.call("overview")
     if as_json:

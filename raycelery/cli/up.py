@@ -12,10 +12,10 @@ from raycelery.errors import DispatcherUnreachable
 @click.option("--num-cpus", type=click.IntRange(min=0), help="CPUs that the cluster offers.  [default: the machine's]")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of its head node.  [default: a free port]")
 def command(num_cpus: int | None, port: int | None) -> None:
-    """Start a Ray cluster on this machine that runs until `raycelery down`, and print its address.
+    """Start a Ray cluster on this machine.
 
-    Programs use it if RAY_ADDRESS names it: RAY_ADDRESS=$(raycelery up) && export RAY_ADDRESS. If such a cluster is
-    running already, its address is printed.
+    It runs until `raycelery down`; its address is printed. Programs use it if RAY_ADDRESS names it:
+    RAY_ADDRESS=$(raycelery up) && export RAY_ADDRESS. If such a cluster is running already, its address is printed.
     """
     from raycelery.cluster import kept
 
