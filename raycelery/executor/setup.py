@@ -24,10 +24,6 @@ from raycelery.executor.output import OUTPUT
 
 logger = logging.getLogger(__name__)
 
-#: The application for which the worker's part was done: Ray has a process run several messages of
-#: ``executor="function"`` one after the other.
-_ready_for: Any = None
-
 
 class NotHere(AttributeError):
     """A part of Celery's worker that an executor does not have."""
@@ -54,12 +50,19 @@ class Worker:
         self.hostname = hostname
         self.loglevel = _level(app)
         self.pid = os.getpid()
-        #: Bootsteps that were made; nothing starts or stops them.
+        #: Bootsteps that a worker would start and stop; nothing does so here.
         self.steps: list[Any] = []
+        #: All bootsteps that were made, as in the worker's blueprint: signals hold methods of theirs weakly.
+        self.order: list[Any] = []
         self.options: dict[str, Any] = {"concurrency": 1, "loglevel": self.loglevel, "logfile": None}
 
     def __getattr__(self, name: str) -> Any:
         raise NotHere(f"executors have no worker.{name}")
+
+
+#: What the worker's part was done with; kept, as its bootsteps are to live as long as the process. Ray has a process
+#: run several messages of ``executor="function"`` one after the other.
+_worker: Worker | None = None
 
 
 def begin(app: celery.Celery, hostname: str) -> None:
@@ -74,15 +77,14 @@ def begin(app: celery.Celery, hostname: str) -> None:
     Raises:
         Exception: what the handler of ``setup_logging`` or a bootstep raises.
     """
-    global _ready_for
-    if _ready_for is not app:
-        _as_worker(app, hostname)
-        _ready_for = app
+    global _worker
+    if _worker is None or _worker.app is not app:
+        _worker = _as_worker(app, hostname)
     app.loader.init_worker_process()
     signals.worker_process_init.send(sender=hostname)
 
 
-def _as_worker(app: celery.Celery, hostname: str) -> None:
+def _as_worker(app: celery.Celery, hostname: str) -> Worker:
     worker = Worker(app, hostname)
     setup_worker_optimizations(app, hostname)
     signals.celeryd_init.send(sender=hostname, instance=worker, conf=app.conf, options=worker.options)
@@ -90,6 +92,7 @@ def _as_worker(app: celery.Celery, hostname: str) -> None:
     _set_up_logging(app)
     _make_bootsteps(app, worker)
     signals.celeryd_after_setup.send(sender=hostname, instance=worker, conf=app.conf)
+    return worker
 
 
 def _make_bootsteps(app: celery.Celery, worker: Worker) -> None:
@@ -98,7 +101,9 @@ def _make_bootsteps(app: celery.Celery, worker: Worker) -> None:
     required = ((step, [one for one in map(symbol_by_name, step.requires) if one in steps]) for step in steps)
     for step in DependencyGraph(required).topsort():
         try:
-            step(worker, **worker.options).include(worker)
+            made = step(worker, **worker.options)
+            worker.order.append(made)
+            made.include(worker)
         except NotHere as exc:
             logger.warning("the bootstep %s has no effect on tasks: %s", step.name, exc)
 

@@ -7,10 +7,12 @@ https://docs.celeryq.dev/en/stable/internals/reference/celery.app.trace.html.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
-from celery.app.trace import TraceInfo, build_tracer
+from celery.app import trace
+from celery.app.trace import TraceInfo
 
 from raycelery import remote_errors, values
 from raycelery.backend import RayBackend
@@ -43,9 +45,11 @@ class _Outcome(TraceInfo):  # type: ignore[misc]
 
 def tracer_of(app: Any, task: Any, hostname: str) -> Any:
     """Return the function that runs messages of a task, as Celery's ``build_tracer`` does."""
-    tracer = build_tracer(task.name, task, app.loader, hostname, app=app, Info=_Outcome)
+    # Looked up in its module: Sentry replaces it there, by a function that puts one of its own around what is returned.
+    tracer = trace.build_tracer(task.name, task, app.loader, hostname, app=app, Info=_Outcome)
     # It takes no function to call instead of the task's: the ones that it has found are replaced.
-    for name, cell in zip(tracer.__code__.co_freevars, tracer.__closure__, strict=True):
+    own = inspect.unwrap(tracer)
+    for name, cell in zip(own.__code__.co_freevars, own.__closure__, strict=True):
         if name in ("fun", "task_before_start") and cell.cell_contents is not None:
             cell.cell_contents = _contained(cell.cell_contents)
     return tracer

@@ -30,6 +30,7 @@ from celery.loaders.app import AppLoader
 from PACKAGE import Celery
 
 DONE = []
+HEARD = []
 
 class Loader(AppLoader):
     def on_worker_init(self):
@@ -65,7 +66,11 @@ def process(sender, **_):
 class First(bootsteps.Step):
     def __init__(self, worker, **options):
         super().__init__(worker, **options)
+        # Held weakly, as signals do: it is called as long as the step lives.
+        signals.task_prerun.connect(self.before)
         DONE.append("First.__init__")
+    def before(self, task_id, **_):
+        HEARD.append(task_id)
 
 class Second(bootsteps.StartStopStep):
     requires = (First, "celery.worker.components:Timer")
@@ -85,7 +90,7 @@ app.steps["worker"].update([NeedsTimer, Second, First])
 
 @app.task
 def done():
-    return DONE, app.conf.task_default_priority
+    return DONE, app.conf.task_default_priority, HEARD
 """
 
 
@@ -100,7 +105,9 @@ def test_what_prefork_children_inherit(run: Run, executor: str) -> None:
         f"""
         from shop import done
         for _ in range(3):
-            steps, priority = done.apply_async(executor={executor!r}).get(timeout=90)
+            result = done.apply_async(executor={executor!r})
+            steps, priority, heard = result.get(timeout=90)
+            assert heard[-1:] == [result.id]
         assert priority == 7
         # An executor for functions begins anew for each message, in the process that there is.
         again = steps[{len(ORDER)}:]
