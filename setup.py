@@ -77,8 +77,6 @@ EXTRAS = {
         # Celery's tools that applications in direct mode are watched with, and scheduled by.
         "flower>=2",
         "django-celery-beat>=2.6",
-        # A task with a Strategy of its own.
-        "celery-batches>=0.9",
         # Frameworks and models that legacy applications come with.
         "django>=4.2",
         "flask>=3.0",

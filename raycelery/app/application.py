@@ -86,10 +86,22 @@ class Celery(celery.Celery):  # type: ignore[misc]
         self._session: Any = None
         self._lazy = threading.RLock()
         check_settings({key: value for key, value in kwargs.items() if key.startswith("ray_")})
+        self._chose_task_cls = bool(kwargs.get("task_cls"))
         super().__init__(main, *args, **kwargs)
         object.__setattr__(self._conf, "__class__", RememberingSettings)
         #: Names of the attributes that this has set: others were added to the application since.
         self.made: frozenset[str] = frozenset(vars(self)) - before | {"made"}
+
+    @property
+    def _custom_task_cls_used(self) -> bool:
+        """Whether a task class was chosen, so that Celery's for Django is not taken."""
+        classes = itertools.takewhile(lambda cls: cls is not celery.Celery, type(self).__mro__)
+        return self._chose_task_cls or any("task_cls" in vars(cls) for cls in classes)
+
+    @_custom_task_cls_used.setter
+    def _custom_task_cls_used(self, value: bool) -> None:
+        # Celery before 5.7 takes every class derived from its own to have chosen one.
+        return
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

@@ -9,6 +9,9 @@ from kombu import Queue
 
 from tests.bridge.support import Project, Worker
 
+# It holds Celery below 5.7: `tox -e ecosystem` has it, and runs these.
+pytest.importorskip("celery_batches", reason="celery-batches is not installed; tox -e ecosystem has it")
+
 Make = Callable[..., Project]
 Start = Callable[..., Worker]
 

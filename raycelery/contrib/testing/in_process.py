@@ -13,11 +13,13 @@ from kombu.serialization import register
 
 from raycelery import values
 from raycelery.app.settings import Unchosen
-from raycelery.contrib.testing.memory_backend import MemoryBackend
 from raycelery.contrib.testing.memory_transport import broker
 
 #: The serializer of applications that chose none: any picklable value, as in direct mode.
 ANY_VALUE = Unchosen("raycelery")
+
+#: By its name: Celery before 5.7 takes no class.
+BACKEND = "raycelery.contrib.testing.memory_backend:MemoryBackend"
 
 register(
     ANY_VALUE,
@@ -52,7 +54,7 @@ def in_process(app: Any) -> Iterator[None]:
                     type(task).serializer, task._exec_options = ANY_VALUE, None
         before = {key: conf.changes[key] for key in changes if key in conf.changes}
         if not conf.ray_keep_result_backend and not str(conf.result_backend).startswith("disabled"):
-            app.backend_cls = MemoryBackend
+            app.backend_cls = BACKEND
         conf.update(changes)
         _forget_connections(app)
         try:
