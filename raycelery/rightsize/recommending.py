@@ -98,7 +98,8 @@ def busy_within(samples: Sequence[Sample]) -> tuple[float, float]:
     for _ in range(_DRAWS):
         drawn = numbers.choices(samples, k=count)
         found.append(sum(one.cpu for one in drawn) / sum(one.own_wall for one in drawn))
-    return quantile(found, 0.05), quantile(found, 0.95)
+    # What a run that hardly computes has used is a difference of two readings, and may come out below nothing.
+    return max(0.0, quantile(found, 0.05)), max(0.0, quantile(found, 0.95))
 
 
 def quantile(values: Sequence[float], share: float) -> float:

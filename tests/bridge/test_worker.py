@@ -248,7 +248,7 @@ def test_set_up_before_forking_reaches_executors(project: Make, bridge_worker: S
     assert shop.send("done").get(timeout=60) == ["celeryd_init", "Step.__init__"]
     log = worker.log.read_text()
     assert "Step.start" in log
-    assert "do not run in them: nights of celeryd_init" in log
+    assert "do not run in executors, which have none: nights of celeryd_init" in log
     assert "no worker process" not in log
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from celery.exceptions import TaskRevokedError, WorkerLostError
+from celery.exceptions import NotRegistered, TaskRevokedError, WorkerLostError
 
 from raycelery import Celery
 from tests import records
@@ -50,7 +50,7 @@ def test_what_became_of_tasks_is_told_apart(tmp_path: Path) -> None:
     slow = shop.hold.apply_async((str(tmp_path / "slow"),), time_limit=0.3)
     assert slow.get(timeout=SECONDS, propagate=False).__class__.__name__ == "TimeLimitExceeded"
     unknown = shop.app.send_task("shop.none")
-    assert unknown.get(timeout=SECONDS, propagate=False).__class__.__name__ == "NotRegistered"
+    assert isinstance(unknown.get(timeout=SECONDS, propagate=False), NotRegistered)
     expected = {
         "add succeeded": 1, "fail failed": 1, "again retried": 1, "again succeeded": 1, "refuse rejected": 1,
         "add revoked": 1, "hold revoked": 1, "hold failed": 1, "none failed": 1,

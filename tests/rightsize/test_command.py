@@ -114,7 +114,7 @@ def test_a_chord_is_sampled_and_its_callback_counts_once_a_batch(ray_session: Ra
     wait, combine = tasks["tests.rightsize.project.wait"], tasks["tests.rightsize.project.combine"]
     assert (wait["total"], combine["total"]) == (1500, 1)
     assert (wait["sure"]["runs"], combine["sure"]["runs"]) == (12, 1)
-    assert 0 < wait["sure"]["busy_cpus_from"] <= wait["measured"]["busy_cpus"] <= wait["sure"]["busy_cpus_to"]
+    assert 0 <= wait["sure"]["busy_cpus_from"] <= wait["sure"]["busy_cpus_to"]
     assert (wait["written"], combine["written"]) == (True, False)
     # One run tells nothing that should be written down.
     assert list(json.loads((tmp_path / "sizes.json").read_text())) == ["tests.rightsize.project.wait"]
