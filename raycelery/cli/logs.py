@@ -46,12 +46,19 @@ def command(task_id: str | None, name: str | None, follow: bool, most: int | Non
     out = output.own_stdout()
     application = _connect(name)
     following = _Following(application, task_id) if follow else None
-    entries, sizes = _read(application, task_id, LINES if most is None and task_id is None else most)
+    if most is None and task_id is None:
+        most = LINES
+    # Of a task all is read: how much of it was there already tells what is new in the end.
+    entries, sizes = _read(application, task_id, most if task_id is None else None)
     write = _writer(out, task_id)
-    for entry in entries:
+    for entry in entries if most is None else entries[len(entries) - min(most, len(entries)) :]:
         write(entry)
     if following is not None:
-        following.show(sizes, write)
+        new = following.show(sizes, write)
+        if task_id is not None:
+            # What its process wrote to the file before it said that the task has ended, and this command did not hear.
+            for entry in _read(application, task_id, None)[0][len(entries) + new :]:
+                write(entry)
     elif task_id is not None and not entries:
         raise click.ClickException(
             f"nothing was found of task {task_id}: it printed nothing, has not begun, or its node is gone"
@@ -171,12 +178,13 @@ class _Following:
             return
         self._frames.put(("ended",))
 
-    def show(self, sizes: _Sizes, write: Callable[[logfiles.Entry], None]) -> None:
-        """Write what comes, but not what the files had already."""
+    def show(self, sizes: _Sizes, write: Callable[[logfiles.Entry], None]) -> int:
+        """Write what comes, but not what the files had already; return how many lines that were when the task ended."""
+        shown = 0
         while True:
             frame = self._frames.get()
             if frame[0] == "ended":
-                return
+                return shown
             if frame[0] == "closed":
                 raise click.ClickException(f"the dispatcher went away: {frame[1]}")
             if frame[0] == "logs":
@@ -184,18 +192,20 @@ class _Following:
                 known = sizes.get((node, file), 0)
                 for line in pickle.loads(lines):
                     if line.end > known and self._task_id in (None, line.task_id):
-                        _write(line, write)
+                        shown += _write(line, write)
                 if left_out:
                     click.echo("tasks printed more than could be followed; without -f all of it is shown", err=True)
 
 
-def _write(line: Line, write: Callable[[logfiles.Entry], None]) -> None:
-    for text in line.text.split("\n"):
+def _write(line: Line, write: Callable[[logfiles.Entry], None]) -> int:
+    texts = line.text.split("\n")
+    for text in texts:
         write(
             logfiles.Entry(
                 logfiles.stamp(line.created), logfiles.label(line.level), line.task, line.task_id or "-", text
             )
         )
+    return len(texts)
 
 
 def _dispatchers(application: str | None) -> list[Any]:
