@@ -160,7 +160,7 @@ def test_an_attribute_that_is_no_application(
     text = TASKS + "print_app = print\n"
     module = _project(tmp_path / "named", "named_tasks", text, monkeypatch)
     module.app.conf.ray_app = "named_tasks:print_app"
-    with pytest.raises(AppLoadError, match=r"ray_app='named_tasks:print_app' leads to .*no Celery application"):
+    with pytest.raises(AppLoadError, match=r"ray_app='named_tasks:print_app' leads to .*not a Celery application"):
         module.add.delay(1, 2).get(timeout=SECONDS)
 
 
