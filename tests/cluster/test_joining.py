@@ -149,7 +149,7 @@ def test_addresses_of_something_else(tmp_path: Path, redis_url: str) -> None:
             said = refused(f"127.0.0.1:{port}", DispatcherUnreachable)
             assert "not the head node of a Ray cluster" in said and "Redis" in said, said
         for address, what in (("ray://head:10001", "Ray Client"), ("http://head:8265", "dashboard"), ("head", "auto"),
-                              ("head:port", "host:port"), ("redis://head:6379", "no address of a Ray cluster")):
+                              ("head:port", "host:port"), ("redis://head:6379", "not the address of a Ray cluster")):
             assert what in refused(address, OptionError)
             try:
                 Celery("nowhere", ray_address=address, set_as_current=False)

@@ -95,7 +95,7 @@ def test_our_status_and_top(ray_session: RaySession, held: Any) -> None:
 
 def test_top_takes_keys(ray_session: RaySession, held: Any) -> None:
     screen, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 100, 80, 0, 0))
     line = [sys.executable, "-m", "raycelery", "top", "-A", APP]
     process = subprocess.Popen(
         line, cwd=ROOT, env={**environment(ray_session), "TERM": "xterm"}, stdin=terminal, stdout=terminal,
