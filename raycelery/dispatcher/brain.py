@@ -362,10 +362,6 @@ class Brain(GivingWay):
                 state.lane.ahead.add(state.id)
                 self.dirty[state.lane.key] = None
 
-    def node_external(self, node: str, used: Mapping[str, float]) -> None:
-        """Note what others than this application use on a node."""
-        self.nodes.set_external(node, used)
-
     def set_limit(self, name: str, maximum: int | None) -> None:
         """Set the most messages that run at once under a name: "app", "queue:<name>", "task:<name>"; None: no limit."""
         limit = self.limit(name)

@@ -23,13 +23,12 @@ def scaled(request: Mapping[str, float]) -> Amounts:
 class Node:
     """One node; ``free`` may fall below zero when CPUs that were on loan are taken back."""
 
-    __slots__ = ("borrowed", "claim", "executors", "external", "free", "id", "lent", "total")
+    __slots__ = ("borrowed", "claim", "executors", "free", "id", "lent", "total")
 
     def __init__(self, node_id: str, total: Amounts) -> None:
         self.id = node_id
         self.total = total
         self.free = dict(total)
-        self.external: Amounts = {}
         #: CPUs of executors that wait for subtasks, and those of executors that were started on such CPUs.
         self.lent = 0
         self.borrowed = 0
@@ -105,16 +104,6 @@ class Nodes:
             self.total_cpus -= node.total.get("CPU", 0)
             self._feasible.clear()
         return node
-
-    def set_external(self, node_id: str, used: Mapping[str, float]) -> None:
-        """Note what others than this application use on a node."""
-        node = self._nodes.get(node_id)
-        if node is not None:
-            external = scaled(used)
-            names = external.keys() | node.external.keys()
-            delta = {name: node.external.get(name, 0) - external.get(name, 0) for name in names}
-            node.external = external
-            self.add(node, delta)
 
     def _bucket_in(self, node: Node) -> None:
         self._buckets[node.free.get("CPU", 0)][node.id] = node

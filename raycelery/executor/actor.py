@@ -71,7 +71,6 @@ class Loop:
         self._done = 0
         #: Whether the dispatcher may take this executor to have nothing to do.
         self._idle = True
-        self._stopping = False
         #: What was imported, once it was; whether it has changed since; whether the task waits for its subtasks.
         self._sources: sources.Sources | None = None
         self._outdated = False

@@ -108,7 +108,6 @@ def _nodes(brain: Brain) -> None:
 
 def _node(brain: Brain, node: Node) -> None:
     free = Counter(node.total)
-    free.subtract(node.external)
     lent = borrowed = 0
     for number in node.executors:
         executor = brain.executors[number]
