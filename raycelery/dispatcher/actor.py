@@ -158,14 +158,14 @@ class Dispatcher:
     # What dispatchers say to each other of CPUs, see :class:`Sharing`.
 
     @_said_once
-    async def wish(self, name: str, units: list[float], share: float) -> float:
-        """Hear that another application wants CPUs; return the most that it could ever get."""
-        return self.sharing.lending.wish(name, units, share) if self._server is not None else 0.0
+    async def wish(self, name: str, units: list[float], share: float, has: list[str]) -> float:
+        """Hear that another application, which ``has`` loans, wants CPUs; return the most that it could ever get."""
+        return self.sharing.lending.wish(name, units, share, has) if self._server is not None else 0.0
 
     @_said_once
-    async def loans(self, name: str, share: float) -> list[str]:
-        """Return the loans of another application."""
-        return self.sharing.lending.loans(name, share)
+    async def loans(self, name: str, share: float, has: list[str]) -> list[str]:
+        """Return the loans of another application, which knows of those that it ``has``."""
+        return self.sharing.lending.loans(name, share, has)
 
     @_said_once
     async def lend(self, number: str, giver: str, node: str, cpus: float) -> bool:

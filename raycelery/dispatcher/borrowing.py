@@ -105,7 +105,7 @@ class Borrowing:
     async def _wish_for_loans(self, units: list[float], late: list[int], missing: dict[str, float]) -> None:
         """Ask others for CPUs; where nobody has enough of them on one node, have executors end."""
         name, share = self._dispatcher.name, self.share()
-        wishes = [other.wish.remote(name, units, share) for other in self._neighbours.all()]
+        wishes = self._neighbours.ask_all("wish", name, units, share, list(self._borrowed))
         most = 0.0
         for answer in await asyncio.gather(*wishes, return_exceptions=True):
             if isinstance(answer, float):
@@ -123,8 +123,7 @@ class Borrowing:
         for number in late:
             if number in handles:
                 handles[number].late = time.time() + AGAIN_SECONDS
-        for other in self._neighbours.all():
-            other.make_room.remote(missing, self.share())
+        self._neighbours.ask_all("make_room", missing, self.share())
 
     def _late(self) -> list[int]:
         """Return the executors that Ray has not started in time."""
@@ -211,7 +210,7 @@ class Borrowing:
         """Tell how many CPUs this application has, and ask whether loans still stand."""
         mine = [number for number, borrowed in self._borrowed.items() if borrowed.giver == giver]
         try:
-            standing = await self._neighbours.ask(giver, "loans", self._dispatcher.name, self.share())
+            standing = await self._neighbours.ask(giver, "loans", self._dispatcher.name, self.share(), mine)
         except (ValueError, ray.exceptions.RayError):
             standing = []
         for number in mine:

@@ -93,24 +93,32 @@ class Lending:
 
     # -- what others say ----------------------------------------------------------------------------------------
 
-    def wish(self, name: str, units: list[float], share: float) -> float:
-        """Note what another application wants, and how many CPUs it has; return the most that it could ever get."""
-        self._note(name, units, share)
+    def wish(self, name: str, units: list[float], share: float, has: list[str]) -> float:
+        """Note what another application wants; return the most that it could ever get.
+
+        Arguments:
+            name: the application.
+            units: the CPUs that it wants, for each executor.
+            share: CPUs that it has.
+            has: the loans that are part of its share, of this application and of others.
+        """
+        self._note(name, units, share, has)
         self._grant()
         self._dispatcher.turn_soon()
         return self._dispatcher.brain.most_lendable()
 
-    def loans(self, name: str, share: float) -> list[str]:
-        """Return the loans of an application, and note how many CPUs it has."""
-        self._note(name, None, share)
+    def loans(self, name: str, share: float, has: list[str]) -> list[str]:
+        """Return the loans of an application, and note how many CPUs it has; arguments as of :meth:`wish`."""
+        self._note(name, None, share, has)
         theirs = {number: lent for number, lent in self._lent.items() if lent.to == name}
         for lent in theirs.values():
             lent.heard = time.monotonic()
         return list(theirs)
 
-    def _note(self, name: str, units: list[float] | None, share: float) -> None:
-        # What it was promised comes when an executor has ended its message, and is no reason to promise more.
-        promised = [lent.cpus for lent in self._lent.values() if lent.since is None and lent.to == name]
+    def _note(self, name: str, units: list[float] | None, share: float, has: list[str]) -> None:
+        # What it was promised comes when an executor has ended its message, and what is on its way to it was not there
+        # yet when it asked: no reason to promise more.
+        promised = [lent.cpus for number, lent in self._lent.items() if lent.to == name and number not in has]
         before = self._wishes[name].units if name in self._wishes else []
         left = before if units is None else units[len(promised) :]
         self._wishes[name] = _Wish(left, share + sum(promised), time.monotonic())
@@ -191,8 +199,7 @@ class Lending:
 
     async def _offer(self, number: str, lent: _Lent) -> None:
         try:
-            other = self._neighbours.get(lent.to)
-            taken = await other.lend.remote(number, self._dispatcher.name, lent.node, lent.cpus)
+            taken = await self._neighbours.ask(lent.to, "lend", number, self._dispatcher.name, lent.node, lent.cpus)
         except (ValueError, ray.exceptions.RayError):
             taken = False
         if not taken:

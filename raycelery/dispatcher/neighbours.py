@@ -46,8 +46,15 @@ class Neighbours:
         self._found: list[Any] = []
         self._looked = float("-inf")
 
-    def all(self) -> list[Any]:
-        """Return the actor handles of all others, as they were found a little while ago."""
+    def ask_all(self, question: str, *args: Any) -> list[Any]:
+        """Call a method of all others, as they were found a little while ago; return references to what they return."""
+        asked = []
+        for actor in self._all():
+            with contextlib.suppress(ValueError):  # it has ended meanwhile
+                asked.append(self._call(actor, question, *args))
+        return asked
+
+    def _all(self) -> list[Any]:
         now = time.monotonic()
         if now - self._looked > _LOOK_SECONDS:
             self._looked, self._found = now, []
@@ -74,4 +81,14 @@ class Neighbours:
         """
         # Ray 2.40 calls nothing through a handle that nobody holds.
         actor = self.get(name)
-        return getattr(actor, question).remote(*args)
+        return self._call(actor, question, *args)
+
+    @staticmethod
+    def _call(actor: Any, question: str, *args: Any) -> Any:
+        try:
+            return getattr(actor, question).remote(*args)
+        except ray.exceptions.RayError:
+            raise
+        except Exception as exc:
+            # Ray 2.60 raises a bare Exception for a handle of an actor that it has forgotten.
+            raise ValueError(f"the dispatcher has ended: {exc}") from exc

@@ -58,13 +58,20 @@ class Sharing:
                 self.lending.look(now)
             except ray.exceptions.RayError as exc:
                 logger.warning("cannot ask the cluster's other applications for CPUs: %s", reason_of(exc))
+            except Exception:  # whatever it is, the next look may go better
+                logger.exception("looking for CPUs of other applications failed")
             self.dispatcher.turn_soon()
 
     def soon(self, doing: Coroutine[Any, Any, None]) -> None:
         """Have something done that waits for another application."""
         task = asyncio.get_running_loop().create_task(doing)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("asking another application for CPUs failed", exc_info=task.exception())
 
     def settle(self) -> None:
         """See what has become quiet; to be called after each turn of the brain."""

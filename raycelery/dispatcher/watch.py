@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from raycelery.dispatcher.recovery import rewrite
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
+
+logger = logging.getLogger(__name__)
 
 #: Seconds between looks.
 SECONDS = 1.0
@@ -36,15 +39,24 @@ class Watch:
         dispatcher = self._dispatcher
         while True:
             await asyncio.sleep(SECONDS)
-            self._look_at_nodes()
-            dispatcher.store.expire(time.time())
-            needed = dispatcher.store.bytes + 2000 * dispatcher.brain.pending
-            if dispatcher.journal.size > max(REWRITE_BYTES, 4 * needed):
-                rewrite(dispatcher)
-            dispatcher.metrics.sample(dispatcher.brain)
-            if dispatcher.plane is not None:
-                dispatcher.plane.tick(time.time())
+            for look in (self._look_at_nodes, self._look_at_books, self._look_at_tools):
+                try:
+                    look()
+                except Exception:  # whatever it is (a full disk, say), the others are looked at, and it again
+                    logger.exception("%s failed", look.__name__.strip("_"))
             dispatcher.turn_soon()
+
+    def _look_at_books(self) -> None:
+        dispatcher = self._dispatcher
+        dispatcher.store.expire(time.time())
+        needed = dispatcher.store.bytes + 2000 * dispatcher.brain.pending
+        if dispatcher.journal.size > max(REWRITE_BYTES, 4 * needed):
+            rewrite(dispatcher)
+
+    def _look_at_tools(self) -> None:
+        self._dispatcher.metrics.sample(self._dispatcher.brain)
+        if self._dispatcher.plane is not None:
+            self._dispatcher.plane.tick(time.time())
 
     def _look_at_nodes(self) -> None:
         now = time.time()
