@@ -85,7 +85,8 @@ EXTRAS = {
         "setuptools>=77",
         "wheel",
     ],
-    "lint": ["mypy>=1.15", "ruff>=0.9"],
+    # grimp and import-linter: that imports go the way that [tool.importlinter] in pyproject.toml says, in no circle.
+    "lint": ["grimp>=3.9", "import-linter>=2.3", "mypy>=1.15", "ruff>=0.9"],
 }
 
 setup(
