@@ -74,8 +74,8 @@ def put(value: Any) -> Any:
     Raises:
         DispatcherUnreachable: there is no Ray to put it into.
     """
-    from raycelery import values
     from raycelery.errors import DispatcherUnreachable
+    from raycelery.serialization import values
 
     app = _celery.current_app._get_current_object()
     depot = app.session.depot

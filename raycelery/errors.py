@@ -87,6 +87,6 @@ class RemoteError(RayCeleryError):
     def __reduce__(self) -> Any:
         if self._remote_parts is None:
             return super().__reduce__()
-        from raycelery.remote_errors import restored
+        from raycelery.serialization.remote_errors import restored
 
         return restored, self._remote_parts

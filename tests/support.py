@@ -158,7 +158,7 @@ def ray_cluster(num_cpus: int = 4, **options: Any) -> Iterator[RaySession]:
         try:
             yield RaySession(context.address_info["gcs_address"], directory, num_cpus)
         finally:
-            sessions = sys.modules.get("raycelery.session")
+            sessions = sys.modules.get("raycelery.client.session")
             if sessions is not None:
                 sessions.shutdown()
             ray.shutdown()

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from raycelery.dispatcher.brain import Brain
-from raycelery.dispatcher.model import Assign, Kill, Lane, Message, Policy, Recall, Start, Stop
+from raycelery.scheduler.model import Assign, Kill, Lane, Message, Policy, Recall, Start, Stop
+from raycelery.scheduler.scheduler import Brain
 
 #: What lanes ask for, and how many of 20 queues ask for it.
 REQUESTS = [

@@ -31,7 +31,7 @@ class System(celery_like.CelerySystem):
 
     def start(self) -> None:
         ray_cluster.start(self)
-        from raycelery import session
+        from raycelery.client import session
 
         # Before Ray goes.
         self.stack.callback(session.shutdown)

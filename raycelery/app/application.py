@@ -148,11 +148,11 @@ class Celery(celery.Celery):  # type: ignore[misc]
 
     @property
     def session(self) -> Any:
-        """This process's :class:`raycelery.session.Session` with the application's dispatcher; connects when needed."""
+        """This process's session with the application's dispatcher; connects when needed."""
         found = self._session
         if found is not None and found.client.connected:
             return found
-        from raycelery import session
+        from raycelery.client import session
 
         found = self._session = session.of(self)
         if not session.installed():
@@ -204,7 +204,7 @@ class Celery(celery.Celery):  # type: ignore[misc]
     def _connection(self, url: Any, *args: Any, **kwargs: Any) -> Any:
         if not self.direct or url not in self._broker_urls():
             return super()._connection(url, *args, **kwargs)
-        from raycelery import session
+        from raycelery.client import session
 
         options = {**(kwargs.pop("transport_options", None) or {}), "app": self}
         timeout = self.either("broker_connection_timeout", kwargs.get("connect_timeout"))
@@ -234,7 +234,7 @@ class Celery(celery.Celery):  # type: ignore[misc]
         if not self.conf.ray_keep_result_backend and (chosen is None or isinstance(chosen, str)):
             if isinstance(chosen, str) and chosen.startswith("disabled"):
                 return super()._get_backend()
-            from raycelery.backend import RayBackend
+            from raycelery.app.backend import RayBackend
 
             return RayBackend(app=self)
         found = super()._get_backend()
@@ -290,14 +290,14 @@ class Celery(celery.Celery):  # type: ignore[misc]
     @cached_property
     def AsyncResult(self) -> Any:
         """Celery's ``AsyncResult``, which may also be awaited."""
-        return self.subclass_with_self("raycelery.awaitable:AsyncResult")
+        return self.subclass_with_self("raycelery.results.awaitable:AsyncResult")
 
     @cached_property
     def ResultSet(self) -> Any:
         """Celery's ``ResultSet``, which may also be awaited."""
-        return self.subclass_with_self("raycelery.awaitable:ResultSet")
+        return self.subclass_with_self("raycelery.results.awaitable:ResultSet")
 
     @cached_property
     def GroupResult(self) -> Any:
         """Celery's ``GroupResult``, which may also be awaited."""
-        return self.subclass_with_self("raycelery.awaitable:GroupResult")
+        return self.subclass_with_self("raycelery.results.awaitable:GroupResult")

@@ -17,9 +17,9 @@ from celery.loaders import get_loader_cls
 from kombu.utils.imports import symbol_by_name
 from kombu.utils.objects import cached_property
 
-from raycelery import values
 from raycelery.app.settings import TASK_OPTIONS
 from raycelery.errors import ArgumentError
+from raycelery.serialization import values
 
 if TYPE_CHECKING:
     from raycelery.app.application import Celery

@@ -26,15 +26,16 @@ from kombu.entity import Exchange
 from kombu.serialization import dumps as kombu_dumps
 from kombu.utils.objects import cached_property
 
-from raycelery import session, values
 from raycelery.app import environment, left_out, spec
 from raycelery.app.consuming import request_class
 from raycelery.app.routing import Routes
 from raycelery.app.settings import TASK_OPTIONS, check_options, options_of, travels_as_is
 from raycelery.app.standins import RayChannel, RayConnection, RayPool
 from raycelery.app.urls import low_first
-from raycelery.dispatcher.model import Lane, lane_of
+from raycelery.client import session
 from raycelery.errors import ArgumentError, MessageError, OptionError
+from raycelery.scheduler.model import Lane, lane_of
+from raycelery.serialization import values
 
 if TYPE_CHECKING:
     from raycelery.app.application import Celery

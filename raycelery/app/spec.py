@@ -24,12 +24,12 @@ import celery
 from celery import signals
 from celery.app.task import Task
 
-from raycelery import values
 from raycelery.app import carried, codecs, environment
 from raycelery.app.carried import LIBRARIES, in_main, is_mine
 from raycelery.app.settings import DEFAULTS, is_setting
+from raycelery.client.session import NAME_VARIABLE
 from raycelery.errors import ArgumentError
-from raycelery.session import NAME_VARIABLE
+from raycelery.serialization import values
 
 logger = logging.getLogger(__name__)
 

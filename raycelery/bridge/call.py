@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import celery
 from celery.app.trace import fast_trace_task, trace_task_ret
 
-from raycelery.bridge.job import Job
+from raycelery.bridge.apply_result import Job
 
 if TYPE_CHECKING:
     from raycelery.bridge.pool import Pool

@@ -12,7 +12,7 @@ from celery.app import trace
 from celery.exceptions import Retry
 from kombu.utils.encoding import safe_repr
 
-from raycelery.lines import TASKS, Line, plain
+from raycelery.logs.lines import TASKS, Line, plain
 
 _TRACE = logging.getLogger("celery.app.trace")
 #: Where Celery has what is written to standard output and error.

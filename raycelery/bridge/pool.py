@@ -18,13 +18,13 @@ from typing import Any
 from celery.concurrency.base import BasePool
 
 from raycelery.app.settings import give_defaults
-from raycelery.bridge.bundle import Bundle, Runtimes
+from raycelery.bridge.ack_timeout import Keeper
+from raycelery.bridge.apply_result import Job
+from raycelery.bridge.batch import Bundle, Runtimes
 from raycelery.bridge.call import TRACERS, Call
-from raycelery.bridge.job import Job
-from raycelery.bridge.keeping import Keeper
-from raycelery.bridge.link import Link
-from raycelery.bridge.placing import Placing
-from raycelery.bridge.waker import Waker
+from raycelery.bridge.dispatcher_client import Link
+from raycelery.bridge.hub_waker import Waker
+from raycelery.bridge.placement import Placing
 from raycelery.errors import DispatcherUnreachable
 
 logger = logging.getLogger(__name__)
@@ -52,11 +52,11 @@ class Pool(BasePool):  # type: ignore[misc]
         super().__init__(*args, **options)
         self.limit: int = int(self.limit)
         give_defaults(self.app)
-        from raycelery.bridge import intake
+        from raycelery.bridge import consumer_step
 
         # Celery makes the consumer, with the steps that are known by then, after the pool.
-        self.app.steps["consumer"].add(intake.Intake)
-        intake.choose_transport(self.app)
+        self.app.steps["consumer"].add(consumer_step.Intake)
+        consumer_step.choose_transport(self.app)
         #: Bounded by the consumer's step where the worker scales by itself.
         self.most: int | None = None
         #: Of RabbitMQ's messages; the consumer's step makes it.

@@ -13,13 +13,15 @@ from typing import Any, TextIO
 
 import click
 
-from raycelery import logfiles, session, wire
 from raycelery.app.settings import give_defaults
 from raycelery.cli import output
+from raycelery.client import session
+from raycelery.client.waiting import Waiting
 from raycelery.cluster import connecting, local
 from raycelery.errors import DispatcherUnreachable, OptionError, RayCeleryError
-from raycelery.lines import Line, colourful, plain
-from raycelery.waiting import Waiting
+from raycelery.logs import files
+from raycelery.logs.lines import Line, colourful, plain
+from raycelery.protocol import framing
 
 #: Lines that are shown of an application, where nothing is said.
 LINES = 100
@@ -91,14 +93,14 @@ def _connect(name: str | None) -> str | None:
     return application
 
 
-def _read(application: str | None, task_id: str | None, most: int | None) -> tuple[list[logfiles.Entry], _Sizes]:
+def _read(application: str | None, task_id: str | None, most: int | None) -> tuple[list[files.Entry], _Sizes]:
     """Read the files of all nodes."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = ray.get_runtime_context().get_node_id()
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    remote = ray.remote(logfiles.read).options(num_cpus=0)
+    remote = ray.remote(files.read).options(num_cpus=0)
     asked = {
         node: remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
             application, task_id, most
@@ -106,11 +108,11 @@ def _read(application: str | None, task_id: str | None, most: int | None) -> tup
         for node in nodes
         if node != here
     }
-    entries: list[logfiles.Entry] = []
+    entries: list[files.Entry] = []
     sizes: _Sizes = {}
     for node in nodes:
         try:
-            found = ray.get(asked[node]) if node in asked else logfiles.read(application, task_id, most)
+            found = ray.get(asked[node]) if node in asked else files.read(application, task_id, most)
         except ray.exceptions.RayError as exc:
             click.echo(f"the logs of node {node} cannot be read: {exc}", err=True)
             continue
@@ -124,10 +126,10 @@ def _read(application: str | None, task_id: str | None, most: int | None) -> tup
 _Sizes = dict[tuple[str, str], int]
 
 
-def _writer(out: TextIO, task_id: str | None) -> Callable[[logfiles.Entry], None]:
+def _writer(out: TextIO, task_id: str | None) -> Callable[[files.Entry], None]:
     colour = colourful(out)
 
-    def write(entry: logfiles.Entry) -> None:
+    def write(entry: files.Entry) -> None:
         text = entry.text if colour else plain(entry.text)
         whose = "" if task_id else f"{entry.task}[{entry.id[:8]}] "
         if colour and whose:
@@ -154,12 +156,12 @@ class _Following:
             raise click.ClickException("no application runs in the cluster")
 
     def _follow(self, dispatcher: Any) -> Any:
-        from raycelery.client import Client
+        from raycelery.client.connection import Client
 
         client = Client(lambda: session.endpoint(dispatcher), {"role": "client"}, on_frame=self._frames.put)
         try:
             client.ensure()
-            client.post(wire.pack("follow", self._task_id))
+            client.post(framing.pack("follow", self._task_id))
             # Once it answers, it has taken note.
             client.call("pending")
         except DispatcherUnreachable as exc:
@@ -178,7 +180,7 @@ class _Following:
             return
         self._frames.put(("ended",))
 
-    def show(self, sizes: _Sizes, write: Callable[[logfiles.Entry], None]) -> int:
+    def show(self, sizes: _Sizes, write: Callable[[files.Entry], None]) -> int:
         """Write what comes, but not what the files had already; return how many lines that were when the task ended."""
         shown = 0
         while True:
@@ -197,14 +199,10 @@ class _Following:
                     click.echo("tasks printed more than could be followed; without -f all of it is shown", err=True)
 
 
-def _write(line: Line, write: Callable[[logfiles.Entry], None]) -> int:
+def _write(line: Line, write: Callable[[files.Entry], None]) -> int:
     texts = line.text.split("\n")
     for text in texts:
-        write(
-            logfiles.Entry(
-                logfiles.stamp(line.created), logfiles.label(line.level), line.task, line.task_id or "-", text
-            )
-        )
+        write(files.Entry(files.stamp(line.created), files.label(line.level), line.task, line.task_id or "-", text))
     return len(texts)
 
 

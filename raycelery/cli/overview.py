@@ -50,7 +50,7 @@ def render(overview: Overview, before: Overview | None = None, view: View | None
     """Return the view of an overview as the dispatcher gives it.
 
     Arguments:
-        overview: see :func:`raycelery.control.overview.overview`.
+        overview: see :func:`raycelery.dispatcher.monitoring.status.overview`.
         before: an earlier one, from which rates are worked out.
         view: what is shown; None: all.
     """

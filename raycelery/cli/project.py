@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raycelery import session
+from raycelery.client import session
 from raycelery.cluster import address, connecting, local
 from raycelery.errors import OptionError, RayCeleryError
 

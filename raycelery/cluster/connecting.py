@@ -62,7 +62,8 @@ def connect(app: Celery) -> bool:
         node = ray._private.worker._global_node
         return node is not None and bool(node.is_head())
     cluster = named(app)
-    # What tasks say comes from the dispatcher, see raycelery.lines: Ray would tell it twice, and to the first program.
+    # What tasks print comes from the dispatcher (raycelery.logs.lines); Ray would show it twice, and only to the
+    # first program.
     arguments: dict[str, Any] = {"namespace": NAMESPACE, **(app.conf.ray_init or {}), "log_to_driver": False}
     if cluster is None:
         if _in_a_command_that_looks():

@@ -1,1 +1,1 @@
-"""Remote control of an application in direct mode."""
+"""An application's side of remote control: the ``ray://`` transport, beat, and what applications a cluster has."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import ray
 
-from raycelery import session
-from raycelery.client import Client
+from raycelery.client import session
+from raycelery.client.connection import Client
 from raycelery.control import beat
 from raycelery.errors import DispatcherUnreachable
 
@@ -28,7 +28,7 @@ def _dispatcher(name: str) -> Any:
 
 
 def ask(name: str, method: str) -> Any:
-    """Return the answer of an application's dispatcher; see :class:`raycelery.dispatcher.answers.Answers`.
+    """Return the answer of an application's dispatcher; see :class:`raycelery.dispatcher.rpc.Answers`.
 
     Raises:
         DispatcherUnreachable: there is none of that name, or it does not answer.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from raycelery import session
+from raycelery.client import session
 from raycelery.reasons import reason_of
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from celery.app.control import Control as CeleryControl
 from celery.utils.functional import maybe_list
 from kombu.utils.functional import lazy
 
-from raycelery import session
+from raycelery.client import session
 from raycelery.errors import RayCeleryError
 
 Reply = list[dict[str, Any]]
@@ -71,7 +71,7 @@ class Control(CeleryControl):  # type: ignore[misc]
         return replies
 
     def _see_that_it_is_known(self, command: str) -> None:
-        from raycelery.control.commands import COMMANDS
+        from raycelery.dispatcher.monitoring.commands import COMMANDS
 
         if command not in COMMANDS:
             raise RayCeleryError(

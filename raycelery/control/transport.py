@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from kombu.transport import virtual as kombu_virtual
 
-from raycelery import __version__, session
+from raycelery import __version__
+from raycelery.client import session
 from raycelery.errors import DispatcherUnreachable, MessageError
 
 # kombu is annotated in part, and some of it too narrowly.

@@ -1,1 +1,1 @@
-"""One dispatcher per application: queues, limits, lanes, and the actor around them."""
+"""One dispatcher per application: the Ray actor around the scheduler, with its socket, journal and store."""

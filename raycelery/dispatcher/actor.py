@@ -1,7 +1,8 @@
 """The dispatcher: the Ray actor around the brain.
 
-A thin shell: frames in, brain, frames out. It listens on a socket of its own (see :mod:`raycelery.wire`), keeps the
-store, starts and stops executors, and tells the brain what Ray says of nodes and of executors that died.
+A thin shell: frames in, scheduler, frames out. It listens on a socket of its own (see
+:mod:`raycelery.protocol.framing`), keeps the store, starts and stops executors, and tells the scheduler what Ray says
+of nodes and of executors that died.
 """
 
 from __future__ import annotations
@@ -20,32 +21,33 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 
-from raycelery import serializers, wire
-from raycelery.dispatcher.answers import Answers
-from raycelery.dispatcher.brain import Brain
-from raycelery.dispatcher.bridges import Bridges
+from raycelery.client.session import find_dispatcher
+from raycelery.dispatcher.bridge_jobs import Bridges
+from raycelery.dispatcher.cluster_monitor import Watch
 from raycelery.dispatcher.connection import Connection
+from raycelery.dispatcher.cpu_leases import Sharing
 from raycelery.dispatcher.definitions import Definitions
-from raycelery.dispatcher.depot import Depot
-from raycelery.dispatcher.fleet import Fleet
+from raycelery.dispatcher.executor_manager import Fleet
 from raycelery.dispatcher.journal import Journal
+from raycelery.dispatcher.large_values import Depot
 from raycelery.dispatcher.logs import Logs
-from raycelery.dispatcher.measuring import Measuring
-from raycelery.dispatcher.metrics import Metrics
-from raycelery.dispatcher.model import Assign, Error, Kill, Message, Policy, Recall, Start, Stop
+from raycelery.dispatcher.monitoring.metrics import Metrics
 from raycelery.dispatcher.outcomes import Outcomes
+from raycelery.dispatcher.profiling import Measuring
 from raycelery.dispatcher.recovery import MUTATIONS, chord_message, clerk_lane, given_up, message_of, recover
-from raycelery.dispatcher.sharing import Sharing
+from raycelery.dispatcher.rpc import Answers
 from raycelery.dispatcher.store import Store
-from raycelery.dispatcher.watch import Watch
 from raycelery.errors import DispatcherUnreachable
-from raycelery.session import find_dispatcher
+from raycelery.protocol import framing
+from raycelery.scheduler.model import Assign, Error, Kill, Message, Policy, Recall, Start, Stop
+from raycelery.scheduler.scheduler import Brain
+from raycelery.serialization import ray_serializers
 
 if TYPE_CHECKING:
-    from raycelery.control.plane import ControlPlane
+    from raycelery.dispatcher.monitoring.control_plane import ControlPlane
 
 # Ray imports this when it starts a dispatcher, whose values are plain.
-serializers.postpone_in_actors()
+ray_serializers.postpone_in_actors()
 
 logger = logging.getLogger(__name__)
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -227,7 +229,7 @@ class Dispatcher:
         if complete is None or complete.place != "executor":
             conn.reply(number, True, None)
             return
-        self.journal.append("", wire.pack("given", conn.executor, [complete.seq]))
+        self.journal.append("", framing.pack("given", conn.executor, [complete.seq]))
         self.journal.flush()
         conn.reply(number, True, (complete.seq, complete.payload[-1]))
 
@@ -363,7 +365,7 @@ class Dispatcher:
                 self.fleet.kill(decision.executor)
         for message in self.brain.returned:
             self.brain.gone(message)
-            self.journal.append("", wire.pack("batch", 0, [], [], [], [("done", message.seq, 0.0)]))
+            self.journal.append("", framing.pack("batch", 0, [], [], [], [("done", message.seq, 0.0)]))
             self.bridges.returned(message)
         self.brain.returned.clear()
         for message in self.brain.dropped:
@@ -374,7 +376,7 @@ class Dispatcher:
                 self.outcomes.note(message, "failed", 0.0, "", now, Error("WorkerLostError", message.reason))
             for op in ops:
                 self.store_op(op, now)
-            self.journal.append("", wire.pack("batch", 0, [], [], ops, [("done", message.seq, 0.0)]))
+            self.journal.append("", framing.pack("batch", 0, [], [], ops, [("done", message.seq, 0.0)]))
             self.release(message.seq)
         self.brain.dropped.clear()
         self.released()
@@ -407,11 +409,11 @@ class Dispatcher:
         conn = self.fleet.connected.get(decision.executor)
         if conn is None:
             return
-        self.journal.append("", wire.pack("given", decision.executor, [m.seq for m in decision.messages]))
+        self.journal.append("", framing.pack("given", decision.executor, [m.seq for m in decision.messages]))
         codes = self.definitions.codes_after(conn.info.get("app", ""), conn.codes)
         conn.codes += len(codes)
         messages = [(m.seq, m.payload, m.verdict, m.reason, m.deliveries + m.rejections) for m in decision.messages]
-        conn.send(wire.pack("run", messages, codes))
+        conn.send(framing.pack("run", messages, codes))
 
     # -- questions ----------------------------------------------------------------------------------------------
 
@@ -449,7 +451,7 @@ class Dispatcher:
     def control(self) -> ControlPlane:
         """Return the control plane, which is made when it is asked for first."""
         if self.plane is None:
-            from raycelery.control.plane import ControlPlane
+            from raycelery.dispatcher.monitoring.control_plane import ControlPlane
 
             self.plane = ControlPlane(self)
         return self.plane
@@ -457,14 +459,14 @@ class Dispatcher:
     def greet(self, conn: Connection) -> None:
         """Tell an executor that has connected what differs from what it was started with."""
         if self.watched:
-            conn.send(wire.pack("events", True))
+            conn.send(framing.pack("events", True))
         if self.logs.followed:
-            conn.send(wire.pack("follow", True))
+            conn.send(framing.pack("follow", True))
         if self.measuring.on:
             self.measuring.greet(conn)
         limits = self.answers.time_limits()
         if limits:
-            conn.send(wire.pack("limits", limits))
+            conn.send(framing.pack("limits", limits))
 
     async def _introduce(self, conn: Connection, number: int, name: str, limits: Limits) -> None:
         """Tell a process where another application's dispatcher listens, which is started if there is none."""

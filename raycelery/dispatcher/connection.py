@@ -8,7 +8,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from raycelery import wire
+from raycelery.protocol import framing
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
@@ -29,8 +29,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, dispatcher: Dispatcher) -> None:
         self.dispatcher = dispatcher
         self.transport: asyncio.Transport | None = None
-        self.unpacker = wire.Unpacker()
-        self.nonce = os.urandom(wire.NONCE_BYTES)
+        self.unpacker = framing.Unpacker()
+        self.nonce = os.urandom(framing.NONCE_BYTES)
         self.proved = False
         self._greeting = b""
         self.info: dict[str, Any] = {}
@@ -98,19 +98,19 @@ class Connection(asyncio.Protocol):
     def _prove(self, data: bytes) -> bytes:
         assert self.transport is not None
         self._greeting += data
-        size = wire.DIGEST_BYTES + wire.NONCE_BYTES
+        size = framing.DIGEST_BYTES + framing.NONCE_BYTES
         if len(self._greeting) < size:
             return b""
         greeting, rest = self._greeting[:size], self._greeting[size:]
         secret = self.dispatcher.secret
-        if not hmac.compare_digest(greeting[: wire.DIGEST_BYTES], wire.digest(secret, self.nonce)):
+        if not hmac.compare_digest(greeting[: framing.DIGEST_BYTES], framing.digest(secret, self.nonce)):
             logger.warning(
                 "refused a connection from %s: it does not know the secret", self.transport.get_extra_info("peername")
             )
             self.transport.close()
             return b""
         self.proved = True
-        self.transport.write(wire.digest(secret, greeting[wire.DIGEST_BYTES :]))
+        self.transport.write(framing.digest(secret, greeting[framing.DIGEST_BYTES :]))
         return rest
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
     def reply(self, number: int, ok: bool, value: Any) -> None:
         """Answer a question; what was told before it goes before it."""
         self._flush()
-        self.send(wire.pack("reply", number, ok, value))
+        self.send(framing.pack("reply", number, ok, value))
 
     def dirty(self, *, later: bool = False) -> None:
         """Have acks and results sent at the end of this turn, or a little later, to share a frame with others."""
@@ -169,11 +169,11 @@ class Connection(asyncio.Protocol):
             self._later.cancel()
             self._later = None
         if self.acks:
-            self.send(wire.pack("ack", self.acks))
+            self.send(framing.pack("ack", self.acks))
             self.acks = []
         if self.metas:
-            self.send(wire.pack("metas", self.metas))
+            self.send(framing.pack("metas", self.metas))
             self.metas = []
         if self.jobs:
-            self.send(wire.pack("jobs", self.jobs))
+            self.send(framing.pack("jobs", self.jobs))
             self.jobs = []

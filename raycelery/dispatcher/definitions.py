@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from raycelery.dispatcher.brain import Brain
-from raycelery.dispatcher.model import Lane
+from raycelery.scheduler.model import Lane
+from raycelery.scheduler.scheduler import Brain
 
 Code = tuple[str, str, bytes, bool]
 

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from raycelery import wire
+from raycelery.protocol import framing
 
 logger = logging.getLogger(__name__)
 
 #: The file is written anew when it is at least so large, in bytes, and most of it is about the past.
 REWRITE_BYTES = 64_000_000
-#: Fields of a submission: see :meth:`raycelery.client.Client.submit`.
+#: Fields of a submission: see :meth:`raycelery.client.connection.Client.submit`.
 Fields = tuple[Any, ...]
 
 
@@ -43,7 +43,7 @@ class Journal:
         """Add a frame that came from ``source``: a client's id, an executor's number, or "" for our own."""
         if source != self._source:
             self._source = source
-            head = wire.pack("from", source)
+            head = framing.pack("from", source)
             self._file.write(head)
             self.size += len(head)
         self._file.write(frame)
@@ -58,7 +58,7 @@ class Journal:
         handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name)
         with os.fdopen(handle, "wb") as file:
             for source, frame in frames:
-                file.write(wire.pack("from", source))
+                file.write(framing.pack("from", source))
                 file.write(frame)
         self._file.close()
         os.replace(name, self.path)
@@ -80,7 +80,7 @@ class Journal:
 def read(path: Path) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     """Yield ``(source, frame)`` from a journal; a last frame that was cut short is left out."""
     source: Any = None
-    unpacker = wire.Unpacker()
+    unpacker = framing.Unpacker()
     with path.open("rb") as file:
         while data := file.read(1 << 20):
             for frame in unpacker.feed(data):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raycelery import wire
+from raycelery.protocol import framing
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
@@ -70,9 +70,9 @@ class Logs:
             self._left_out[to] = self._left_out.get(to, 0) + 1
             return
         left_out += self._left_out.pop(to, 0)
-        to.send(wire.pack("logs", conn.info.get("node"), file, lines, left_out))
+        to.send(framing.pack("logs", conn.info.get("node"), file, lines, left_out))
 
     def _tell(self) -> None:
-        frame = wire.pack("follow", self.followed)
+        frame = framing.pack("follow", self.followed)
         for conn in self._dispatcher.fleet.connected.values():
             conn.send(frame)

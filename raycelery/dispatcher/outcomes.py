@@ -11,13 +11,13 @@ from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raycelery import wire
-from raycelery.dispatcher.model import Error, Lane, lane_of
 from raycelery.dispatcher.recovery import fields_of, message_of
+from raycelery.protocol import framing
+from raycelery.scheduler.model import Error, Lane, lane_of
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
-    from raycelery.dispatcher.model import Message
+    from raycelery.scheduler.model import Message
 
 #: What may become of a message, in the order in which it is shown. A retry is a message of its own.
 OUTCOMES = ("succeeded", "failed", "retried", "revoked", "rejected", "ignored")
@@ -165,9 +165,9 @@ class Outcomes:
                 continue
             self._forget(task_id)
             dispatcher.store.forget(task_id)
-            dispatcher.journal.append("", wire.pack("call", 0, "forget", (task_id,)))
+            dispatcher.journal.append("", framing.pack("call", 0, "forget", (task_id,)))
             dispatcher.definitions.add(("lane", lane))
-            dispatcher.journal.append("", wire.pack("batch", 0, [("lane", lane)], [fields], [], []))
+            dispatcher.journal.append("", framing.pack("batch", 0, [("lane", lane)], [fields], [], []))
             dispatcher.take(message_of(fields), keys, now)
             answer["retried"].append(task_id)
         return answer

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from celery import states
 
-from raycelery import wire
 from raycelery.dispatcher.journal import Ledger, restore
-from raycelery.dispatcher.model import Lane, Message
+from raycelery.protocol import framing
+from raycelery.scheduler.model import Lane, Message
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
-    from raycelery.dispatcher.brain import Brain
+    from raycelery.scheduler.scheduler import Brain
 
 #: Questions that change something, and so are kept in the journal.
 MUTATIONS = frozenset(
@@ -124,33 +124,33 @@ def rewrite(dispatcher: Dispatcher) -> None:
 
 
 def _snapshot(dispatcher: Dispatcher) -> Iterator[tuple[Any, bytes]]:
-    yield "", wire.pack("batch", 0, dispatcher.definitions.all(), [], [], [])
+    yield "", framing.pack("batch", 0, dispatcher.definitions.all(), [], [], [])
     for source, number in dispatcher.frames.items():
-        yield source, wire.pack("batch", number, [], [], [], [])
+        yield source, framing.pack("batch", number, [], [], [], [])
     for op in dispatcher.store.ops(time.time()):
-        yield "", wire.pack("batch", 0, [], [], [op], [])
+        yield "", framing.pack("batch", 0, [], [], [op], [])
     given: dict[int, list[int]] = {}
     for message in live(dispatcher.brain):
         if message.bridged:
             continue  # its broker has it
         if message.verdict == "chord":
-            yield "", wire.pack("live", message.seq, message)
+            yield "", framing.pack("live", message.seq, message)
         else:
-            yield "", wire.pack("live", message.seq, fields_of(message, dispatcher.keys.get(message.seq, ())))
+            yield "", framing.pack("live", message.seq, fields_of(message, dispatcher.keys.get(message.seq, ())))
             # A message that was lost with its executor counts as running until Celery has settled it.
             holder = message.executor if message.place == "executor" else -message.seq if message.verdict else 0
             if holder:
                 given.setdefault(holder, []).append(message.seq)
     for executor, seqs in given.items():
-        yield "", wire.pack("given", executor, sorted(seqs))
-    yield "", wire.pack("numbered", dispatcher.brain.seq)
+        yield "", framing.pack("given", executor, sorted(seqs))
+    yield "", framing.pack("numbered", dispatcher.brain.seq)
     for (kind, name), value in dispatcher.definitions.overridden.items():
-        yield "", wire.pack("call", 0, kind, (name, *value) if kind == "time_limit" else (name, value))
+        yield "", framing.pack("call", 0, kind, (name, *value) if kind == "time_limit" else (name, value))
     revoked, stamps = dispatcher.brain.revocations()
     if revoked:
-        yield "", wire.pack("call", 0, "revoke", (revoked, False))
+        yield "", framing.pack("call", 0, "revoke", (revoked, False))
     if stamps:
-        yield "", wire.pack("call", 0, "revoke_stamps", (stamps, False))
+        yield "", framing.pack("call", 0, "revoke_stamps", (stamps, False))
 
 
 def live(brain: Brain) -> Iterator[Message]:

@@ -14,17 +14,20 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from raycelery import executor, serializers, session, values, wire
+from raycelery import executor
 from raycelery.app.spec import AppSpec
-from raycelery.client import Client
+from raycelery.client import session
+from raycelery.client.connection import Client
 from raycelery.errors import LEAVING, AppLoadError, DispatcherUnreachable
 from raycelery.executor import sources
-from raycelery.executor.bundles import Bundle
+from raycelery.executor.batches import Bundle
 from raycelery.executor.eventer import Eventer
 from raycelery.executor.output import OUTPUT
+from raycelery.protocol import framing
+from raycelery.serialization import ray_serializers, values
 
 # Ray imports this when it starts an executor, before it decodes what the executor was started with.
-serializers.postpone_in_actors()
+ray_serializers.postpone_in_actors()
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +81,7 @@ class Loop:
         context = ray.get_runtime_context()
         self._node = context.get_node_id()
         self._client = Client(
-            lambda: wire.Endpoint(*endpoint),
+            lambda: framing.Endpoint(*endpoint),
             {"role": "executor", "executor": number, "node": self._node, "app": app_key},
             on_frame=self._on_frame,
         )
@@ -87,7 +90,7 @@ class Loop:
         dispatcher = ray.get_actor(f"raycelery:{_name(spec)}", namespace=session.NAMESPACE)
         session.install(session.Session(_name(spec), self._client, dispatcher))
         # What Ray is given from now on may be the application's.
-        serializers.restore()
+        ray_serializers.restore()
         self._app_spec: AppSpec = pickle.loads(spec)
         self._env: dict[str, Any] = json.loads(env or "{}")
         self.runner: Any = None
@@ -100,7 +103,7 @@ class Loop:
     def _load(self) -> None:
         from celery.result import _set_task_join_will_block
 
-        from raycelery.executor import bundles, load_errors, loading, runner, setup
+        from raycelery.executor import batches, load_errors, loading, runner, setup
 
         spec = self._app_spec
         try:
@@ -111,7 +114,7 @@ class Loop:
                 setup.begin(app, runner.hostname())
                 _set_task_join_will_block(True)
                 self.runner = runner.Runner(app, self._client, self._eventer)
-                self._bundle_runner = bundles.BundleRunner(self.runner, self._client)
+                self._bundle_runner = batches.BundleRunner(self.runner, self._client)
         except AppLoadError as exc:
             self._cannot_load(exc)
             return
@@ -119,14 +122,14 @@ class Loop:
 
     def _cannot_load(self, error: AppLoadError) -> None:
         from raycelery.app.application import Celery
-        from raycelery.executor import bundles, runner
+        from raycelery.executor import batches, runner
 
         bare = Celery(self._app_spec.name)
         bare.conf.update(self._app_spec.settings)
         bare.producer.adopt(self._app_spec)
         values.use(app=bare)
         self.runner = runner.Unloadable(bare, error)
-        self._bundle_runner = bundles.UnloadableBundles(error, self._client)
+        self._bundle_runner = batches.UnloadableBundles(error, self._client)
         # What is in its way may be mended meanwhile, and a process cannot import a module again.
         again = threading.Timer(UNLOADABLE_SECONDS, self._inbox.put, (("stop", ""),))
         again.daemon = True

@@ -8,7 +8,7 @@ from typing import Any
 from billiard.einfo import ExceptionWithTraceback
 from celery.exceptions import Ignore, Reject, Retry
 
-from raycelery.dispatcher.model import Error
+from raycelery.scheduler.model import Error
 
 #: Of an error's words and of its traceback, at most so many characters are told: the end of the latter.
 TEXT, TRACEBACK = 1_000, 8_000

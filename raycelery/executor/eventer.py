@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from raycelery.client import Client
+from raycelery.client.connection import Client
 
 
 class Eventer:

@@ -16,14 +16,14 @@ from celery import signals
 from celery.app.utils import find_app
 from kombu.utils.imports import symbol_by_name
 
-from raycelery import namespaces, values
 from raycelery.app import carried, codecs
 from raycelery.app.settings import give_defaults
 from raycelery.app.spec import AppSpec, serve
+from raycelery.client.session import NAME_VARIABLE
 from raycelery.errors import AppLoadError, TaskNotRegistered
 from raycelery.executor.load_errors import describe, told
 from raycelery.executor.sources import Sources
-from raycelery.session import NAME_VARIABLE
+from raycelery.serialization import shared_globals, values
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def load(spec: AppSpec, env: Mapping[str, Any]) -> celery.Celery:
         app = _loaded[spec.key]
         values.use(app=app)
         return app
-    namespaces.share()
+    shared_globals.share()
     # Ray may have given this process to another application before.
     os.environ.pop(NAME_VARIABLE, None)
     _see_what_the_caller_sees(spec, env)

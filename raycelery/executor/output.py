@@ -5,7 +5,8 @@ An executor runs one message at a time, so whatever is written meanwhile, from w
 libraries write goes to the files that Ray gave this process, and is picked up there when the task has ended.
 
 The file is ``raycelery-<application>-<pid>.log`` in Ray's folder for logs, see
-https://docs.ray.io/en/latest/ray-observability/user-guides/configure-logging.html. :mod:`raycelery.logfiles` reads it.
+https://docs.ray.io/en/latest/ray-observability/user-guides/configure-logging.html. 
+:mod:`raycelery.logs.files` reads it.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from raycelery import logfiles, wire
-from raycelery.client import Client
+from raycelery.client.connection import Client
 from raycelery.errors import DispatcherUnreachable
-from raycelery.lines import TASKS, Line, plain
+from raycelery.logs import files
+from raycelery.logs.lines import TASKS, Line, plain
+from raycelery.protocol import framing
 
 #: Seconds that lines wait for others to be sent with, and how many are sent at once; of more than that, the rest is
 #: only in the file.
@@ -158,7 +160,7 @@ class Output:
     def _add(self, level: int, logger: str, text: str, shown: str | None) -> None:
         now = time.time()
         task, task_id = (self._task, self._task_id) if self._task_id else ("executor", "")
-        self._keep(logfiles.written(now, level, task, task_id or str(self._pid), plain(text)))
+        self._keep(files.written(now, level, task, task_id or str(self._pid), plain(text)))
         if self._bridged and logger == "celery.app.trace":
             return  # how a message ended is logged by the bridge, which hears of it anyway
         if not (self._to or self.followed or not task_id):
@@ -175,10 +177,10 @@ class Output:
 
     def _keep(self, data: bytes) -> None:
         if self._file is None:
-            self._path = logfiles.folder() / logfiles.name(self._name, os.getpid())
+            self._path = files.folder() / files.name(self._name, os.getpid())
             self._file = self._path.open("ab")
             self._size = self._file.tell()
-        elif self._size > logfiles.MOST_BYTES:
+        elif self._size > files.MOST_BYTES:
             assert self._path is not None
             self._file.close()
             self._path.replace(f"{self._path}.1")
@@ -226,7 +228,7 @@ class Output:
             ids = tuple({line.task_id for line in lines})
             file = "" if self._path is None else self._path.name
             try:
-                client.post(wire.pack("logs", to, file, pickle.dumps(lines, 5), left_out, ids), first=True)
+                client.post(framing.pack("logs", to, file, pickle.dumps(lines, 5), left_out, ids), first=True)
             except DispatcherUnreachable as exc:
                 # The executor ends with its dispatcher; the file has the lines.
                 logging.getLogger(__name__).debug("lines of tasks cannot be sent: %s", exc)

@@ -33,16 +33,16 @@ from kombu.serialization import loads as kombu_loads
 from kombu.serialization import prepare_accept_content
 from kombu.utils.encoding import safe_repr
 
-from raycelery import values
+from raycelery.app.backend import RayBackend
 from raycelery.app.consuming import request_class
-from raycelery.backend import RayBackend
-from raycelery.client import Client
+from raycelery.client.connection import Client
 from raycelery.errors import LEAVING, InfeasibleError, TaskNotRegistered
 from raycelery.executor import ending
 from raycelery.executor.ending import Ending
 from raycelery.executor.eventer import Eventer
 from raycelery.executor.loading import Tasks
 from raycelery.executor.output import OUTPUT
+from raycelery.serialization import values
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from typing import Any
 from celery.app import trace
 from celery.app.trace import TraceInfo
 
-from raycelery import remote_errors, values
-from raycelery.backend import RayBackend
+from raycelery.app.backend import RayBackend
 from raycelery.errors import LEAVING
+from raycelery.serialization import remote_errors, values
 
 
 class _Contained(Exception):

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from celery import signals
 
-from raycelery import wire
 from raycelery.executor import request
+from raycelery.protocol import framing
 from raycelery.rightsize import process
 from raycelery.rightsize.calls import tasks_in
 from raycelery.rightsize.sample import Sample
 
 if TYPE_CHECKING:
-    from raycelery.client import Client
+    from raycelery.client.connection import Client
 
 #: Seconds between two looks at child processes, unless looking would take more than this share of a CPU.
 _INTERVAL, _SHARE = 0.05, 0.05
@@ -132,7 +132,7 @@ class Meter:
             batch=(sender.request.group or "") if sender.request.chord else "",
             callbacks=tuple(tasks_in(sender.request.chord)) if sender.request.chord else (),
         )
-        self._client.post(wire.pack("measured", sample))
+        self._client.post(framing.pack("measured", sample))
 
 
 class _Children:

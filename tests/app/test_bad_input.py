@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from celery.exceptions import WorkerLostError
 
-from raycelery import Celery, values, wire
+from raycelery import Celery
 from raycelery.errors import AppLoadError, ArgumentError, DispatcherUnreachable, InfeasibleError
+from raycelery.protocol import framing
+from raycelery.serialization import values
 from tests import sample, scripts
 from tests.scripts import Run
 from tests.support import RaySession
@@ -167,7 +169,7 @@ def test_an_attribute_that_is_no_application(
 # -- strangers ---------------------------------------------------------------------------------------------------------
 
 
-def _endpoint() -> wire.Endpoint:
+def _endpoint() -> framing.Endpoint:
     sample.identity.delay(0).get(timeout=SECONDS)
     found = sample.app.client._endpoint
     assert found is not None
@@ -186,9 +188,9 @@ def _closed(sock: socket.socket) -> bool:
 
 def test_who_does_not_know_the_secret_is_refused(ray_session: RaySession) -> None:
     endpoint = _endpoint()
-    wrong = wire.Endpoint(endpoint.host, endpoint.port, os.urandom(32))
+    wrong = framing.Endpoint(endpoint.host, endpoint.port, os.urandom(32))
     with pytest.raises(DispatcherUnreachable, match=r"closed the connection|not this application"):
-        wire.connect(wrong)
+        framing.connect(wrong)
     for garbage in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 10, os.urandom(64), b"\0" * 100_000):
         with socket.create_connection((endpoint.host, endpoint.port)) as sock:
             sock.sendall(garbage)
@@ -203,14 +205,14 @@ def test_who_does_not_know_the_secret_is_refused(ray_session: RaySession) -> Non
     [
         struct.pack("!I", 20) + b"no pickle at all....",
         struct.pack("!I", 0xFFFFFFFF) + b"x" * 100,
-        wire.pack("no such kind", 1, 2),
-        wire.pack("call", 1, "no_such_question", ()),
-        wire.pack("call", 1, "_describe", (1,)),
+        framing.pack("no such kind", 1, 2),
+        framing.pack("call", 1, "no_such_question", ()),
+        framing.pack("call", 1, "_describe", (1,)),
     ],
     ids=["garbage", "oversize", "kind", "question", "private"],
 )
 def test_nonsense_of_who_knows_the_secret_ends_its_connection_at_most(ray_session: RaySession, sent: bytes) -> None:
-    sock = wire.connect(_endpoint())
+    sock = framing.connect(_endpoint())
     sock.sendall(sent)
     assert sample.add.delay(1, 2).get(timeout=SECONDS) == 3
     sock.shutdown(socket.SHUT_WR)
@@ -228,5 +230,5 @@ def test_a_message_that_is_too_large_is_refused_at_the_call(
         echo.delay([f"{number:09}" for number in range(200_000)])
     assert len(echo.delay([np.ones(1_000) for _ in range(20)]).get(timeout=SECONDS)) == 20
     with pytest.raises(ValueError, match="larger than"):
-        wire.Unpacker().feed(struct.pack("!I", wire.FRAME_BYTES + 1))
-    assert sys.getsizeof(wire.pack("x")) < 100
+        framing.Unpacker().feed(struct.pack("!I", framing.FRAME_BYTES + 1))
+    assert sys.getsizeof(framing.pack("x")) < 100

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from raycelery import wire
 from raycelery.app.producer import new_id
-from raycelery.client import Client
-from raycelery.waiting import Waiting
+from raycelery.client.connection import Client
+from raycelery.client.waiting import Waiting
+from raycelery.protocol import framing
 
 
 class Connected(Client):
     """A client whose dispatcher is the test."""
 
     def __init__(self) -> None:
-        super().__init__(lambda: wire.Endpoint("nowhere.invalid", 1, b""), {"role": "client"})
+        super().__init__(lambda: framing.Endpoint("nowhere.invalid", 1, b""), {"role": "client"})
         self.asked: list[tuple[list[str], list[str]]] = []
 
     def ensure(self) -> None:

@@ -10,7 +10,7 @@ import celery
 import kombu
 import pytest
 
-from raycelery.bridge import intake, redis_transport
+from raycelery.bridge import consumer_step, redis_transport
 from tests import brokers, support
 from tests.bridge import support as bridge
 from tests.bridge.support import Worker
@@ -55,7 +55,7 @@ def test_a_form_of_url(form: str, broker: Redis, request: pytest.FixtureRequest)
         url = f"sentinel://{nobody};{url}" if form == "sentinels" else url
     app = celery.Celery(broker=url, set_as_current=False)
     app.conf.broker_transport_options = {"master_name": "shop"} if "sentinel" in form else {}
-    intake.choose_transport(app)
+    consumer_step.choose_transport(app)
     queue = kombu.Queue(f"q.{form}")
     bodies: list[Any] = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from raycelery.control.bus import BATCH, MOST_MESSAGES, Bus
+from raycelery.dispatcher.monitoring.bus import BATCH, MOST_MESSAGES, Bus
 
 
 def bus(*queues: str, expires: float | None = None) -> Bus:

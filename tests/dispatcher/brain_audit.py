@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from raycelery.dispatcher.brain import Brain
-from raycelery.dispatcher.lanes import LaneState
-from raycelery.dispatcher.nodes import Node, Nodes
+from raycelery.scheduler.lanes import LaneState
+from raycelery.scheduler.nodes import Node, Nodes
+from raycelery.scheduler.scheduler import Brain
 
 
 def audit(brain: Brain) -> None:

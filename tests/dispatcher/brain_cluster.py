@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from raycelery.dispatcher.brain import Brain
-from raycelery.dispatcher.model import Assign, Decision, Kill, Lane, Message, Policy, Recall, Start, Stop
-from raycelery.dispatcher.nodes import UNIT, Node
+from raycelery.scheduler.model import Assign, Decision, Kill, Lane, Message, Policy, Recall, Start, Stop
+from raycelery.scheduler.nodes import UNIT, Node
+from raycelery.scheduler.scheduler import Brain
 from tests.dispatcher.brain_audit import audit
 
 START = 1_000_000.0

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from raycelery.dispatcher.brain import Brain
-from raycelery.dispatcher.model import Assign, Decision, Kill, Lane, Message, Policy, Recall, Start, Stop
+from raycelery.scheduler.model import Assign, Decision, Kill, Lane, Message, Policy, Recall, Start, Stop
+from raycelery.scheduler.scheduler import Brain
 
 ONE = Lane("one", {"CPU": 1.0}, app="a")
 TWO = Lane("two", {"CPU": 2.0}, app="a")

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from raycelery.dispatcher.model import Lane, Message
+from raycelery.scheduler.model import Lane, Message
 from tests.dispatcher.brain_audit import audit
 from tests.dispatcher.brain_cluster import Cluster, Worker
 

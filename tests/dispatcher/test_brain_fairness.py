@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from raycelery.dispatcher.model import Kill, Lane, Message, Start, Stop
+from raycelery.scheduler.model import Kill, Lane, Message, Start, Stop
 from tests.dispatcher.brain_cluster import Cluster, ids
 
 

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from raycelery.dispatcher.brain import Brain
-from raycelery.dispatcher.model import Assign, Kill, Lane, Message, Policy, Recall, Start, Stop
+from raycelery.scheduler.model import Assign, Kill, Lane, Message, Policy, Recall, Start, Stop
+from raycelery.scheduler.scheduler import Brain
 
 LANES = [
     Lane("small", {"CPU": 1.0}, app="a"),

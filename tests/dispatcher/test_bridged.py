@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raycelery import wire
-from raycelery.dispatcher.brain import Brain
 from raycelery.dispatcher.journal import Journal, Ledger, read
-from raycelery.dispatcher.model import Assign, Lane, Message, Start
+from raycelery.protocol import framing
+from raycelery.scheduler.model import Assign, Lane, Message, Start
+from raycelery.scheduler.scheduler import Brain
 
 LANE = Lane("one", {"CPU": 1})
 
@@ -54,7 +54,7 @@ def test_a_purge_leaves_them_to_their_broker() -> None:
 
 def test_numbers_stay_in_step_with_the_journal(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
-    journal.append("", wire.pack("numbered", 41))
+    journal.append("", framing.pack("numbered", 41))
     journal.close()
     ledger = Ledger()
     for _, frame in read(journal.path):

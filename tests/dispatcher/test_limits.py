@@ -12,7 +12,7 @@ import pytest
 from celery.exceptions import NotRegistered
 from celery.result import ResultSet
 
-from raycelery import client
+from raycelery.client import connection
 from raycelery.errors import QueueFull
 from tests import records, sample, tasks, tuned
 from tests.support import RaySession, until
@@ -217,7 +217,7 @@ def test_a_full_queue_raises_after_the_timeout(tmp_path: Path) -> None:
 def test_a_full_queue_makes_producers_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(client, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.1)
     app = tuned.patient
     results: list[Any] = []
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from kombu.serialization import register
 
-from raycelery import values
 from raycelery.app.settings import Unchosen
 from raycelery.contrib.testing.memory_transport import broker
+from raycelery.serialization import values
 
 #: The serializer of applications that chose none: any picklable value, as in direct mode.
 ANY_VALUE = Unchosen("raycelery")

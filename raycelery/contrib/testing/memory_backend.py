@@ -9,7 +9,7 @@ from typing import Any
 from celery.backends.asynchronous import AsyncBackendMixin, BaseResultConsumer
 from celery.backends.base import BaseKeyValueStoreBackend
 
-from raycelery import values
+from raycelery.serialization import values
 
 
 class _ResultConsumer(BaseResultConsumer):  # type: ignore[misc]

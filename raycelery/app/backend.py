@@ -1,0 +1,509 @@
+"""The result backend ``ray://``: states and results kept by the application's dispatcher, pushed to who waits.
+
+Follows ``celery.backends.base.KeyValueStoreBackend`` and, for chords, Celery's Redis backend: header results are
+gathered as they come and handed to the body without polling.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+from celery import states
+from celery._state import _task_stack, get_current_worker_task
+from celery.backends.base import KeyValueStoreBackend
+from celery.canvas import maybe_signature
+from celery.exceptions import ChordError, TimeoutError
+from celery.result import GroupResult, allow_join_result
+from celery.utils.functional import _regen
+from celery.utils.log import get_logger
+from kombu.utils.functional import LRUCache
+
+from raycelery.app.publishing import Publishing
+from raycelery.app.settings import travels_as_is
+from raycelery.client import session as session_module
+from raycelery.client.waiting import Waiting
+from raycelery.errors import LEAVING, ArgumentError, DispatcherUnreachable
+from raycelery.results.promises import Listener
+from raycelery.results.unread import meta_without_value, part_without_value
+from raycelery.serialization import references, remote_errors, values
+
+logger = get_logger(__name__)
+
+#: ``on_interval`` is called no more often than this, in seconds: nothing is looked at in between.
+_LEAST_PAUSE = 0.01
+
+
+#: Tasks that ran eagerly of which states and results are remembered.
+EAGER = 1000
+
+
+class RemoteTraceback(Exception):
+    """The traceback of a task's error as it was in its executor; the cause of the error raised at the caller."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n{self.text}"
+
+
+def _origin(request: Any) -> dict[str, Any]:
+    """Return what Celery takes from a task's request when that task sends another one: ids, priority, stamps."""
+    origin = {
+        "id": request.id,
+        "root_id": request.root_id or request.id,
+        "delivery_info": getattr(request, "delivery_info", None) or {},
+    }
+    if getattr(request, "stamps", None):
+        origin.update(stamps=request.stamps, stamped_headers=request.stamped_headers)
+    return origin
+
+
+class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
+    """Keeps results with the dispatcher.
+
+    Results travel as Ray carries them (any picklable value) unless ``result_serializer`` is set to another than pickle.
+    """
+
+    supports_native_join = True
+    supports_autoexpire = True
+    implements_incr = False
+    persistent = False
+
+    def __init__(self, app: Any, serializer: str | None = None, url: str | None = None, **kwargs: Any) -> None:
+        conf = app.conf
+        accepted = conf.accept_content if conf.result_accept_content is None else conf.result_accept_content
+        self._pickles = serializer is None and travels_as_is(conf.result_serializer, accepted)
+        super().__init__(app, serializer="pickle" if self._pickles else serializer, url=url or "ray://", **kwargs)
+        self.thread_safe = True
+        self._inline = int(app.conf.ray_inline_bytes)
+        self._publishing = Publishing(app)
+        self._listener = Listener(self)
+        #: States and results of tasks that ran eagerly in a process without a connection.
+        self._eager: Any = LRUCache(limit=EAGER)
+        #: The chord whose part ran here last, and its pickled body.
+        self._chord: tuple[Any, bytes] = (None, b"")
+
+    def __reduce__(self, args: Any = (), kwargs: Any = None) -> Any:
+        return references.backend, (references.to(self.app),)
+
+    def as_uri(self, include_password: bool = False) -> str:
+        """Return ``ray://``."""
+        return "ray://"
+
+    # -- encoding -----------------------------------------------------------------------------------------------
+
+    def encode(self, data: Any) -> bytes:
+        """Encode a meta or group for the store."""
+        if self._pickles:
+            return values.dumps(data)[0]
+        payload = super().encode(data)
+        return payload.encode() if isinstance(payload, str) else payload
+
+    def decode(self, payload: Any) -> Any:
+        """Undo :meth:`encode`; what the dispatcher itself writes is JSON, which neither of these begins like."""
+        if self.serializer in ("pickle", "msgpack") and payload and payload[:1] == b"{":
+            return json.loads(payload)
+        # An executor that could not load the application writes pickles: it does not know the application's settings.
+        pickled = self._pickles or (self.serializer == "json" and payload and payload[:1] == b"\x80")
+        if pickled and payload is not None:
+            return values.loads(payload, self.app.session.depot)
+        return super().decode(payload)
+
+    def prepare_exception(self, exc: BaseException, serializer: str | None = None) -> Any:
+        """Return an error as it is to be stored: as it is, where results are pickled; else in Celery's form."""
+        return exc if self._pickles else super().prepare_exception(exc, serializer)
+
+    def exception_to_python(self, exc: Any) -> Any:
+        """Make an error of what is stored; of its own class also where that wants other arguments than ``args``."""
+        error = super().exception_to_python(exc)
+        if type(error) is not Exception or not isinstance(exc, dict):
+            return error
+        cls: Any = sys.modules.get(exc.get("exc_module") or "")
+        for name in exc["exc_type"].split("."):
+            cls = getattr(cls, name, None)
+        if not isinstance(cls, type) or not issubclass(cls, BaseException) or cls is Exception:
+            return error
+        args = exc.get("exc_message", "")
+        try:
+            return remote_errors.made(cls, tuple(args) if isinstance(args, (list, tuple)) else (args,))
+        except TypeError:
+            return error
+
+    def _meta_of(self, payload: bytes) -> dict[str, Any]:
+        try:
+            meta: dict[str, Any] = self.decode_result(payload)
+        except DispatcherUnreachable:
+            raise
+        except Exception as exc:  # the code of what is to be loaded
+            if not self._pickles:
+                raise
+            return meta_without_value(payload, exc)
+        error = meta.get("result")
+        if meta.get("traceback") and isinstance(error, BaseException) and error.__cause__ is None:
+            error.__cause__ = RemoteTraceback(str(meta["traceback"]))
+        return meta
+
+    # -- states and results -------------------------------------------------------------------------------------
+
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
+    ) -> Any:
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        meta["task_id"] = task_id
+        if request is not None and getattr(request, "is_eager", False) and self._alone:
+            self._eager[task_id] = meta
+            return result
+        keys: tuple[str, ...] = ()
+        session = self.app.session
+        if self._pickles:
+            payload, keys = values.dumps_meta(meta, self._inline, session.depot)
+        else:
+            payload = self.encode(meta)
+        final = state in states.READY_STATES
+        client = session.client
+        # A success leaves with the executor's report of its message, unless a handler might show it to others before.
+        client.store(
+            ("meta", task_id, state, payload, keys, self.expires, final),
+            now=state not in client.quiet,
+        )
+        if keys:
+            session.depot.done(keys)
+        return result
+
+    @property
+    def _alone(self) -> bool:
+        """Whether this process has not connected to the dispatcher; for eager tasks, as in tests, it need not."""
+        return self.app._session is None
+
+    def _eager_meta(self, task_id: str) -> dict[str, Any] | None:
+        """Return what is known of a task that ran eagerly; of any, where none is ever sent."""
+        found = self._eager.get(task_id)
+        if found is not None:
+            return self.meta_from_decoded(dict(found))  # type: ignore[no-any-return]
+        if self.app.conf.task_always_eager and self._alone:
+            return {"status": states.PENDING, "result": None}
+        return None
+
+    def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
+        eager = self._eager_meta(str(task_id))
+        if eager is not None:
+            return eager
+        found = self.app.client.call("meta", str(task_id))
+        return {"status": states.PENDING, "result": None} if found is None else self._meta_of(found[1])
+
+    def task_result_exists(self, task_id: str) -> bool:
+        """Return whether anything is stored for the task."""
+        eager = self._eager_meta(str(task_id))
+        if eager is not None:
+            return bool(eager["status"] != states.PENDING)
+        return self.app.client.call("meta", str(task_id)) is not None
+
+    def _forget(self, task_id: str) -> None:
+        if self._eager.pop(str(task_id), None) is not None:
+            return
+        self.app.client.forget(str(task_id))
+        self.app.client.call("forget", str(task_id))
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return a value by key."""
+        found: bytes | None = self.app.client.call("get", key)
+        return found
+
+    def set(self, key: bytes, value: bytes) -> None:
+        """Keep a value by key."""
+        self.app.client.call("set", key, value, self.expires)
+
+    def delete(self, key: bytes) -> None:
+        """Drop a value by key."""
+        self.app.client.call("delete", key)
+
+    def expire(self, key: bytes, value: Any) -> None:
+        """Do nothing: the store gives each key its age when it is set."""
+
+    # -- waiting ------------------------------------------------------------------------------------------------
+
+    def wait_for(
+        self,
+        task_id: str,
+        timeout: float | None = None,
+        interval: float = 0.5,
+        no_ack: bool = True,
+        on_interval: Callable[[], Any] | None = None,
+    ) -> dict[str, Any]:
+        """Return the meta of a task once it has ended; the dispatcher pushes it, nothing is polled.
+
+        Raises:
+            celery.exceptions.TimeoutError: it had not ended after ``timeout`` seconds.
+        """
+        cached: dict[str, Any] | None = self._cache.get(task_id)
+        if cached is None and task_id in self._eager:
+            cached = self._eager_meta(task_id)
+        if cached is not None and cached["status"] in states.READY_STATES:
+            return cached
+        arrived = self.app.client.take(task_id)
+        if arrived is not None:
+            return self.read(task_id, arrived[1])
+        for _, meta in self.get_many([task_id], timeout=timeout, interval=interval, on_interval=on_interval):
+            if on_interval is not None and meta["status"] in states.PROPAGATE_STATES:
+                # Celery looks at the parents between polls: the error of one is raised before what it led to.
+                on_interval()
+            return meta
+        raise TimeoutError("The operation timed out.")
+
+    def iter_native(self, result: Any, timeout: float | None = None, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Yield what :meth:`get_many` yields for a set of results, which may be those of several applications."""
+        others: dict[Any, list[Any]] = {}
+        for one in result.results:
+            backend = getattr(one, "backend", self)
+            others.setdefault(backend if isinstance(backend, RayBackend) else self, []).append(one)
+        if len(others) < 2:
+            yield from super().iter_native(result, timeout, *args, **kwargs)
+            return
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for backend, results in others.items():
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            part = SimpleNamespace(results=results)
+            yield from super(RayBackend, backend).iter_native(part, left, *args, **kwargs)
+
+    def get_many(
+        self,
+        task_ids: Iterable[str],
+        timeout: float | None = None,
+        interval: float | None = 0.5,
+        no_ack: bool = True,
+        on_message: Callable[[Any], Any] | None = None,
+        on_interval: Callable[[], Any] | None = None,
+        max_iterations: int | None = None,
+        READY_STATES: frozenset[str] = states.READY_STATES,
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield ``(task id, meta)`` of each task as it ends."""
+        wanted = dict.fromkeys(str(task_id) for task_id in task_ids)
+        for task_id in list(wanted):
+            cached = self._cache.get(task_id) or (self._eager_meta(task_id) if task_id in self._eager else None)
+            if cached is not None and cached["status"] in READY_STATES:
+                del wanted[task_id]
+                yield task_id, cached
+        deadline = None if timeout is None else time.monotonic() + timeout
+        iterations, asked_again = 0, False
+        if not wanted:
+            return
+        with Waiting(self.app.client, wanted) as waiting:
+            while wanted:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0 and iterations:
+                    if asked_again:
+                        raise TimeoutError(f"Operation timed out ({timeout})")
+                    # What was ready when the time was over counts; it comes before the answer to any question.
+                    self.app.client.call("pending")
+                    asked_again = True
+                pause = left
+                if on_interval is not None or max_iterations:
+                    between = 0.5 if interval is None else max(interval, _LEAST_PAUSE)
+                    pause = between if left is None else min(left, between)
+                for task_id, (_, payload) in waiting.next(None if pause is None else max(0.0, pause)).items():
+                    del wanted[task_id]
+                    meta = self.read(task_id, payload)
+                    if on_message is not None:
+                        on_message(meta)
+                    yield task_id, meta
+                iterations += 1
+                if max_iterations and iterations >= max_iterations:
+                    return
+                if wanted and on_interval is not None:
+                    on_interval()
+
+    def read(self, task_id: str, payload: bytes) -> dict[str, Any]:
+        """Return the meta of a task that has ended."""
+        meta = self._meta_of(payload)
+        if meta["status"] == states.SUCCESS:
+            self._cache[task_id] = meta
+        return meta
+
+    # -- callbacks ----------------------------------------------------------------------------------------------
+
+    @property
+    def is_async(self) -> bool:
+        """Whether promises are fulfilled as results come."""
+        return True
+
+    def listen(self, result: Any, weak: bool = False) -> None:
+        """Set a result object when its result comes, which calls what was given to its ``then``."""
+        self._listener.add(result, weak)
+
+    def add_pending_result(self, result: Any, weak: bool | None = None, **kwargs: Any) -> Any:
+        """Listen for a result, as the ``then`` of Celery's own ``AsyncResult`` asks; ``get``, which does not, waits."""
+        if weak is not None:
+            self.listen(result, weak)
+        return result
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """Listen for a result no more."""
+        self._listener.discard(result)
+        return result
+
+    # -- chords -------------------------------------------------------------------------------------------------
+
+    @property
+    def chord_lifetime(self) -> int | None:
+        """Seconds that a chord's parts are kept; Celery has the setting since 5.7."""
+        expires = self.app.conf.get("result_chord_expires")
+        lifetime: int | None = self.expires if expires is None else self.prepare_expires(expires, type=int)
+        return lifetime
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Tell the store how many parts to wait for."""
+        self.app.client.store(("size", group_id, chord_size))
+
+    def add_to_chord(self, chord_id: str, result: Any) -> None:
+        """Count one more part of a running chord."""
+        self.app.client.store(("extra", chord_id))
+
+    def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:
+        """Prepare for the parts: a header with groups in it is saved, to be joined in its own shape."""
+        if isinstance(header_result_args[1], _regen):
+            return  # simple results, to be made one by one as the header is sent
+        header = self.app.GroupResult(*header_result_args)
+        if any(isinstance(result, GroupResult) for result in header.results):
+            self._save_group(header.id, header)
+        if any(getattr(result, "backend", self) is not self for result in header.results):
+            # Parts of other applications are to be counted here.
+            body["chord_backend"] = tuple(references.to(self.app))
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """Hand one part to the store, which has the chord finished when it was the last."""
+        task_id, group, index = request.id, request.group, request.group_index
+        if not group or not task_id:
+            return
+        home = request.chord.get("chord_backend")
+        if home is not None and (backend := references.backend(references.Reference(*home))) is not self:
+            backend.app.client.define(*backend.app.producer.app_definition())
+            backend.on_chord_part_return(request, state, result)
+            return
+        session = self.app.session
+        client, depot = session.client, session.depot
+        part = [1, task_id, state, self.encode_result(result, state)]
+        payload, keys = values.dumps(part, self._inline, depot) if self._pickles else (self.encode(part), ())
+        callback, more = self._body_of(request, depot)
+        op = (
+            "part",
+            group,
+            task_id,
+            float("inf") if index is None else float(index),
+            payload,
+            request.chord.get("chord_size"),
+            self.chord_lifetime,
+            (self.app.app_key, group, callback, _origin(request)),
+            (*keys, *more),
+        )
+        if session_module.installed() and get_current_worker_task() is not None and self._publishing.observed():
+            last = self._claim(client, op)
+        else:
+            last = None
+            client.store((*op, 0), now=state not in client.quiet)
+        depot.done((*keys, *more))
+        if last is not None:
+            self._finish_here(client, group, maybe_signature(request.chord, app=self.app), *last)
+
+    def _claim(self, client: Any, op: tuple[Any, ...]) -> tuple[int, list[bytes]] | None:
+        """Store a part; return the number of the chord's message and all parts where it was the last."""
+        try:
+            last: tuple[int, list[bytes]] | None = client.store_and_wait(op)
+        except DispatcherUnreachable as exc:
+            # What it has in its journal it gives to another executor when it is back.
+            logger.warning("%s", exc)
+            return None
+        return last
+
+    def _finish_here(self, client: Any, group: str, body: Any, number: int, parts: list[bytes]) -> None:
+        """Call the body of a chord within the task that was its last part, as Celery's Redis backend does."""
+        try:
+            self._finish_chord(group, body, parts)
+        except BaseException:  # such as a soft time limit: another executor is to do it
+            client.report(("requeue", number, False))
+            raise
+        client.report(("done", number, None))
+
+    def _body_of(self, request: Any, depot: Any) -> tuple[bytes, tuple[str, ...]]:
+        # Every part carries the same body: it is pickled once for those that run here one after the other.
+        chord = (request.group, request.chord.get("options", {}).get("task_id"))
+        if chord == self._chord[0]:
+            return self._chord[1], ()
+        body = request.chord if references.is_other(references.app_of(request.chord), self.app) else dict(request.chord)
+        log_to = self.app.client.log_to
+        if log_to and type(body) is dict:
+            # It is called by whichever executor has the time.
+            body["options"] = {**(body.get("options") or {}), "log_to": log_to}
+        callback, keys = values.dumps(body, self._inline, depot, self.app)
+        if not keys:
+            self._chord = (chord, callback)
+        return callback, keys
+
+    def finish_chord(self, group: str, callback: bytes, request: dict[str, Any], parts: list[bytes]) -> None:
+        """Call the body of a chord whose parts are all there; run by an executor at the dispatcher's word.
+
+        Arguments:
+            group: id of the header.
+            callback: the pickled signature of the body.
+            request: what the body inherits of the task that was the last part; see :func:`_origin`.
+            parts: what each header task left, in the header's order.
+        """
+        # As if within the last header task, where Celery does this: ids and children come out the same.
+        task = self.app.tasks["celery.chord"]
+        _task_stack.push(task)
+        task.push_request(called_directly=False, args=(), kwargs={}, **request)
+        try:
+            self._finish_chord(group, maybe_signature(values.loads(callback), app=self.app), parts)
+        finally:
+            task.pop_request()
+            _task_stack.pop()
+
+    def _finish_chord(self, group: str, body: Any, parts: list[bytes]) -> None:
+        try:
+            saved = GroupResult.restore(group, backend=self, app=self.app)
+            if saved is not None:
+                with allow_join_result():
+                    results = saved.join_native(timeout=self.app.conf.result_chord_join_timeout, propagate=True)
+            else:
+                results = [self._part(part) for part in parts]
+        except ChordError as exc:
+            logger.exception("Chord %r raised: %r", group, exc)
+            self.chord_error_from_stack(body, exc)
+            return
+        except LEAVING:
+            raise
+        except BaseException as exc:  # a header task's error, of whatever class
+            logger.exception("Chord %r raised: %r", group, exc)
+            error = ChordError(f"Join error: {exc!r}")
+            error.__cause__ = exc
+            self.chord_error_from_stack(body, error)
+            return
+        try:
+            body.delay(results)
+        except Exception as exc:  # the body cannot be called: that is the chord's failure
+            logger.exception("Chord callback for %r raised: %r", group, exc)
+            self.chord_error_from_stack(body, ChordError(f"Callback error: {exc!r}"))
+
+    def _part(self, payload: bytes) -> Any:
+        try:
+            _, task_id, state, retval = self.decode(payload)
+        except (DispatcherUnreachable, ArgumentError):
+            raise
+        except Exception as exc:  # of an environment that this executor has not; the body may have it
+            if not self._pickles:
+                raise
+            logger.info("the value of a chord's part cannot be loaded here; the chord's body gets it as it is: %r", exc)
+            _, task_id, state, retval = part_without_value(payload)
+        if state in self.EXCEPTION_STATES:
+            retval = self.exception_to_python(retval)
+        if state in states.PROPAGATE_STATES:
+            error = ChordError(f"Dependency {task_id} raised {retval!r}")
+            error.__cause__ = retval
+            raise error
+        return retval

@@ -1,0 +1,207 @@
+"""A message on its way through the pool, and the callbacks of Celery's ``Request`` that hear of it.
+
+Follows what ``celery.concurrency.prefork`` calls, see https://docs.celeryq.dev/en/stable/internals/reference/.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from billiard.einfo import ExceptionInfo, RemoteTraceback
+from celery.exceptions import InvalidTaskError, Terminated, WorkerLostError
+
+from raycelery.bridge import logs
+from raycelery.bridge.ack_timeout import was_kept
+from raycelery.bridge.sources import queue_of
+
+if TYPE_CHECKING:
+    from raycelery.bridge.pool import Pool
+
+logger = logging.getLogger(__name__)
+
+#: What executors need not be told: they have it from the message's body.
+_DECODED = ("args", "kwargs")
+#: No time limit is longer, in seconds.
+_LONGEST = 1e9
+
+
+class Job:
+    """What the pool returns to Celery for each message it is given.
+
+    Arguments:
+        pool: whose.
+        arguments: what a pool's child would call Celery's tracer with.
+        options: what Celery's ``Request`` asks of a pool: callbacks and time limits.
+    """
+
+    def __init__(self, pool: Pool, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        self._pool = pool
+        self.task, self.id, self._headers, self._body, self._content_type, self._encoding = arguments
+        self._on_accepted: Callable[..., Any] | None = options.get("accept_callback")
+        self._on_timeout: Callable[..., Any] | None = options.get("timeout_callback")
+        self._on_success: Callable[..., Any] | None = options.get("callback")
+        self._on_failure: Callable[..., Any] | None = options.get("error_callback")
+        if not isinstance(self.id, str):
+            raise InvalidTaskError(f"the task id {self.id!r} is not a string")
+        self.soft_limit = _seconds(options.get("soft_timeout"))
+        self.hard_limit = _seconds(options.get("timeout"))
+        #: Celery's ``Request``.
+        self.request: Any = getattr(self._on_accepted, "__self__", None)
+        delivery = self._headers.get("delivery_info") or {}
+        #: Whether the broker may have delivered it before.
+        self.again = bool(delivery.get("redelivered")) or was_kept(self._headers)
+        self.queue = queue_of(self.request)
+        #: In which bundle, and where in it; None while it waits.
+        self.bundle: Any = None
+        self.index = 0
+        self.accepted = False
+        self.pid = 0
+        #: Whether it counts as one that takes its slot for long.
+        self.slow = False
+        #: Whether the broker delivers its message again, so that it need not be run unless it has begun.
+        self.stale = False
+        #: The signal, once it is to be terminated.
+        self.terminating: int | None = None
+        self.ended = False
+
+    @property
+    def identity(self) -> str:
+        """The same for every delivery of one message; another for a retry, or for what replaces the task."""
+        headers = self._headers
+        # An exchange may have put one message into several queues.
+        parts = [self.id, self.queue, str(headers.get("retries") or 0), str(headers.get("replaced_task_nesting") or 0)]
+        tag = getattr(getattr(self.request, "_message", None), "delivery_tag", None)
+        if isinstance(tag, str):
+            parts.append(tag)
+        return "/".join(parts)
+
+    def payload(self, module: str | None, code: tuple[str, bool] | None) -> bytes:
+        """Return what the executor is told, and where it finds the task."""
+        headers = {key: value for key, value in self._headers.items() if key not in _DECODED}
+        body = bytes(self._body) if isinstance(self._body, memoryview) else self._body
+        arguments = (self.task, self.id, headers, body, self._content_type, self._encoding)
+        return pickle.dumps((*arguments, self.soft_limit, headers.get("hostname"), module, code), 5)
+
+    # -- what Celery asks ---------------------------------------------------------------------------------------
+
+    def terminate(self, signum: int) -> None:
+        """End it at once; Celery's ``Request`` calls this."""
+        if not self.ended and self.terminating is None:
+            self.terminating = int(signum)
+            self._pool.terminate(self)
+
+    def withdrawn(self) -> bool:
+        """Return whether it was revoked, or has expired, before it began; Celery has done the bookkeeping then."""
+        if self.request is None or not self.request.revoked():
+            return False
+        self.ended = True
+        return True
+
+    def invalid(self, exc: Exception) -> None:
+        """Fail it: it cannot be handed to the dispatcher."""
+        logger.error("task %s cannot be handed to the dispatcher: %s", self.id, exc)
+        self.ended = True
+        self.accept(0)
+        self._tell(self._on_failure, _raised(exc))
+
+    # -- what became of it --------------------------------------------------------------------------------------
+
+    def accept(self, pid: int) -> None:
+        """Tell Celery that it has begun: an early acknowledgement is sent, ``task-started`` too."""
+        if not self.accepted:
+            self.accepted = True
+            self._tell(self._on_accepted, pid, time.monotonic())
+
+    def end(self, event: tuple[Any, ...]) -> None:
+        """Tell Celery how it ended."""
+        self.ended = True
+        kind = event[0]
+        if kind in ("ok", "failed", "rejected", "error"):
+            self.accept(event[3])
+            if kind == "ok":
+                if self.request is not None:
+                    self._tell(logs.succeeded, self.request, event[1], event[2])
+                self._succeed(event[1], event[2])
+            else:
+                einfo = _loaded(event[1])
+                if kind == "error":
+                    self._tell(self._on_failure, einfo)
+                else:
+                    if self.request is not None:
+                        self._tell(logs.failed, self.request, einfo)
+                    self._tell(self._on_success, (1, einfo, event[2]))
+        elif kind == "terminated" or (kind == "lost" and self.terminating is not None):
+            self.accept(self.pid)
+            self._tell(self._on_failure, _raised(Terminated(self.terminating or 15)))
+        elif kind == "timeout":
+            self.accept(self.pid)
+            self._tell(self._on_timeout, False, self.hard_limit)
+        elif kind == "lost":
+            self.accept(self.pid)
+            self._tell(self._on_failure, _raised(WorkerLostError(event[1])))
+        else:
+            self._fail_for_good(event[1])
+
+    def _succeed(self, value: Any, seconds: float) -> None:
+        self._tell(self._on_success, (0, value, seconds))
+
+    def _fail_for_good(self, reason: str) -> None:
+        """Have Celery record a failure that no setting turns into another delivery."""
+        self.accept(self.pid)
+        task = getattr(self.request, "task", None)
+        if task is None:
+            return
+        before = task.reject_on_worker_lost
+        task.reject_on_worker_lost = False
+        try:
+            self._tell(self._on_failure, _raised(WorkerLostError(reason)))
+        finally:
+            task.reject_on_worker_lost = before
+
+    def give_back(self) -> None:
+        """Return the message to the broker: it has not begun, and somebody else may have room for it."""
+        from celery.worker import state
+
+        self.ended = True
+        request = self.request
+        request.on_reject(logger, request.connection_errors, True)
+        request.acknowledged = True
+        state.requests.pop(self.id, None)
+        state.reserved_requests.discard(request)
+
+    def _tell(self, callback: Callable[..., Any] | None, *args: Any) -> None:
+        if callback is None:
+            return
+        try:
+            callback(*args)
+        except Exception:  # as other pools do: what a callback raises is about one message, and the worker goes on
+            logger.exception("the worker's bookkeeping of task %s failed", self.id)
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < _LONGEST:
+        raise InvalidTaskError(f"the time limit {value!r} is not a number of seconds")
+    return value
+
+
+def _raised(exc: Exception) -> ExceptionInfo:
+    try:
+        raise exc
+    except Exception:  # it is the one above
+        return ExceptionInfo()
+
+
+def _loaded(pickled: bytes) -> ExceptionInfo:
+    """Return what an executor tells of an error, as Celery's pool would; a class that is not here has a stand-in."""
+    exc, tb, traceback, internal = pickle.loads(pickled)
+    exc.__cause__ = RemoteTraceback(f'\n"""\n{traceback}"""')
+    einfo = ExceptionInfo.__new__(ExceptionInfo)
+    einfo.type, einfo.exception, einfo.tb = type(exc), exc, tb
+    einfo.traceback, einfo.internal = traceback, internal
+    return einfo

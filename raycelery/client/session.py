@@ -1,0 +1,296 @@
+"""A process's session with an application's dispatcher: Ray started or joined, dispatcher found or started.
+
+One session per process and dispatcher, shared by every app object of that name. Executors install theirs ready made.
+An executor, and a forked child, reach the dispatchers of further applications through one that they know.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from raycelery.client import leaving
+from raycelery.client.connection import Client
+from raycelery.client.large_values import RayDepot
+from raycelery.cluster import connecting, local, process
+from raycelery.errors import DispatcherUnreachable
+from raycelery.logs import lines
+from raycelery.protocol import framing
+from raycelery.reasons import reason_of
+from raycelery.serialization import values
+
+if TYPE_CHECKING:
+    from raycelery.app.application import Celery
+
+logger = logging.getLogger(__name__)
+
+NAMESPACE = connecting.NAMESPACE
+#: Names the dispatcher of every application of a process, whatever they say, so that a script can be run apart from
+#: what its application does otherwise.
+NAME_VARIABLE = "RAYCELERY_APP_NAME"
+_sessions: dict[str, Session] = {}
+#: Name of the session that this process was given ready made (in executors).
+_given: str | None = None
+#: Whether this process was forked from one that was connected to Ray, so that it cannot use Ray itself.
+_forked = False
+_shower = lines.Shower()
+_lock = threading.RLock()
+
+
+class Session:
+    """What a process holds while it talks to a dispatcher.
+
+    Arguments:
+        name: of the application's dispatcher.
+        client: the connection.
+        dispatcher: the actor's handle; None in a process that must not use Ray.
+        embedded: whether this process started the Ray that it uses, which then ends with it.
+    """
+
+    def __init__(self, name: str, client: Client, dispatcher: Any, embedded: bool = False) -> None:
+        self.name = name
+        self.client = client
+        self.dispatcher = dispatcher
+        self.embedded = embedded
+        self.depot = RayDepot(dispatcher, client)
+        self._pid = os.getpid()
+
+    @property
+    def can_use_ray(self) -> bool:
+        """Whether this is the process that connected: a forked child has the socket only."""
+        return self.dispatcher is not None and os.getpid() == self._pid
+
+
+def install(session: Session) -> None:
+    """Make ``session`` the one of the application that this process is an executor of."""
+    global _given
+    with _lock:
+        # Ray may have given this process to another executor before.
+        _sessions.clear()
+        _sessions[session.name], _given = session, session.name
+    values.use(depot=session.depot)
+
+
+def installed() -> bool:
+    """Return whether this process is an executor, which got its session ready made."""
+    return _given is not None
+
+
+def dispatcher_name(app: Celery) -> str:
+    """Return the name of the application's dispatcher."""
+    return (
+        getattr(app, "dispatcher", None)
+        or os.environ.get(NAME_VARIABLE)
+        or str(app.conf.ray_app_name or app.main or getattr(app, "home", None) or "celery")
+    )
+
+
+def of(app: Celery) -> Session:
+    """Return the session of ``app``, connecting when there is none.
+
+    Raises:
+        DispatcherUnreachable: no Ray answers at ``ray_address``, or no dispatcher can be started there.
+    """
+    with _lock:
+        name = dispatcher_name(app)
+        found = _sessions.get(name)
+        if found is not None and name == _given:
+            return found
+        if found is not None and not (_alive(found) and _reconnected(found)):
+            found = None
+        if found is None:
+            found = _sessions[name] = _open(app, name)
+        return found
+
+
+def look(app: Celery) -> Session:
+    """Return the session of ``app`` to look at what it does: no Ray is started that would know of nothing.
+
+    Raises:
+        DispatcherUnreachable: as for :func:`of`, and where no cluster is named and this process uses none.
+    """
+    if not installed() and dispatcher_name(app) not in _sessions:
+        connecting.see_that_there_is_one(app)
+    return of(app)
+
+
+def _reconnected(session: Session) -> bool:
+    try:
+        session.client.ensure()
+    except DispatcherUnreachable as exc:
+        logger.debug("its dispatcher is gone for good: %s", exc)
+        return False
+    return True
+
+
+def _alive(session: Session) -> bool:
+    if not session.can_use_ray:
+        return True  # a forked child cannot ask Ray; its socket will tell
+    import ray
+
+    return bool(ray.is_initialized())
+
+
+def _open(app: Celery, name: str) -> Session:
+    if _given is not None or _forked:
+        return _open_through(_known(), app, name)
+    embedded = connecting.connect(app)
+    dispatcher = find_dispatcher(name, _limits(app))
+    client = Client(
+        lambda: endpoint(dispatcher),
+        {"role": "client", "logs": lines.wanted(app.conf.ray_init)},
+        on_frame=_shower.on_frame,
+        submit_timeout=app.conf.ray_submit_timeout,
+    )
+    client.ensure()
+    session = Session(name, client, dispatcher, embedded)
+    if embedded:
+        local.uses(name)
+    atexit.register(_at_exit, session, os.getpid())
+    return session
+
+
+def _known() -> Session:
+    """Return a session of this process through which others can be opened."""
+    known = _sessions.get(_given) if _given is not None else next(iter(_sessions.values()), None)
+    if known is None:
+        raise DispatcherUnreachable(
+            "a process forked from one that is connected to Ray cannot connect to it itself: call a task in the "
+            "parent before it forks, or start the process with the method 'spawn'"
+        )
+    return known
+
+
+def _open_through(known: Session, app: Celery, name: str) -> Session:
+    """Open a session with an application's dispatcher, which another one finds or starts.
+
+    A dispatcher that an executor started itself would have the executor's runtime environment, and a forked child
+    cannot use Ray.
+    """
+    limits = _limits(app)
+    client = Client(
+        lambda: framing.Endpoint(*known.client.call("introduce", name, limits)),
+        {"role": "client"},
+        submit_timeout=app.conf.ray_submit_timeout,
+    )
+    if _forked:
+        client.linger = 0
+    known.client.accompany(client)
+    client.ensure()
+    dispatcher = None
+    if not _forked:
+        import ray
+
+        dispatcher = ray.get_actor(f"raycelery:{name}", namespace=NAMESPACE)
+    session = Session(name, client, dispatcher)
+    atexit.register(_at_exit, session, os.getpid())
+    return session
+
+
+def _after_fork() -> None:
+    global _forked
+    ray = sys.modules.get("ray")
+    _forked = _forked or (ray is not None and bool(ray.is_initialized()))
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _limits(app: Celery) -> Any:
+    from raycelery.dispatcher.actor import Limits
+
+    conf = app.conf
+    return Limits(
+        max_pending=int(conf.ray_max_pending),
+        max_result_bytes=float(conf.ray_max_result_bytes),
+        max_deliveries=int(conf.ray_max_deliveries),
+        max_executors=int(conf.ray_max_executors),
+        idle_seconds=float(conf.ray_idle_seconds),
+        infeasible_seconds=float(conf.ray_infeasible_seconds),
+        journal=conf.ray_journal,
+    )
+
+
+def find_dispatcher(name: str, limits: Any) -> Any:
+    """Return the handle of an application's dispatcher, which is started if there is none.
+
+    Arguments:
+        name: the application's.
+        limits: the bounds of a dispatcher that is started.
+    """
+    import ray
+
+    from raycelery.dispatcher.actor import Dispatcher
+
+    return (
+        ray.remote(Dispatcher)
+        .options(
+            name=f"raycelery:{name}",
+            namespace=NAMESPACE,
+            get_if_exists=True,
+            lifetime="detached",
+            num_cpus=0,
+            max_concurrency=1000,
+            # What it was told is in its journal; a call that was under way is made again.
+            max_restarts=-1,
+            max_task_retries=-1,
+        )
+        .remote(name, limits)
+    )
+
+
+def endpoint(dispatcher: Any) -> framing.Endpoint:
+    """Ask a dispatcher where it listens.
+
+    Raises:
+        DispatcherUnreachable: the actor is dead or does not answer within 60 s.
+    """
+    import ray
+
+    try:
+        answer = dispatcher.endpoint.remote()
+        for _ in range(30):
+            if ray.wait([answer], timeout=2)[0]:
+                break
+            connecting.see_that_it_is_there()
+        host, port, secret = ray.get(answer, timeout=1)
+    except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as exc:
+        why = (
+            "the cluster is busy, or has no room for another process"
+            if isinstance(exc, ray.exceptions.GetTimeoutError)
+            else reason_of(exc)
+        )
+        raise DispatcherUnreachable(f"the application's dispatcher does not answer: {why}") from exc
+    return framing.Endpoint(host, port, secret)
+
+
+def _at_exit(session: Session, pid: int) -> None:
+    if os.getpid() != pid or not session.client.submitted:
+        return
+    client = session.client
+    if (
+        session.embedded
+        and getattr(sys, "last_type", None) is not KeyboardInterrupt
+        and not process.terminated.is_set()
+    ):
+        leaving.wait(client)
+    try:
+        client.close()
+    except DispatcherUnreachable as exc:
+        logger.warning("messages could not be handed to the dispatcher before the program ended: %s", exc)
+    _shower.finish()
+
+
+def shutdown() -> None:
+    """Forget every session of this process; the next call connects anew. For tests and notebooks."""
+    global _given
+    with _lock:
+        for session in _sessions.values():
+            session.client.close()
+            session.client.submitted = 0  # nothing is waited for at exit
+        _sessions.clear()
+        _given = None

@@ -1,0 +1,97 @@
+"""The executors that have been started: Ray's handles of them, and their connections."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from raycelery.dispatcher import executor_processes
+from raycelery.protocol import framing
+from raycelery.reasons import reason_of
+from raycelery.scheduler.model import Start
+
+if TYPE_CHECKING:
+    from raycelery.dispatcher.actor import Dispatcher
+    from raycelery.dispatcher.connection import Connection
+
+
+class Fleet:
+    """Starts executors, ends them, and tells the brain of those that ended.
+
+    Arguments:
+        dispatcher: whose.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self.handles: dict[int, executor_processes.Handle] = {}
+        #: Connections of those that have started and not ended.
+        self.connected: dict[int, Connection] = {}
+
+    def start(self, decision: Start, endpoint: tuple[str, int, bytes]) -> None:
+        """Start the executor that the brain decided on; it connects to ``endpoint``."""
+        dispatcher, number = self._dispatcher, decision.executor
+        spec = dispatcher.definitions.apps.get(decision.lane.app)
+        if spec is None:
+            self._failed(number, "the application was not described to the dispatcher")
+            return
+        try:
+            handle = executor_processes.start(dispatcher.name, decision, spec, endpoint)
+        except (ValueError, TypeError, ray.exceptions.RayError) as exc:
+            self._failed(number, reason_of(exc))
+            return
+        self.handles[number] = handle
+        asyncio.get_running_loop().create_task(self._watch(number, handle))
+
+    async def _watch(self, executor: int, handle: executor_processes.Handle) -> None:
+        try:
+            reason = await handle.ended
+        except ray.exceptions.RayError as exc:
+            self.ended(executor, reason_of(exc), executor_processes.crashed(exc))
+        except asyncio.CancelledError:
+            raise
+        else:
+            self.ended(executor, reason or None)
+
+    def _failed(self, executor: int, reason: str) -> None:
+        self._dispatcher.brain.executor_failed(executor, reason, time.time())
+        self._dispatcher.turn_soon()
+
+    def ended(self, executor: int, reason: str | None, crashed: bool = False) -> None:
+        """Take note that an executor has ended; without a reason, as it was told to."""
+        if self.handles.pop(executor, None) is None:
+            return
+        conn = self.connected.pop(executor, None)
+        self._dispatcher.sharing.ended(executor)
+        brain, now = self._dispatcher.brain, time.time()
+        if conn is None:
+            brain.executor_failed(executor, reason or "it ended before it was ready", now, crashed)
+        elif reason is None:
+            brain.executor_stopped(executor, now)
+        else:
+            state = brain.executors.get(executor)
+            if state is not None and not state.ready:
+                reason = f"the process died while it loaded the application: {reason}"
+            brain.executor_lost(executor, reason, now)
+        self._dispatcher.turn_soon()
+
+    def kill(self, executor: int) -> None:
+        """End an executor at once."""
+        handle = self.handles.get(executor)
+        if handle is not None:
+            handle.kill()
+
+    def tell(self, executor: int, *frame: Any) -> None:
+        """Send an executor a frame, if it is connected."""
+        conn = self.connected.get(executor)
+        if conn is not None:
+            conn.send(framing.pack(*frame))
+
+    def tell_those_of(self, app: str, *frame: Any) -> None:
+        """Send a frame to the executors that have loaded an application's definition."""
+        for conn in self.connected.values():
+            if conn.info.get("app") == app:
+                conn.send(framing.pack(*frame))

@@ -1,0 +1,89 @@
+"""Starts and ends executors: Ray actors, or Ray remote functions for lanes of ``executor="function"``."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raycelery.dispatcher.peers import PATIENCE_SECONDS
+from raycelery.executor.actor import Executor, run_one
+from raycelery.scheduler.lanes import CLERK
+from raycelery.scheduler.model import Lane, Start, in_words
+
+
+@dataclass(slots=True)
+class Handle:
+    """A started executor: ``ended`` resolves to why it ended, or fails with Ray's reason for its death.
+
+    ``request`` is what Ray was asked for; ``late`` is when Ray should have started it by, in seconds since the epoch.
+    """
+
+    ended: Any
+    actor: Any = None
+    request: Mapping[str, float] = field(default_factory=dict)
+    late: float = field(default_factory=lambda: time.time() + PATIENCE_SECONDS)
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.actor is not None:
+            ray.kill(self.actor)
+        else:
+            ray.cancel(self.ended, force=True)
+
+
+def _title(lane: Lane) -> str:
+    return "bookkeeping" if lane.key.startswith(CLERK) else in_words(dict(sorted(lane.request.items())))
+
+
+def start(name: str, decision: Start, spec: bytes, endpoint: tuple[str, int, bytes]) -> Handle:
+    """Start the executor that the brain decided on.
+
+    Arguments:
+        name: of the application.
+        decision: lane, node, and whether its CPUs are borrowed.
+        spec: the pickled :class:`raycelery.app.spec.AppSpec`.
+        endpoint: host, port and secret of the dispatcher.
+    """
+    lane = decision.lane
+    request = {**lane.request, "CPU": 0} if decision.borrowed else dict(lane.request)
+    options: dict[str, Any] = {"num_cpus": request.get("CPU", 0)}
+    if lane.request.get("GPU"):
+        options["num_gpus"] = lane.request["GPU"]
+    if lane.request.get("memory"):
+        options["memory"] = lane.request["memory"]
+    custom = {k: v for k, v in lane.request.items() if k not in ("CPU", "GPU", "memory")}
+    if custom:
+        options["resources"] = custom
+    # Bookkeeping is done in the environment that the application has without its tasks' own.
+    env_text = pickle.loads(spec).env if lane.key.startswith(CLERK) else lane.env
+    env = json.loads(env_text or "{}")
+    if env:
+        options["runtime_env"] = env
+    if decision.node is not None:
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(decision.node, soft=not decision.borrowed)
+    title = f"{name} [{_title(lane)}] #{decision.executor}"
+    arguments = (decision.executor, title, dict(lane.request), spec, endpoint, lane.app, env_text)
+    if lane.one_shot:
+        ref = ray.remote(run_one).options(name=title, max_retries=0, **options).remote(*arguments)
+        return Handle(ref, request=request)
+    actor = (
+        ray.remote(Executor)
+        .options(name=title, namespace=f"raycelery:{name}", max_restarts=0, **options)
+        .remote(*arguments)
+    )
+    return Handle(actor.run.remote(), actor, request)
+
+
+def crashed(exc: Exception) -> bool:
+    """Return whether an executor's process was killed or crashed, rather than refused by Ray."""
+    if isinstance(exc, (ray.exceptions.RuntimeEnvSetupError, ray.exceptions.ActorUnschedulableError)):
+        return False
+    kinds = (ray.exceptions.ActorDiedError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
+    return isinstance(exc, kinds)

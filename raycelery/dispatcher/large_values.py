@@ -1,0 +1,167 @@
+"""The dispatcher's books of large values in Ray's object store: who still needs which."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import ray
+
+from raycelery.client.session import NAMESPACE
+from raycelery.reasons import reason_of
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that processes have to claim their large values of a dispatcher that was restarted.
+CLAIM_SECONDS = 600.0
+
+
+class Vault:
+    """An actor that owns the large values, so that they outlive a dispatcher that is killed."""
+
+    def __init__(self) -> None:
+        self._refs: dict[str, Any] = {}
+
+    def keep(self, key: str, refs: list[Any]) -> list[Any]:
+        """Copy a value that another process owns; references are in lists, so that Ray does not pass the value."""
+        if key not in self._refs:
+            stream, *buffers = ray.get(refs[0])
+            # What arrives as shared memory must be wrapped again to be stored as such.
+            self._refs[key] = ray.put([stream, *(pickle.PickleBuffer(buffer) for buffer in buffers)])
+        return [self._refs[key]]
+
+    def drop(self, keys: list[str]) -> None:
+        """Let go of these."""
+        for key in keys:
+            self._refs.pop(key, None)
+
+    def held(self) -> dict[str, list[Any]]:
+        """Return all references."""
+        return {key: [ref] for key, ref in self._refs.items()}
+
+
+class Depot:
+    """Keeps a reference to each large value for as long as a process, a message or a result holds it.
+
+    Arguments:
+        name: the application's.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._vault_name = f"raycelery-values:{name}"
+        self._vault: Any = None
+        self._opening = asyncio.Lock()
+        #: What is needed no more, but still in the vault.
+        self._dropped: dict[str, None] = {}
+        self._refs: dict[str, Any] = {}
+        self._holders: defaultdict[str, set[str]] = defaultdict(set)
+        self._uses: Counter[str] = Counter()
+
+    def hold(self, key: str, holder: str, ref: Any) -> None:
+        """Keep ``ref`` under ``key`` until ``holder`` releases it."""
+        self._refs.setdefault(key, ref)
+        self._holders[key].add(holder)
+        self._dropped.pop(key, None)
+
+    def release(self, key: str, holder: str) -> None:
+        """``holder`` needs it no more."""
+        self._holders[key].discard(holder)
+        self._drop_unused(key)
+
+    def release_all(self, holder: str) -> None:
+        """``holder`` is gone."""
+        for key in [key for key, holders in self._holders.items() if holder in holders]:
+            self.release(key, holder)
+
+    def refer(self, keys: Iterable[str]) -> None:
+        """A message or result refers to ``keys``."""
+        self._uses.update(keys)
+
+    def unrefer(self, keys: Iterable[str]) -> None:
+        """A message or result that referred to ``keys`` is gone."""
+        for key in keys:
+            self._uses[key] -= 1
+            self._drop_unused(key)
+
+    async def keep(self, key: str, refs: list[Any], holder: str) -> bool:
+        """Keep a large value for ``holder``, so that it outlives the process that sent it.
+
+        Arguments:
+            key: identifies its content.
+            refs: its reference, or nothing to ask whether it is here.
+            holder: the id of a process.
+
+        Returns:
+            whether it is here.
+        """
+        found = self.refs(key)
+        if refs and not found:
+            vault = await self._open_vault()
+            found = await vault.keep.remote(key, refs)
+        for ref in found:
+            self.hold(key, holder, ref)
+        return bool(found)
+
+    async def parts(self, key: str) -> list[pickle.PickleBuffer]:
+        """Return a large value's bytes, for a process that cannot use Ray.
+
+        Raises:
+            KeyError: it is gone.
+        """
+        refs = self.refs(key)
+        if not refs:
+            raise KeyError(f"the large value {key} is gone")
+        try:
+            return [pickle.PickleBuffer(part) for part in await refs[0]]
+        except (ValueError, ray.exceptions.RayError) as exc:
+            raise KeyError(f"the large value {key} cannot be sent: {reason_of(exc)}") from exc
+
+    async def _open_vault(self) -> Any:
+        async with self._opening:
+            if self._vault is None:
+                options = {"name": self._vault_name, "namespace": NAMESPACE, "lifetime": "detached"}
+                vault = ray.remote(Vault).options(**options, get_if_exists=True, num_cpus=0).remote()
+                await vault.held.remote()
+                self._vault = vault
+        return self._vault
+
+    async def recover(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take over what a dispatcher that was killed has left; what nobody claims soon is dropped."""
+        try:
+            vault = ray.get_actor(self._vault_name, NAMESPACE)
+            held = await vault.held.remote()
+        except (ValueError, ray.exceptions.RayError) as exc:
+            logger.debug("there are no large values to take over: %s", reason_of(exc))
+            return
+        self._vault = vault
+        self._refs.update({key: ref for key, (ref,) in held.items()})
+        loop.call_later(CLAIM_SECONDS, self._drop_unclaimed)
+
+    def _drop_unclaimed(self) -> None:
+        for key in list(self._refs):
+            self._drop_unused(key)
+
+    def sweep(self) -> None:
+        """Let the vault go of what is needed no more."""
+        if self._dropped and self._vault is not None:
+            self._vault.drop.remote(list(self._dropped))
+            self._dropped.clear()
+
+    def refs(self, key: str) -> list[Any]:
+        """Return the reference in a list, or an empty list."""
+        ref = self._refs.get(key)
+        return [] if ref is None else [ref]
+
+    def _drop_unused(self, key: str) -> None:
+        if not self._holders.get(key) and self._uses[key] <= 0:
+            if self._refs.pop(key, None) is not None:
+                self._dropped[key] = None
+            self._holders.pop(key, None)
+            del self._uses[key]
+
+    def __len__(self) -> int:
+        return len(self._refs)

@@ -1,0 +1,283 @@
+"""The control plane in the dispatcher: the bus, a worker as Celery's tools see it per Ray node, and events.
+
+It comes into being when a tool connects for the first time; an application that nobody looks at pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import ray
+from kombu.clocks import LamportClock
+from kombu.connection import Connection as KombuConnection
+
+from raycelery.control.transport import Transport
+from raycelery.dispatcher.monitoring import commands
+from raycelery.dispatcher.monitoring.bus import Bus, Message
+from raycelery.dispatcher.monitoring.events import Events
+from raycelery.dispatcher.monitoring.host_stats import Machines
+from raycelery.errors import DispatcherUnreachable
+from raycelery.protocol import framing
+
+if TYPE_CHECKING:
+    from raycelery.dispatcher.actor import Dispatcher
+    from raycelery.dispatcher.connection import Connection
+    from raycelery.scheduler.model import Message as TaskMessage
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that what Ray said of its nodes is taken for true.
+NODES_SECONDS = 1.0
+#: Seconds that machines are looked at for somebody who has asked about them.
+WATCHED_SECONDS = 10.0
+
+
+class Untold:
+    """Messages that a listener has not been told of: those that were there before it came.
+
+    Arguments:
+        latest: number of the latest of them.
+    """
+
+    def __init__(self, latest: int) -> None:
+        self._latest = latest
+        self._told: set[int] = set()
+
+    def tell(self, message: TaskMessage) -> bool:
+        """Return whether the listener is to be told of a message now, once."""
+        if message.seq > self._latest or message.seq in self._told:
+            return False
+        self._told.add(message.seq)
+        return True
+
+
+class ControlPlane:
+    """Remote control and events of one application.
+
+    Arguments:
+        dispatcher: whose.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self.bus = Bus()
+        self.bus.on_fanout = self._on_fanout
+        self.bus.on_bound = self._on_bound
+        self._control_exchange, self._event_exchange = "celery.pidbox", "celeryev"
+        connection = KombuConnection(transport=Transport, transport_options={"side": self})
+        self._channel = connection.channel()
+        self.clock = LamportClock(initial_value=1)
+        self.events = Events(self._channel, self.name_of, self.clock)
+        #: Whether task events are wanted by those who listen.
+        self.task_events = True
+        #: Messages that were there before the last listener came.
+        self._untold: Untold | None = None
+        #: Names of nodes by Ray's ids; one that has gone keeps its own for the case that it comes back.
+        self._names: dict[str, str] = {}
+        self._nodes: dict[str, str] = {}
+        self._asked = float("-inf")
+        self.here = ray.get_runtime_context().get_node_id()
+        #: Seconds between heartbeats, as Celery's workers send them.
+        self.heartbeat_seconds = 2.0
+        self._online: set[str] = set()
+        self._beat = 0.0
+        self.machines = Machines(self.here)
+        #: Until when somebody watches who does not listen to events.
+        self._watched_until = 0.0
+
+    # -- nodes --------------------------------------------------------------------------------------------------
+
+    def nodes(self) -> dict[str, str]:
+        """Return the names of the live nodes by their ids, the dispatcher's own first."""
+        if time.monotonic() - self._asked < NODES_SECONDS:
+            return self._nodes
+        self._asked = time.monotonic()
+        alive = {node["NodeID"]: str(node["NodeManagerHostname"]) for node in ray.nodes() if node["Alive"]}
+        names = {}
+        for node in sorted(alive, key=lambda node: (node != self.here, node)):
+            if node not in self._names:
+                name = f"celery@{alive[node]}"
+                taken = {self._names[other] for other in self._names if other in alive}
+                self._names[node] = f"{name}-{node[:6]}" if name in taken else name
+            names[node] = self._names[node]
+        self._nodes = names
+        return names
+
+    def name_of(self, node: str) -> str:
+        """Return the name of a node, live or not."""
+        return self._names.get(node) or self.nodes().get(node) or f"celery@{node[:6]}"
+
+    def respondents(self) -> int:
+        """Return how many will answer a command that is meant for all: nodes, and processes such as beat."""
+        return len(self.nodes()) + len(self.bus.table(self._control_exchange))
+
+    # -- what tools ask -----------------------------------------------------------------------------------------
+
+    def on_call(self, conn: Connection, number: int, operation: str, args: tuple[Any, ...]) -> None:
+        """Carry out an operation of the bus for a process, and answer it."""
+        try:
+            if operation == "read":
+                self._read(conn, number, *args)
+                return
+            value = None
+            if operation == "declare":
+                self.bus.declare(args[0], conn, args[1], time.time())
+            elif operation == "open":
+                self._open(*args)
+            else:
+                value = self.call(operation, *args)
+        except Exception as exc:  # whatever it is, the caller must hear of it
+            logger.exception("%s failed", operation)
+            conn.reply(number, False, exc)
+        else:
+            conn.reply(number, True, value)
+
+    def call(self, operation: str, *args: Any) -> Any:
+        """Carry out an operation of the bus; the transport's other side, in the dispatcher itself."""
+        if operation == "declare":
+            self.bus.declare(args[0], self, args[1], time.time())
+            return None
+        if operation in ("has", "size", "purge"):
+            return self._of_queue(operation, args[0])
+        if operation not in ("delete", "bind", "unbind", "table", "put", "fanout"):
+            raise ValueError(f"the bus knows no {operation!r}")
+        return getattr(self.bus, operation)(*args)
+
+    def _of_queue(self, operation: str, queue: str) -> int:
+        """Return whether a queue is there, how many messages wait in it, or how many were dropped, tasks included."""
+        waiting = self._dispatcher.brain.waiting_by_queue[queue]
+        if operation == "has":
+            return self.bus.has(queue) or waiting > 0
+        if operation == "size":
+            return self.bus.size(queue) + waiting
+        return self.bus.purge(queue) + int(self.change("purge", queue))
+
+    def _open(self, control_exchange: str, event_exchange: str, serializer: str) -> None:
+        self._control_exchange, self._event_exchange = control_exchange, event_exchange
+        self.events.configure(event_exchange, serializer)
+
+    def _read(self, conn: Connection, number: int, queues: list[str], seconds: float) -> None:
+        missing = [queue for queue in queues if not self.bus.has(queue)]
+        if missing:
+            error = DispatcherUnreachable(f"the dispatcher does not know {missing[0]!r}, it may have been restarted")
+            conn.reply(number, False, error)
+            return
+        timers: list[asyncio.TimerHandle] = []
+
+        def answer(taken: list[tuple[str, Message]]) -> None:
+            for timer in timers:
+                timer.cancel()
+            conn.reply(number, True, taken)
+
+        give_up = self.bus.read(queues, conn, time.time(), answer)
+        assert self._dispatcher._loop is not None
+        timers.append(self._dispatcher._loop.call_later(seconds, give_up))
+
+    def change(self, method: str, *args: Any) -> Any:
+        """Change something of the dispatcher's as a process would, so that it lasts."""
+        dispatcher = self._dispatcher
+        dispatcher.journal.append("", framing.pack("call", 0, method, args))
+        dispatcher.turn_soon()
+        return getattr(dispatcher.answers, method)(*args)
+
+    def _on_fanout(self, exchange: str, message: Message) -> None:
+        if exchange == self._control_exchange:
+            commands.take(self._dispatcher, self, self._channel, message)
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def _on_bound(self, exchange: str) -> None:
+        if exchange == self._event_exchange:
+            self.see_who_listens()
+            if self._dispatcher.watched and self.bus.table(exchange):
+                self._introduce()
+
+    def _introduce(self) -> None:
+        """Tell a listener who has just come of what runs, and remember to tell of what waits when it begins.
+
+        A listener who hears of a task's start or end alone does not even know its name.
+        """
+        self._untold = Untold(self._dispatcher.brain.seq)
+        for message in self._dispatcher.answers.messages("running"):
+            running = self._dispatcher.brain.find(message["id"])
+            executor = self._dispatcher.brain.executors.get(message["executor"])
+            if running is not None and executor is not None and executor.running() is running:
+                self._untold.tell(running)
+                node = executor.node or self.here
+                self.events.received(running, node)
+                fields = {"uuid": running.id, "timestamp": message["since"], "pid": message["pid"]}
+                self.events.add("task-started", fields, node)
+
+    def see_who_listens(self) -> None:
+        """Have task events sent from now on, or no more."""
+        listening = bool(self.bus.table(self._event_exchange))
+        watched = listening and self.task_events
+        if watched != self._dispatcher.watched:
+            self._dispatcher.watched = watched
+            for conn in self._dispatcher.fleet.connected.values():
+                self.tell(conn)
+        if listening and not self.events.listening:
+            self._online.clear()
+            self._beat = 0.0
+        if not watched:
+            self._untold = None
+        self.events.listening = listening
+
+    def tell(self, conn: Connection) -> None:
+        """Tell an executor whether somebody listens."""
+        conn.send(framing.pack("events", self._dispatcher.watched))
+
+    def received(self, message: TaskMessage) -> None:
+        """Send the event of a message that has come."""
+        self.events.received(message, self.here)
+
+    def event(self, kind: str, fields: Mapping[str, Any], node: str | None) -> None:
+        """Pass an event on from an executor on ``node``, or from a program or task that sends its own."""
+        if node is None and self.events.listening:
+            self.events.add(kind, fields, None)
+            return
+        if not self._dispatcher.watched:
+            return
+        if node is not None and self._untold is not None:
+            for message in self._dispatcher.brain.find_all(str(fields.get("uuid"))):
+                if message.place == "executor" and self._untold.tell(message):
+                    self.events.received(message, node)
+        self.events.add(kind, fields, node)
+
+    def watch(self) -> None:
+        """Have the machines looked at for a while."""
+        if time.time() > self._watched_until:
+            self.machines.look(self.nodes())
+        self._watched_until = time.time() + WATCHED_SECONDS
+
+    def heartbeat(self) -> None:
+        """Send heartbeats at once, to listeners who have just come."""
+        self._beat = 0.0
+        self.tick(time.time())
+
+    def tick(self, now: float) -> None:
+        """Do what is to be done every second."""
+        self.bus.expire(now)
+        if self.events.listening or now < self._watched_until:
+            self.machines.look(self.nodes())
+        if not self.events.listening or now - self._beat < self.heartbeat_seconds:
+            return
+        self._beat = now
+        nodes = self.nodes()
+        whole = commands.Whole(self._dispatcher, self)
+        for node, name in nodes.items():
+            beat = commands.heartbeat_of(commands.Node(whole, node, name, False))
+            if node not in self._online:
+                self.events.worker("online", node, beat)
+            self.events.worker("heartbeat", node, beat)
+        for node in self._online - nodes.keys():
+            self.events.worker("offline", node, {})
+        self._online = set(nodes)
+
+    def gone(self, conn: Connection) -> None:
+        """Note that a process has gone."""
+        self.bus.gone(conn)

@@ -1,0 +1,138 @@
+"""What ``raycelery status`` and ``raycelery top`` show, as the dispatcher sees it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import time
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+from raycelery.scheduler.nodes import UNIT
+
+if TYPE_CHECKING:
+    from raycelery.dispatcher.actor import Dispatcher
+    from raycelery.scheduler.lanes import ExecutorState
+
+#: Running tasks that are listed, the longest running first.
+MOST_RUNNING = 200
+#: Groups of failures that are listed, the latest first.
+MOST_FAILURES = 20
+
+
+def overview(dispatcher: Dispatcher) -> dict[str, Any]:
+    """Return plain data about everything: times in seconds since the epoch, memory in bytes."""
+    plane = dispatcher.control()
+    plane.watch()
+    brain = dispatcher.brain
+    everything = dispatcher.answers.stats()
+    return {
+        "application": dispatcher.name,
+        "time": time.time(),
+        "since": dispatcher.since,
+        "pending": everything["pending"],
+        "scheduled": everything["scheduled"],
+        "outcomes": everything["outcomes"],
+        "results": everything["results"],
+        "result_bytes": everything["result_bytes"],
+        "dispatcher": {"pid": everything["pid"], "memory": everything["rss"], "node": plane.name_of(plane.here)},
+        "limits": {name: limit.maximum for name, limit in brain.limits.items() if limit.maximum is not None},
+        "borrowed": dispatcher.sharing.borrowing.borrowed(),
+        "lent": dispatcher.sharing.lending.lent(),
+        "rates": {task: rate.per_second for task, rate in brain.rates.items()},
+        "nodes": _nodes(dispatcher),
+        "queues": _queues(dispatcher),
+        "lanes": _lanes(dispatcher),
+        "failures": dispatcher.outcomes.latest(MOST_FAILURES),
+        "running": _running(dispatcher),
+    }
+
+
+def _state(executor: ExecutorState) -> str:
+    if not executor.ready:
+        return "starting"
+    return (
+        "waiting" if executor.blocked else "busy" if executor.outstanding else "paused" if executor.paused else "idle"
+    )
+
+
+def _nodes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
+    plane, brain = dispatcher.control(), dispatcher.brain
+    kinds: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
+    used: Counter[str | None] = Counter()
+    for executor in brain.executors.values():
+        kinds[executor.node][_state(executor)] += 1
+        if not (executor.blocked or executor.resting or executor.paused):
+            used[executor.node] += executor.lane.request.get("CPU", 0)
+    found = []
+    for node, hostname in plane.nodes().items():
+        known = brain.nodes.get(node)
+        total = known.total if known is not None else {}
+        machine = {key: value for key, value in plane.machines.get(node).items() if not key.startswith("_")}
+        found.append(
+            {
+                "id": node,
+                "hostname": hostname,
+                "cpus": total.get("CPU", 0) / UNIT,
+                "cpus_held": used[node] / UNIT,
+                "gpus": total.get("GPU", 0) / UNIT,
+                "executors": dict(kinds[node]),
+                **machine,
+            }
+        )
+    return found
+
+
+def _queues(dispatcher: Dispatcher) -> list[dict[str, Any]]:
+    brain = dispatcher.brain
+    names = {limit.removeprefix("queue:") for limit in brain.limits if limit.startswith("queue:")}
+    running = {name: brain.limit(f"queue:{name}").used for name in names}
+    return [
+        {
+            "name": name,
+            "waiting": brain.waiting_by_queue[name],
+            "running": running[name],
+            "limit": brain.limit(f"queue:{name}").maximum,
+        }
+        for name in sorted(names)
+    ]
+
+
+def _lanes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
+    found = []
+    for lane in dispatcher.brain.lanes.values():
+        executors = [dispatcher.brain.executors[number] for number in lane.executors]
+        found.append(
+            {
+                "key": lane.key,
+                "request": dict(lane.lane.request),
+                "runtime_env": json.loads(lane.lane.env) if lane.lane.env else {},
+                "one_shot": lane.lane.one_shot,
+                "bookkeeping": lane.clerk,
+                "waiting": lane.waiting,
+                "executors": dict(Counter(map(_state, executors))),
+            }
+        )
+    return sorted(found, key=lambda lane: (lane["bookkeeping"], -lane["waiting"], lane["key"]))
+
+
+def _running(dispatcher: Dispatcher) -> list[dict[str, Any]]:
+    plane, brain = dispatcher.control(), dispatcher.brain
+    found = []
+    for message in dispatcher.answers.messages("running"):
+        headers = pickle.loads(message["payload"])[0]
+        executor = brain.executors[message["executor"]]
+        found.append(
+            {
+                "id": message["id"],
+                "task": message["task"],
+                "queue": message["queue"],
+                "args": headers.get("argsrepr"),
+                "kwargs": headers.get("kwargsrepr"),
+                "since": message["since"],
+                "pid": message["pid"],
+                "node": plane.name_of(executor.node or ""),
+                "waits_for_subtasks": executor.blocked,
+            }
+        )
+    return sorted(found, key=lambda one: float(one["since"]))[:MOST_RUNNING]

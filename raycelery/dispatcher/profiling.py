@@ -1,0 +1,63 @@
+"""Has executors measure what they run, for whoever asks, and keeps the samples for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from raycelery.protocol import framing
+
+if TYPE_CHECKING:
+    from raycelery.dispatcher.actor import Dispatcher
+    from raycelery.dispatcher.connection import Connection
+
+#: Samples that are kept; the oldest go first.
+_MOST = 100_000
+
+
+class Measuring:
+    """Measuring in one dispatcher's executors.
+
+    Arguments:
+        dispatcher: whose executors are told.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._samples: deque[Any] = deque(maxlen=_MOST)
+        self._count = 0
+        self._end: asyncio.TimerHandle | None = None
+
+    @property
+    def on(self) -> bool:
+        """Whether executors measure."""
+        return self._end is not None
+
+    def renew(self, seconds: float) -> None:
+        """Have executors measure for so long, unless that is asked for again; 0: no longer."""
+        loop = self._dispatcher._loop
+        assert loop is not None
+        was = self.on
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+        if seconds > 0:
+            self._end = loop.call_later(seconds, self.renew, 0.0)
+        if self.on != was:
+            for connection in self._dispatcher.fleet.connected.values():
+                self.greet(connection)
+
+    def greet(self, connection: Connection) -> None:
+        """Tell an executor whether to measure."""
+        connection.send(framing.pack("measure", self.on))
+
+    def take(self, sample: Any) -> None:
+        """Keep what an executor has measured."""
+        self._samples.append(sample)
+        self._count += 1
+
+    def since(self, number: int) -> tuple[int, list[Any]]:
+        """Return how many samples there have been, and those that are kept after the first ``number``."""
+        new = min(max(0, self._count - number), len(self._samples))
+        return self._count, list(self._samples)[len(self._samples) - new :]

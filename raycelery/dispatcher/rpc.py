@@ -1,0 +1,228 @@
+"""What a dispatcher answers when a process asks: each public method is a question that :meth:`Client.call` may name."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from raycelery.dispatcher.recovery import live
+from raycelery.protocol import framing
+
+if TYPE_CHECKING:
+    from raycelery.dispatcher.actor import Dispatcher
+    from raycelery.scheduler.lanes import ExecutorState
+    from raycelery.scheduler.model import Message
+
+_LOOKED_AT = 10_000
+
+
+class Answers:
+    """Answers for one dispatcher.
+
+    Of what bridges run, their own workers tell.
+
+    Arguments:
+        dispatcher: whose state they are about.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    def pending(self) -> int:
+        """Messages that are not finished."""
+        return self._dispatcher.brain.pending
+
+    def left(self) -> dict[str, Any]:
+        """What is not finished: how much, how much of it runs or is due later and when, of which tasks, why one waits.
+
+        Of very many messages the first ones are looked at for the tasks' names.
+        """
+        brain = self._dispatcher.brain
+        stats = brain.stats()
+        looked_at = list(itertools.islice(live(brain), _LOOKED_AT))
+        waiting = next((message for message in looked_at if message.place == "stream"), None)
+        return {
+            "pending": brain.pending,
+            "running": stats.running,
+            "scheduled": stats.scheduled,
+            "due": min((m.eta for m in brain.scheduled_messages() if m.eta is not None), default=0.0),
+            "tasks": [name for name, _ in Counter(message.task for message in looked_at).most_common()],
+            "why": brain.why(waiting.id) if waiting is not None and not stats.running else None,
+        }
+
+    def meta(self, task_id: str) -> tuple[str, bytes] | None:
+        """State and payload of a task, or None."""
+        return self._dispatcher.store.meta(task_id)
+
+    def forget(self, task_id: str) -> None:
+        """Drop a result."""
+        self._dispatcher.store.forget(task_id)
+
+    def get(self, key: str) -> bytes | None:
+        """A value by key."""
+        return self._dispatcher.store.get(key)
+
+    def set(self, key: str, value: bytes, expires: float | None) -> None:
+        """Keep a value."""
+        self._dispatcher.store.set(key, value, expires, time.time())
+
+    def delete(self, key: str) -> None:
+        """Drop a value."""
+        self._dispatcher.store.delete(key)
+
+    def revoke(self, ids: list[str], terminate: bool) -> None:
+        """Revoke messages by task id."""
+        self._dispatcher.brain.revoke(ids, time.time(), terminate=terminate)
+
+    def unknown(self, ids: list[str]) -> list[str]:
+        """Those of some task ids of which there is no message."""
+        return [task_id for task_id in ids if self._dispatcher.brain.find(task_id) is None]
+
+    def respondents(self) -> int:
+        """How many will answer a remote control command that is meant for all."""
+        return self._dispatcher.control().respondents()
+
+    def revoked(self) -> list[str]:
+        """Revoked ids that are remembered."""
+        return self._dispatcher.brain.revocations()[0]
+
+    def messages(self, place: str, ids: list[str] | None = None) -> list[dict[str, Any]]:
+        """Messages that are "running", "next" (handed out, not begun), "waiting" or "eta"; anywhere if ""."""
+        brain = self._dispatcher.brain
+        if ids is None and place != "eta":
+            return self.given(brain.executors.values(), place)
+        found = brain.scheduled_messages() if ids is None else [m for m in map(brain.find, ids) if m is not None]
+        described = [self._describe(message) for message in found if message.verdict is None and not message.bridged]
+        return [one for one in described if not place or one["place"] == place]
+
+    def given(self, executors: Iterable[ExecutorState], place: str) -> list[dict[str, Any]]:
+        """Messages that some executors are "running", or were given and have not begun ("next")."""
+        found = (message for executor in executors for message in executor.outstanding.values())
+        described = [self._describe(message) for message in found if message.verdict is None and not message.bridged]
+        return [one for one in described if not place or one["place"] == place]
+
+    def _describe(self, message: Message) -> dict[str, Any]:
+        brain = self._dispatcher.brain
+        place = {"eta": "eta", "executor": "next"}.get(message.place, "waiting")
+        connection = None
+        if message.place == "executor":
+            executor = brain.executors[message.executor]
+            connection = self._dispatcher.fleet.connected.get(message.executor)
+            place = "running" if executor.running() is message else "next"
+        return {
+            "id": message.id,
+            "payload": message.payload,
+            "place": place,
+            "eta": message.eta,
+            "since": message.assigned,
+            "deliveries": message.deliveries,
+            "executor": message.executor if message.place == "executor" else 0,
+            "task": message.task,
+            "queue": message.queue,
+            "pid": connection.info.get("pid") if connection is not None and place == "running" else None,
+        }
+
+    def revoke_stamps(self, stamps: dict[str, Any], terminate: bool) -> None:
+        """Revoke messages by stamped headers."""
+        self._dispatcher.brain.revoke_stamps(stamps, time.time(), terminate=terminate)
+
+    def purge(self, queue: str | None = None) -> int:
+        """Drop what waits, and count it."""
+        messages = self._dispatcher.brain.purge(queue)
+        for message in messages:
+            self._dispatcher.release(message.seq)
+        return len(messages)
+
+    def rate(self, task: str, per_second: float | None) -> None:
+        """Set a task's rate limit, in runs per second, whatever the application says from now on."""
+        self._dispatcher.definitions.override("rate", task, per_second)
+
+    def limit(self, name: str, maximum: int | None) -> None:
+        """Set a concurrency limit, whatever the application says from now on."""
+        self._dispatcher.definitions.override("limit", name, maximum)
+
+    def restore(self, kind: str, name: str) -> None:
+        """Let a rate or a limit be again what the application says."""
+        self._dispatcher.definitions.restore(kind, name)
+
+    def time_limit(self, task: str, soft: float | None, hard: float | None) -> None:
+        """Set a task's time limits in seconds, for messages that do not bring their own."""
+        dispatcher = self._dispatcher
+        dispatcher.definitions.overridden["time_limit", task] = (soft, hard)
+        for message in live(dispatcher.brain):
+            if message.place != "executor" and not message.bridged:
+                self.apply_time_limit(message)
+        for connection in dispatcher.fleet.connected.values():
+            connection.send(framing.pack("limits", self.time_limits()))
+
+    def time_limits(self) -> dict[str, tuple[float | None, float | None]]:
+        """Soft and hard time limits that were set by :meth:`time_limit`, by task."""
+        overridden = self._dispatcher.definitions.overridden
+        return {key[1]: value for key, value in overridden.items() if key[0] == "time_limit"}
+
+    def apply_time_limit(self, message: Message) -> None:
+        """Give a message the hard time limit that was set for its task, unless it brings its own."""
+        limits = self._dispatcher.definitions.overridden.get(("time_limit", message.task))
+        if limits is not None and message.verdict is None:
+            headers = pickle.loads(message.payload)[0]
+            if not (headers.get("timelimit") or [None])[0]:
+                message.time_limit = limits[1]
+
+    def measure(self, seconds: float) -> None:
+        """Have executors measure what they run for so long; 0: no longer."""
+        self._dispatcher.measuring.renew(seconds)
+
+    def measured(self, number: int) -> tuple[int, list[Any]]:
+        """How many runs were measured, and those after the first ``number``."""
+        return self._dispatcher.measuring.since(number)
+
+    def why(self, task_id: str) -> str:
+        """Why a message waits, in one sentence."""
+        return self._dispatcher.brain.why(task_id)
+
+    def failures(self) -> list[dict[str, Any]]:
+        """The last failures, grouped by error; see :meth:`Outcomes.failures`."""
+        return self._dispatcher.outcomes.failures()
+
+    def retry(self, ids: list[str], app: str) -> dict[str, list[str]]:
+        """Have tasks run once more that are among the last failures; see :meth:`Outcomes.retry`."""
+        return self._dispatcher.outcomes.retry(ids, app)
+
+    def give_up(self) -> None:
+        """Let go of what was to outlive this dispatcher, which is about to be ended for good."""
+        self._dispatcher.journal.remove()
+
+    def overview(self) -> dict[str, Any]:
+        """Everything that ``raycelery status`` and ``top`` show; see :mod:`raycelery.dispatcher.monitoring.status`."""
+        from raycelery.dispatcher.monitoring.status import overview
+
+        return overview(self._dispatcher)
+
+    def stats(self) -> dict[str, Any]:
+        """Counts of everything, and the memory of this process in bytes."""
+        brain = self._dispatcher.brain
+        stats = brain.stats()
+        return {
+            "waiting": stats.waiting,
+            "scheduled": stats.scheduled,
+            "running": stats.running,
+            "executors": stats.executors,
+            "pending": brain.pending,
+            "outcomes": self._dispatcher.outcomes.by_task(),
+            "results": len(self._dispatcher.store),
+            "large_values": len(self._dispatcher.depot),
+            "result_bytes": self._dispatcher.store.bytes,
+            "since": self._dispatcher.since,
+            "clients": sum(c.info.get("role") in ("client", "bridge") for c in self._dispatcher.connections),
+            "pid": os.getpid(),
+            "rss": psutil.Process(os.getpid()).memory_info().rss,
+            "executor_pids": {number: c.info.get("pid") for number, c in self._dispatcher.fleet.connected.items()},
+            "log": list(brain.log)[-200:],
+        }

@@ -1,0 +1,1 @@
+"""What an application's processes and its dispatcher send each other."""
