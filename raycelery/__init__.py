@@ -78,11 +78,11 @@ def put(value: Any) -> Any:
     from raycelery.serialization import values
 
     app = _celery.current_app._get_current_object()
-    depot = app.session.depot
-    key = depot.keep(values.flatten(value))
+    large_values = app.session.large_values
+    key = large_values.keep(values.flatten(value))
     if key is None:
         raise DispatcherUnreachable("a forked child cannot use Ray: call raycelery.put() in the parent")
-    return values.Shared(key, depot)
+    return values.Shared(key, large_values)
 
 
 def __getattr__(name: str) -> Any:

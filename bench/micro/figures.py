@@ -166,14 +166,14 @@ class Board:
             for system in _ALL:
                 numbers = samples.get(system)
                 cells.append(figure.unit.spread(Spread.of(numbers)).replace(" (", "\n(") if numbers else "")
-            reached, wanted, verdicts = [], [], []
+            reached, wanted, to_settle = [], [], []
             for target, value, met in self.outcomes(key):
                 words, bound = target.words(value, figure.unit)
                 reached.append(words)
                 wanted.append(bound)
-                verdicts.append("[green]yes[/green]" if met else "[bold red]no[/bold red]")
+                to_settle.append("[green]yes[/green]" if met else "[bold red]no[/bold red]")
             table.add_row(
-                figure.title, *cells, "\n".join(reached), "\n".join(wanted), "\n".join(verdicts), end_section=True
+                figure.title, *cells, "\n".join(reached), "\n".join(wanted), "\n".join(to_settle), end_section=True
             )
         return table
 

@@ -187,7 +187,7 @@ def _timeline(shown: dict[str, Turn]) -> go.Figure | None:
         rows=len(lanes), cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=36 / (sum(heights) + 200)
     )
     for number, (system, slots) in enumerate(lanes.items(), 1):
-        # Neighbours in two shades, so that one sees where a task ends.
+        # Peers in two shades, so that one sees where a task ends.
         for shade, opacity in ((0, 1.0), (1, 0.55)):
             x: list[float | None] = []
             y: list[int | None] = []

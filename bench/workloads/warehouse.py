@@ -24,7 +24,7 @@ _NUM_CPUS = 0.16
 
 
 class _Warehouse(BaseHTTPRequestHandler):
-    """Answers a query for a partition's history, after a while that depends on the query alone."""
+    """Rpc a query for a partition's history, after a while that depends on the query alone."""
 
     protocol_version = "HTTP/1.1"
 

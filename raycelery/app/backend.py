@@ -113,7 +113,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         # An executor that could not load the application writes pickles: it does not know the application's settings.
         pickled = self._pickles or (self.serializer == "json" and payload and payload[:1] == b"\x80")
         if pickled and payload is not None:
-            return values.loads(payload, self.app.session.depot)
+            return values.loads(payload, self.app.session.large_values)
         return super().decode(payload)
 
     def prepare_exception(self, exc: BaseException, serializer: str | None = None) -> Any:
@@ -163,7 +163,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         keys: tuple[str, ...] = ()
         session = self.app.session
         if self._pickles:
-            payload, keys = values.dumps_meta(meta, self._inline, session.depot)
+            payload, keys = values.dumps_meta(meta, self._inline, session.large_values)
         else:
             payload = self.encode(meta)
         final = state in states.READY_STATES
@@ -174,7 +174,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             now=state not in client.quiet,
         )
         if keys:
-            session.depot.done(keys)
+            session.large_values.done(keys)
         return result
 
     @property
@@ -387,10 +387,10 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             backend.on_chord_part_return(request, state, result)
             return
         session = self.app.session
-        client, depot = session.client, session.depot
+        client, large_values = session.client, session.large_values
         part = [1, task_id, state, self.encode_result(result, state)]
-        payload, keys = values.dumps(part, self._inline, depot) if self._pickles else (self.encode(part), ())
-        callback, more = self._body_of(request, depot)
+        payload, keys = values.dumps(part, self._inline, large_values) if self._pickles else (self.encode(part), ())
+        callback, more = self._body_of(request, large_values)
         op = (
             "part",
             group,
@@ -407,7 +407,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         else:
             last = None
             client.store((*op, 0), now=state not in client.quiet)
-        depot.done((*keys, *more))
+        large_values.done((*keys, *more))
         if last is not None:
             self._finish_here(client, group, maybe_signature(request.chord, app=self.app), *last)
 
@@ -430,7 +430,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             raise
         client.report(("done", number, None))
 
-    def _body_of(self, request: Any, depot: Any) -> tuple[bytes, tuple[str, ...]]:
+    def _body_of(self, request: Any, large_values: Any) -> tuple[bytes, tuple[str, ...]]:
         # Every part carries the same body: it is pickled once for those that run here one after the other.
         chord = (request.group, request.chord.get("options", {}).get("task_id"))
         if chord == self._chord[0]:
@@ -440,7 +440,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         if log_to and type(body) is dict:
             # It is called by whichever executor has the time.
             body["options"] = {**(body.get("options") or {}), "log_to": log_to}
-        callback, keys = values.dumps(body, self._inline, depot, self.app)
+        callback, keys = values.dumps(body, self._inline, large_values, self.app)
         if not keys:
             self._chord = (chord, callback)
         return callback, keys

@@ -169,7 +169,7 @@ class RayProducer:
         info = known if known is not None else self._describe(name, queue, overrides)
 
         session = self.app.session
-        client, depot = session.client, session.depot
+        client, large_values = session.client, session.large_values
         for key, definition in info.definitions:
             client.define(key, definition)
         content_type, content_encoding = None, None
@@ -181,7 +181,7 @@ class RayProducer:
             data = values.with_embed(data, body[2], self.app)
         else:
             try:
-                data, keys = values.dumps_body(body, self._inline, depot, self.app)
+                data, keys = values.dumps_body(body, self._inline, large_values, self.app)
             except ArgumentError as exc:
                 raise ArgumentError(
                     f"an argument of {name!r} {exc}; pass plain data, or a path or key from which the task can load it"
@@ -210,7 +210,7 @@ class RayProducer:
             client.submit(message, len(payload), awaited=not headers.get("ignore_result"))
         finally:
             if keys:
-                depot.done(keys)
+                large_values.done(keys)
 
     def _priority(self, priority: int | None) -> int:
         # Redis, as Celery uses it, serves 0 first; AMQP brokers serve the highest number first.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _Standin:
-    """Answers what it has not by kombu's object, which is made when it is first needed.
+    """Rpc what it has not by kombu's object, which is made when it is first needed.
 
     Arguments:
         make: returns it.

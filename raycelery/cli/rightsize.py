@@ -150,8 +150,8 @@ def command(
     # With --scale they did not ask for what the project says.
     asked = {task: gathering.asked(app, task) for task in totals} if scale else None
     report = reporting.analyse(gathered.samples, where, totals, workers, asked, least)
-    fleet = f"{workers} Celery worker process{'es' if workers and workers > 1 else ''} a host"
-    present = fleet if workers else "what tasks ask for"
+    executor_manager = f"{workers} Celery worker process{'es' if workers and workers > 1 else ''} a host"
+    present = executor_manager if workers else "what tasks ask for"
     if as_json:
         click.echo(json.dumps(reporting.as_json(report), indent=2), file=out)
     else:

@@ -1,4 +1,4 @@
-"""A process's side of the depot of large values: what is stored once, what is kept for its next calls."""
+"""A process's side of the store of large values: what is stored once, what is kept for its next calls."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _KEPT = 16
 _KEPT_BYTES = 200_000_000
 
 
-class RayDepot:
-    """The depot of a process that is connected to Ray.
+class LargeValueStore:
+    """The large values of a process that is connected to Ray.
 
     The dispatcher's store owns what is stored, so it outlives the process that stored it; what this process stored last
     stays in reach for its next calls, what a waiting message or a kept result refers to stays as long as that does.

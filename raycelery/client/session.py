@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from raycelery.client import leaving
 from raycelery.client.connection import Client
-from raycelery.client.large_values import RayDepot
+from raycelery.client.large_values import LargeValueStore
 from raycelery.cluster import connecting, local, process
 from raycelery.errors import DispatcherUnreachable
 from raycelery.logs import lines
@@ -56,7 +56,7 @@ class Session:
         self.client = client
         self.dispatcher = dispatcher
         self.embedded = embedded
-        self.depot = RayDepot(dispatcher, client)
+        self.large_values = LargeValueStore(dispatcher, client)
         self._pid = os.getpid()
 
     @property
@@ -72,7 +72,7 @@ def install(session: Session) -> None:
         # Ray may have given this process to another executor before.
         _sessions.clear()
         _sessions[session.name], _given = session, session.name
-    values.use(depot=session.depot)
+    values.use(large_values=session.large_values)
 
 
 def installed() -> bool:

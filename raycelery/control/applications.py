@@ -28,7 +28,7 @@ def _dispatcher(name: str) -> Any:
 
 
 def ask(name: str, method: str) -> Any:
-    """Return the answer of an application's dispatcher; see :class:`raycelery.dispatcher.rpc.Answers`.
+    """Return the answer of an application's dispatcher; see :class:`raycelery.dispatcher.rpc.Rpc`.
 
     Raises:
         DispatcherUnreachable: there is none of that name, or it does not answer.

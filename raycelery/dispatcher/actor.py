@@ -1,4 +1,4 @@
-"""The dispatcher: the Ray actor around the brain.
+"""The dispatcher: the Ray actor around the scheduler.
 
 A thin shell: frames in, scheduler, frames out. It listens on a socket of its own (see
 :mod:`raycelery.protocol.framing`), keeps the store, starts and stops executors, and tells the scheduler what Ray says
@@ -27,20 +27,20 @@ from raycelery.dispatcher.cluster_monitor import Watch
 from raycelery.dispatcher.connection import Connection
 from raycelery.dispatcher.cpu_leases import Sharing
 from raycelery.dispatcher.definitions import Definitions
-from raycelery.dispatcher.executor_manager import Fleet
+from raycelery.dispatcher.executor_manager import ExecutorManager
 from raycelery.dispatcher.journal import Journal
-from raycelery.dispatcher.large_values import Depot
+from raycelery.dispatcher.large_values import LargeValues
 from raycelery.dispatcher.logs import Logs
 from raycelery.dispatcher.monitoring.metrics import Metrics
 from raycelery.dispatcher.outcomes import Outcomes
-from raycelery.dispatcher.profiling import Measuring
-from raycelery.dispatcher.recovery import MUTATIONS, chord_message, clerk_lane, given_up, message_of, recover
-from raycelery.dispatcher.rpc import Answers
+from raycelery.dispatcher.profiling import Profiling
+from raycelery.dispatcher.recovery import MUTATIONS, chord_message, given_up, message_of, recover, settlement_lane
+from raycelery.dispatcher.rpc import Rpc
 from raycelery.dispatcher.store import Store
 from raycelery.errors import DispatcherUnreachable
 from raycelery.protocol import framing
 from raycelery.scheduler.model import Assign, Error, Kill, Message, Policy, Recall, Start, Stop
-from raycelery.scheduler.scheduler import Brain
+from raycelery.scheduler.scheduler import Scheduler
 from raycelery.serialization import ray_serializers
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Dispatcher:
         self.name = name
         self.limits = limits
         self.secret = secrets.token_bytes(32)
-        self.brain = Brain(
+        self.scheduler = Scheduler(
             Policy(
                 max_deliveries=limits.max_deliveries,
                 max_executors=limits.max_executors,
@@ -104,12 +104,12 @@ class Dispatcher:
         )
         self.store = Store(limits.max_result_bytes)
         self.metrics = Metrics(name)
-        self.definitions = Definitions(self.brain)
-        self.fleet = Fleet(self)
+        self.definitions = Definitions(self.scheduler)
+        self.executor_manager = ExecutorManager(self)
         self.waiters: dict[str, dict[Connection, bool]] = defaultdict(dict)
         self.connections: set[Connection] = set()
         self.drainers: list[tuple[Connection, int]] = []
-        self.depot = Depot(name)
+        self.large_values = LargeValues(name)
         self.keys: dict[int, tuple[str, ...]] = {}
         self.held: list[tuple[Connection, int]] = []
         #: Number of each client's last frame.
@@ -120,10 +120,10 @@ class Dispatcher:
         self.plane: ControlPlane | None = None
         self.watched = False
         self.journal = Journal(_journal_path(name, limits.journal))
-        self.answers = Answers(self)
+        self.rpc = Rpc(self)
         self.bridges = Bridges(self)
         self.logs = Logs(self)
-        self.measuring = Measuring(self)
+        self.profiling = Profiling(self)
         self.sharing = Sharing(self)
         recover(self)
         self._server: asyncio.Server | None = None
@@ -139,7 +139,7 @@ class Dispatcher:
         async with self._starting:
             if self._server is None:
                 self._loop = asyncio.get_running_loop()
-                await self.depot.recover(self._loop)
+                await self.large_values.recover(self._loop)
                 host = ray.util.get_node_ip_address()
                 self._server = await self._loop.create_server(lambda: Connection(self), host, 0)
                 self._address = (host, self._server.sockets[0].getsockname()[1])
@@ -148,12 +148,12 @@ class Dispatcher:
         return (*self._address, self.secret)
 
     async def keep(self, key: str, refs: list[Any], holder: str) -> bool:
-        """Keep a large value for ``holder``; see :meth:`Depot.keep`."""
-        return await self.depot.keep(key, refs, holder)
+        """Keep a large value for ``holder``; see :meth:`LargeValues.keep`."""
+        return await self.large_values.keep(key, refs, holder)
 
     async def make_room(self, amounts: dict[str, float], share: float) -> None:
         """Give executors up for another application of the cluster, which has ``share`` CPUs and lacks ``amounts``."""
-        self.brain.make_room(amounts, share, time.time())
+        self.scheduler.make_room(amounts, share, time.time())
         if self._loop is not None:
             self.turn_soon()
 
@@ -186,7 +186,7 @@ class Dispatcher:
 
     async def fetch(self, key: str) -> list[Any]:
         """Return the reference of a large value in a list, or an empty list."""
-        return self.depot.refs(key)
+        return self.large_values.refs(key)
 
     # -- frames -------------------------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ class Dispatcher:
             self.definitions.add(definition)
             if definition[0] == "app" and conn.executor is None:
                 # A program that has just begun: it may have come with new code.
-                self.fleet.tell_those_of(definition[1], "look")
+                self.executor_manager.tell_those_of(definition[1], "look")
         for fields in messages:
             self.take(message_of(fields), fields[9], now)
         for op in ops:
@@ -217,7 +217,7 @@ class Dispatcher:
             self._on_report(conn, report, now)
         if number:
             self.frames[conn.source] = number
-            if conn.executor is None and self.brain.pending > self.limits.max_pending:
+            if conn.executor is None and self.scheduler.pending > self.limits.max_pending:
                 self.held.append((conn, number))
             else:
                 conn.acks.append(number)
@@ -234,18 +234,18 @@ class Dispatcher:
         conn.reply(number, True, (complete.seq, complete.payload[-1]))
 
     def take(self, message: Message, keys: tuple[str, ...], now: float, executor: int | None = None) -> None:
-        """Hand a message to the brain; it refers to the large values ``keys``, and may be an executor's already."""
-        if message.verdict == "chord":
-            self.brain.add_lane(clerk_lane(message.lane.partition(":")[2]))
+        """Hand a message to the scheduler; it refers to the large values ``keys``, and may be an executor's already."""
+        if message.settle_reason == "chord":
+            self.scheduler.add_lane(settlement_lane(message.lane.partition(":")[2]))
             keys = self.store.chord_keys(message.payload[0])
         if self.definitions.overridden:
-            self.answers.apply_time_limit(message)
-        self.brain.submit(message, now, executor)
-        if self.watched and message.verdict is None and self.plane is not None:
+            self.rpc.apply_time_limit(message)
+        self.scheduler.submit(message, now, executor)
+        if self.watched and message.settle_reason is None and self.plane is not None:
             self.plane.received(message)
         if keys:
             self.keys[message.seq] = keys
-            self.depot.refer(keys)
+            self.large_values.refer(keys)
 
     def store_op(self, op: tuple[Any, ...], now: float) -> Message | None:
         """Write to the store; return the message to be run if that completes a chord."""
@@ -253,12 +253,12 @@ class Dispatcher:
         if kind == "meta":
             _, task_id, state, payload, keys, expires, final = op
             if keys:
-                self.depot.refer(keys)
+                self.large_values.refer(keys)
             if self.store.set_meta(task_id, state, payload, keys, expires, now) and final:
                 self._wake(task_id, state, payload)
         elif kind == "part":
             _, group, task_id, index, payload, size, expires, completion, keys, _ = op
-            self.depot.refer(keys)
+            self.large_values.refer(keys)
             parts = self.store.chord_part(group, task_id, index, payload, size, now, expires, completion, keys)
             if parts is not None:
                 return chord_message(completion, parts)
@@ -272,11 +272,11 @@ class Dispatcher:
         elif kind == "value":
             self.store.set(op[1], op[2], op[3], now)
         elif kind == "chord":
-            self.depot.refer(op[2]["keys"])
+            self.large_values.refer(op[2]["keys"])
             self.store.put_chord(op[1], op[2])
         elif kind == "drop":
             for key in op[2]:
-                self.depot.release(key, op[1])
+                self.large_values.release(key, op[1])
         elif kind == "event" and self.plane is not None:
             self.plane.event(*op[1:])
         return None
@@ -297,36 +297,36 @@ class Dispatcher:
         if kind == "job":
             self.bridges.on_report(conn.info["node"], *report[1:])
         elif kind == "done":
-            message = self.brain.finished(executor, report[1], report[2], now)
+            message = self.scheduler.finished(executor, report[1], report[2], now)
             if message is not None:
                 if message.bridged:
                     self.bridges.finished(message)
-                elif message.verdict != "chord":
+                elif message.settle_reason != "chord":
                     outcome, error = report[3] if len(report) > 3 else ("succeeded", None)
                     self.outcomes.note(message, outcome, report[2], conn.info["node"], now, error)
             self.release(report[1])
         elif kind == "requeue":
-            self.brain.requeued(executor, report[1], now)
+            self.scheduler.requeued(executor, report[1], now)
         elif kind == "ready":
-            self.brain.executor_ready(executor, report[1], now)
+            self.scheduler.executor_ready(executor, report[1], now)
         elif kind == "recalled":
-            self.brain.recalled(executor, report[1], now)
+            self.scheduler.recalled(executor, report[1], now)
         elif kind == "begun":
-            self.brain.begun(executor, now)
+            self.scheduler.begun(executor, now)
         elif kind == "outdated":
-            self.brain.retire([executor], now)
+            self.scheduler.retire([executor], now)
         elif kind == "blocked":
             if report[1]:
-                self.brain.blocked(executor, now, conn.watching)
+                self.scheduler.blocked(executor, now, conn.watching)
             else:
-                self.brain.unblocked(executor, now)
+                self.scheduler.unblocked(executor, now)
         elif kind == "bye":
-            self.fleet.ended(executor, None)
+            self.executor_manager.ended(executor, None)
 
     def release(self, seq: int) -> None:
         keys = self.keys.pop(seq, None)
         if keys:
-            self.depot.unrefer(keys)
+            self.large_values.unrefer(keys)
 
     def on_watch(self, conn: Connection, frame: tuple[Any, ...]) -> None:
         for hinted, ids in ((False, frame[1]), (True, frame[2])):
@@ -352,37 +352,37 @@ class Dispatcher:
         self._turning = False
         assert self._loop is not None
         now = time.time()
-        for decision in self.brain.decide(now):
+        for decision in self.scheduler.decide(now):
             if type(decision) is Assign:
                 self._assign(decision)
             elif type(decision) is Start:
-                self.fleet.start(decision, (*self._address, self.secret))
+                self.executor_manager.start(decision, (*self._address, self.secret))
             elif type(decision) is Stop:
-                self.fleet.tell(decision.executor, "stop")
+                self.executor_manager.tell(decision.executor, "stop")
             elif type(decision) is Recall:
-                self.fleet.tell(decision.executor, "recall")
+                self.executor_manager.tell(decision.executor, "recall")
             elif type(decision) is Kill:
-                self.fleet.kill(decision.executor)
-        for message in self.brain.returned:
-            self.brain.gone(message)
+                self.executor_manager.kill(decision.executor)
+        for message in self.scheduler.returned:
+            self.scheduler.gone(message)
             self.journal.append("", framing.pack("batch", 0, [], [], [], [("done", message.seq, 0.0)]))
             self.bridges.returned(message)
-        self.brain.returned.clear()
-        for message in self.brain.dropped:
+        self.scheduler.returned.clear()
+        for message in self.scheduler.dropped:
             logger.error("message %s of %s was given up: %s", message.id, message.task, message.reason)
             ops = []
-            if message.verdict != "chord":
+            if message.settle_reason != "chord":
                 ops.append(given_up(message))
                 self.outcomes.note(message, "failed", 0.0, "", now, Error("WorkerLostError", message.reason))
             for op in ops:
                 self.store_op(op, now)
             self.journal.append("", framing.pack("batch", 0, [], [], ops, [("done", message.seq, 0.0)]))
             self.release(message.seq)
-        self.brain.dropped.clear()
+        self.scheduler.dropped.clear()
         self.released()
         self.sharing.settle()
         self.journal.flush()
-        pending = self.brain.pending
+        pending = self.scheduler.pending
         while self.held and pending <= self.limits.max_pending:
             conn, number = self.held.pop(0)
             conn.acks.append(number)
@@ -394,25 +394,27 @@ class Dispatcher:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        wake_at = self.brain.wake_at
+        wake_at = self.scheduler.wake_at
         if wake_at is not None:
             self._timer = self._loop.call_later(max(0.0, wake_at - time.time()), self._turn)
 
     def released(self) -> None:
         """Let go of the large values that results no longer refer to."""
         if self.store.released:
-            self.depot.unrefer(self.store.released)
+            self.large_values.unrefer(self.store.released)
             self.store.released.clear()
-        self.depot.sweep()
+        self.large_values.sweep()
 
     def _assign(self, decision: Assign) -> None:
-        conn = self.fleet.connected.get(decision.executor)
+        conn = self.executor_manager.connected.get(decision.executor)
         if conn is None:
             return
         self.journal.append("", framing.pack("given", decision.executor, [m.seq for m in decision.messages]))
         codes = self.definitions.codes_after(conn.info.get("app", ""), conn.codes)
         conn.codes += len(codes)
-        messages = [(m.seq, m.payload, m.verdict, m.reason, m.deliveries + m.rejections) for m in decision.messages]
+        messages = [
+            (m.seq, m.payload, m.settle_reason, m.reason, m.deliveries + m.rejections) for m in decision.messages
+        ]
         conn.send(framing.pack("run", messages, codes))
 
     # -- questions ----------------------------------------------------------------------------------------------
@@ -422,9 +424,9 @@ class Dispatcher:
         if method in MUTATIONS:
             self.journal.append(conn.source, raw)
             self.turn_soon()
-        handler = None if method.startswith("_") else getattr(self.answers, method, None)
+        handler = None if method.startswith("_") else getattr(self.rpc, method, None)
         if method == "drained":
-            if self.brain.pending:
+            if self.scheduler.pending:
                 self.drainers.append((conn, number))
             else:
                 conn.reply(number, True, None)
@@ -462,9 +464,9 @@ class Dispatcher:
             conn.send(framing.pack("events", True))
         if self.logs.followed:
             conn.send(framing.pack("follow", True))
-        if self.measuring.on:
-            self.measuring.greet(conn)
-        limits = self.answers.time_limits()
+        if self.profiling.on:
+            self.profiling.greet(conn)
+        limits = self.rpc.time_limits()
         if limits:
             conn.send(framing.pack("limits", limits))
 
@@ -477,6 +479,6 @@ class Dispatcher:
 
     async def _inline(self, conn: Connection, number: int, key: str) -> None:
         try:
-            conn.reply(number, True, await self.depot.parts(key))
+            conn.reply(number, True, await self.large_values.parts(key))
         except KeyError as exc:
             conn.reply(number, False, exc)

@@ -95,8 +95,8 @@ class Bridges:
         elif kind == "kill_job":
             self._kill(conn, frame[1], frame[2])
         elif kind == "new_code":
-            brain = self._dispatcher.brain
-            brain.retire(list(brain.executors), time.time())
+            scheduler = self._dispatcher.scheduler
+            scheduler.retire(list(scheduler.executors), time.time())
         self._dispatcher.turn_soon()
 
     def _take(self, conn: Connection, bundle: tuple[Any, ...]) -> None:
@@ -124,7 +124,7 @@ class Bridges:
         payload = [quick, [(index, job.payload) for index, job in enumerate(jobs)]]
         message = Message(jobs[0].task_id, task, queue, lane, payload, time_limit=time_limit, bridged=True)
         dispatcher = self._dispatcher
-        dispatcher.brain.submit(message, time.time())
+        dispatcher.scheduler.submit(message, time.time())
         dispatcher.journal.append("", framing.pack("numbered", message.seq))
         self._bundles[message.seq] = (message, jobs)
         for job in jobs:
@@ -141,11 +141,11 @@ class Bridges:
         """Have what was not begun of a bundle given back."""
         message, jobs = self._bundles[seq]
         if message.place == "executor":
-            self._dispatcher.fleet.tell(message.executor, "unbundle", seq)
+            self._dispatcher.executor_manager.tell(message.executor, "unbundle", seq)
         elif message.place == "stream":
-            brain = self._dispatcher.brain
-            brain.withdraw(message)
-            brain.gone(message)
+            scheduler = self._dispatcher.scheduler
+            scheduler.withdraw(message)
+            scheduler.gone(message)
             del self._bundles[seq]
             for job in jobs:
                 self._not_begun(job)
@@ -159,10 +159,10 @@ class Bridges:
             if message.place != "executor":
                 self._recall(seq)
                 continue
-            brain = self._dispatcher.brain
-            state = brain.executors[message.executor]
+            scheduler = self._dispatcher.scheduler
+            state = scheduler.executors[message.executor]
             if state.running() is message:
-                brain.kill(state, seq, "terminated", f"task {job.task_id} was terminated")
+                scheduler.kill(state, seq, "terminated", f"task {job.task_id} was terminated")
 
     def gone(self, conn: Connection) -> None:
         """Take note that a bridge has ended.
@@ -215,11 +215,11 @@ class Bridges:
             self._not_begun(job)
 
     def returned(self, message: Message) -> None:
-        """Take note that a bundle will not be run to its end; ``verdict`` and ``reason`` tell why."""
+        """Take note that a bundle will not be run to its end; ``settle_reason`` and ``reason`` tell why."""
         _, jobs = self._bundles.pop(message.seq, (None, []))
         left = [job for job in jobs if not job.ended]
-        verdict, reason = message.verdict, message.reason
-        if verdict in ("undeliverable", "infeasible"):
+        settle_reason, reason = message.settle_reason, message.reason
+        if settle_reason in ("undeliverable", "infeasible"):
             for job in left:
                 self._count(message, "undeliverable")
                 self._end(job, ("undeliverable", reason))
@@ -227,28 +227,28 @@ class Bridges:
         for job in left[1:]:
             self._not_begun(job)
         if left:
-            self._count(message, str(verdict))
-            self._end(left[0], self._loss(left[0], str(verdict), reason))
+            self._count(message, str(settle_reason))
+            self._end(left[0], self._loss(left[0], str(settle_reason), reason))
 
-    def _count(self, message: Message, verdict: str) -> None:
-        outcome = _COUNTED.get(verdict, "failed")
+    def _count(self, message: Message, settle_reason: str) -> None:
+        outcome = _COUNTED.get(settle_reason, "failed")
         self._dispatcher.outcomes.note(message, outcome, 0.0, "", time.time())
 
-    def _loss(self, job: Job, verdict: str, reason: str) -> Event:
-        if verdict not in ("lost", "timeout"):
-            return (verdict, reason)
+    def _loss(self, job: Job, settle_reason: str, reason: str) -> Event:
+        if settle_reason not in ("lost", "timeout"):
+            return (settle_reason, reason)
         if not job.places:
             logger.error("task %s was lost, and so was the bridge that had its message: %s", job.task_id, reason)
         losses = self._losses.get(job.identity, 0) + 1
         _remember(self._losses, job.identity, losses)
         most = self._dispatcher.limits.max_deliveries
-        if verdict == "lost" and losses >= most > 1:
+        if settle_reason == "lost" and losses >= most > 1:
             return (
                 "undeliverable",
                 f"it was delivered {losses} times and its executor died each time (ray_max_deliveries={most}); "
                 f"the last time: {reason}",
             )
-        return (verdict, reason)
+        return (settle_reason, reason)
 
     def _not_begun(self, job: Job) -> None:
         if not job.ended:

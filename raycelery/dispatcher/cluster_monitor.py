@@ -23,7 +23,7 @@ SECONDS = 1.0
 
 
 class Watch:
-    """Tells a dispatcher's brain of nodes that come, change and go, and keeps its books small.
+    """Tells a dispatcher's scheduler of nodes that come, change and go, and keeps its books small.
 
     Arguments:
         dispatcher: whose.
@@ -49,12 +49,12 @@ class Watch:
     def _look_at_books(self) -> None:
         dispatcher = self._dispatcher
         dispatcher.store.expire(time.time())
-        needed = dispatcher.store.bytes + 2000 * dispatcher.brain.pending
+        needed = dispatcher.store.bytes + 2000 * dispatcher.scheduler.pending
         if dispatcher.journal.size > max(REWRITE_BYTES, 4 * needed):
             rewrite(dispatcher)
 
     def _look_at_tools(self) -> None:
-        self._dispatcher.metrics.sample(self._dispatcher.brain)
+        self._dispatcher.metrics.sample(self._dispatcher.scheduler)
         if self._dispatcher.plane is not None:
             self._dispatcher.plane.tick(time.time())
 
@@ -71,7 +71,7 @@ class Watch:
         }
         for node_id, resources in alive.items():
             if self._nodes.get(node_id) != resources:
-                self._dispatcher.brain.node_changed(node_id, resources, now)
+                self._dispatcher.scheduler.node_changed(node_id, resources, now)
         for node_id in self._nodes.keys() - alive.keys():
-            self._dispatcher.brain.node_removed(node_id, now)
+            self._dispatcher.scheduler.node_removed(node_id, now)
         self._nodes = alive

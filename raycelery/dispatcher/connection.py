@@ -82,17 +82,17 @@ class Connection(asyncio.Protocol):
             elif kind in ("logs", "follow"):
                 self.dispatcher.logs.on_frame(self, frame)
             elif kind == "measured":
-                self.dispatcher.measuring.take(frame[1])
+                self.dispatcher.profiling.take(frame[1])
             elif kind == "hello":
                 self.info = frame[1]
                 self.source = self.info.get("holder", "")
                 for key in self.info.get("holds", ()):
-                    for ref in self.dispatcher.depot.refs(key):
-                        self.dispatcher.depot.hold(key, self.source, ref)
+                    for ref in self.dispatcher.large_values.refs(key):
+                        self.dispatcher.large_values.hold(key, self.source, ref)
                 self.dispatcher.logs.came(self)
                 if self.info.get("role") == "executor":
                     self.executor = self.info["executor"]
-                    self.dispatcher.fleet.connected[self.info["executor"]] = self
+                    self.dispatcher.executor_manager.connected[self.info["executor"]] = self
                     self.dispatcher.greet(self)
 
     def _prove(self, data: bytes) -> bytes:
@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
     def _release_values(self) -> None:
         dispatcher = self.dispatcher
         if all(conn.source != self.source for conn in dispatcher.connections):
-            dispatcher.depot.release_all(self.source)
+            dispatcher.large_values.release_all(self.source)
 
     def send(self, data: bytes) -> None:
         if self.transport is not None and not self.transport.is_closing():

@@ -7,7 +7,7 @@ be started anew when CPUs change hands again, so they can go round: where there 
 want some, each has them for a slice of time. Who has least comes first, and of those who has waited longest.
 
 Only CPUs are lent; what else guests need, Ray is asked for. Where memory, GPUs or other resources are what is missing,
-executors are given up for good, as :meth:`raycelery.scheduler.scheduler.Brain.make_room` decides.
+executors are given up for good, as :meth:`raycelery.scheduler.scheduler.Scheduler.make_room` decides.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import ray
 
 from raycelery.dispatcher.leases_given import Lending
 from raycelery.dispatcher.leases_taken import Borrowing
-from raycelery.dispatcher.peers import Neighbours
+from raycelery.dispatcher.peers import Peers
 from raycelery.reasons import reason_of
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Sharing:
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self.dispatcher = dispatcher
-        self.neighbours = Neighbours(dispatcher.name)
+        self.peers = Peers(dispatcher.name)
         self.borrowing = Borrowing(self)
         self.lending = Lending(self)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -74,7 +74,7 @@ class Sharing:
             logger.error("asking another application for CPUs failed", exc_info=task.exception())
 
     def settle(self) -> None:
-        """See what has become quiet; to be called after each turn of the brain."""
+        """See what has become quiet; to be called after each turn of the scheduler."""
         self.borrowing.settle()
         self.lending.settle()
 

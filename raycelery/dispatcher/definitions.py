@@ -6,20 +6,20 @@ import time
 from typing import Any
 
 from raycelery.scheduler.model import Lane
-from raycelery.scheduler.scheduler import Brain
+from raycelery.scheduler.scheduler import Scheduler
 
 Code = tuple[str, str, bytes, bool]
 
 
 class Definitions:
-    """Keeps what was defined, and tells the brain what concerns it.
+    """Keeps what was defined, and tells the scheduler what concerns it.
 
     Arguments:
-        brain: that knows of lanes, limits and rates.
+        scheduler: that knows of lanes, limits and rates.
     """
 
-    def __init__(self, brain: Brain) -> None:
-        self._brain = brain
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
         #: Pickled descriptions of applications.
         self.apps: dict[str, bytes] = {}
         #: Tasks that travel by value, by application: name, key, code, whether an import is preferred.
@@ -36,7 +36,7 @@ class Definitions:
         if kind == "app":
             if definition[1] not in self.apps:
                 # Another program, or another release of it: what the others have warm would only hold CPUs.
-                self._brain.retire_others(definition[1], time.time())
+                self._scheduler.retire_others(definition[1], time.time())
             self.apps[definition[1]] = definition[2]
         elif kind == "code":
             codes = self._codes.setdefault(definition[1], [])
@@ -44,7 +44,7 @@ class Definitions:
                 codes.append(definition[2:])
         elif kind == "lane":
             self._lanes[definition[1].key] = definition[1]
-            self._brain.add_lane(definition[1])
+            self._scheduler.add_lane(definition[1])
         elif kind in ("limit", "rate"):
             self.bounds[definition[:2]] = definition
             if definition[:2] not in self.overridden:
@@ -61,7 +61,7 @@ class Definitions:
         self._set(*self.bounds.get((kind, name), (kind, name, None)))
 
     def _set(self, kind: str, name: str, value: Any) -> None:
-        (self._brain.set_limit if kind == "limit" else self._brain.set_rate)(name, value)
+        (self._scheduler.set_limit if kind == "limit" else self._scheduler.set_rate)(name, value)
 
     def all(self) -> list[tuple[Any, ...]]:
         """Return all that was defined, as it was."""

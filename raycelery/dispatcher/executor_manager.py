@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from raycelery.dispatcher.connection import Connection
 
 
-class Fleet:
-    """Starts executors, ends them, and tells the brain of those that ended.
+class ExecutorManager:
+    """Starts executors, ends them, and tells the scheduler of those that ended.
 
     Arguments:
         dispatcher: whose.
@@ -32,7 +32,7 @@ class Fleet:
         self.connected: dict[int, Connection] = {}
 
     def start(self, decision: Start, endpoint: tuple[str, int, bytes]) -> None:
-        """Start the executor that the brain decided on; it connects to ``endpoint``."""
+        """Start the executor that the scheduler decided on; it connects to ``endpoint``."""
         dispatcher, number = self._dispatcher, decision.executor
         spec = dispatcher.definitions.apps.get(decision.lane.app)
         if spec is None:
@@ -57,7 +57,7 @@ class Fleet:
             self.ended(executor, reason or None)
 
     def _failed(self, executor: int, reason: str) -> None:
-        self._dispatcher.brain.executor_failed(executor, reason, time.time())
+        self._dispatcher.scheduler.executor_failed(executor, reason, time.time())
         self._dispatcher.turn_soon()
 
     def ended(self, executor: int, reason: str | None, crashed: bool = False) -> None:
@@ -66,16 +66,16 @@ class Fleet:
             return
         conn = self.connected.pop(executor, None)
         self._dispatcher.sharing.ended(executor)
-        brain, now = self._dispatcher.brain, time.time()
+        scheduler, now = self._dispatcher.scheduler, time.time()
         if conn is None:
-            brain.executor_failed(executor, reason or "it ended before it was ready", now, crashed)
+            scheduler.executor_failed(executor, reason or "it ended before it was ready", now, crashed)
         elif reason is None:
-            brain.executor_stopped(executor, now)
+            scheduler.executor_stopped(executor, now)
         else:
-            state = brain.executors.get(executor)
+            state = scheduler.executors.get(executor)
             if state is not None and not state.ready:
                 reason = f"the process died while it loaded the application: {reason}"
-            brain.executor_lost(executor, reason, now)
+            scheduler.executor_lost(executor, reason, now)
         self._dispatcher.turn_soon()
 
     def kill(self, executor: int) -> None:

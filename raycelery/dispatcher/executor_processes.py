@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raycelery.dispatcher.peers import PATIENCE_SECONDS
 from raycelery.executor.actor import Executor, run_one
-from raycelery.scheduler.lanes import CLERK
+from raycelery.scheduler.lanes import SETTLEMENT
 from raycelery.scheduler.model import Lane, Start, in_words
 
 
@@ -39,11 +39,11 @@ class Handle:
 
 
 def _title(lane: Lane) -> str:
-    return "bookkeeping" if lane.key.startswith(CLERK) else in_words(dict(sorted(lane.request.items())))
+    return "bookkeeping" if lane.key.startswith(SETTLEMENT) else in_words(dict(sorted(lane.request.items())))
 
 
 def start(name: str, decision: Start, spec: bytes, endpoint: tuple[str, int, bytes]) -> Handle:
-    """Start the executor that the brain decided on.
+    """Start the executor that the scheduler decided on.
 
     Arguments:
         name: of the application.
@@ -62,7 +62,7 @@ def start(name: str, decision: Start, spec: bytes, endpoint: tuple[str, int, byt
     if custom:
         options["resources"] = custom
     # Bookkeeping is done in the environment that the application has without its tasks' own.
-    env_text = pickle.loads(spec).env if lane.key.startswith(CLERK) else lane.env
+    env_text = pickle.loads(spec).env if lane.key.startswith(SETTLEMENT) else lane.env
     env = json.loads(env_text or "{}")
     if env:
         options["runtime_env"] = env

@@ -93,7 +93,7 @@ def read(path: Path) -> Iterator[tuple[Any, tuple[Any, ...]]]:
 class Ledger:
     """Follows a journal, and knows at its end what is still to be done.
 
-    Numbers messages as the brain does, so that reports find theirs.
+    Numbers messages as the scheduler does, so that reports find theirs.
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 CLAIM_SECONDS = 600.0
 
 
-class Vault:
+class LargeValueOwner:
     """An actor that owns the large values, so that they outlive a dispatcher that is killed."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Vault:
         return {key: [ref] for key, ref in self._refs.items()}
 
 
-class Depot:
+class LargeValues:
     """Keeps a reference to each large value for as long as a process, a message or a result holds it.
 
     Arguments:
@@ -52,10 +52,10 @@ class Depot:
     """
 
     def __init__(self, name: str) -> None:
-        self._vault_name = f"raycelery-values:{name}"
-        self._vault: Any = None
+        self._owner_name = f"raycelery-values:{name}"
+        self._owner: Any = None
         self._opening = asyncio.Lock()
-        #: What is needed no more, but still in the vault.
+        #: What is needed no more, but still in the owner.
         self._dropped: dict[str, None] = {}
         self._refs: dict[str, Any] = {}
         self._holders: defaultdict[str, set[str]] = defaultdict(set)
@@ -100,8 +100,8 @@ class Depot:
         """
         found = self.refs(key)
         if refs and not found:
-            vault = await self._open_vault()
-            found = await vault.keep.remote(key, refs)
+            owner = await self._open_owner()
+            found = await owner.keep.remote(key, refs)
         for ref in found:
             self.hold(key, holder, ref)
         return bool(found)
@@ -120,24 +120,24 @@ class Depot:
         except (ValueError, ray.exceptions.RayError) as exc:
             raise KeyError(f"the large value {key} cannot be sent: {reason_of(exc)}") from exc
 
-    async def _open_vault(self) -> Any:
+    async def _open_owner(self) -> Any:
         async with self._opening:
-            if self._vault is None:
-                options = {"name": self._vault_name, "namespace": NAMESPACE, "lifetime": "detached"}
-                vault = ray.remote(Vault).options(**options, get_if_exists=True, num_cpus=0).remote()
-                await vault.held.remote()
-                self._vault = vault
-        return self._vault
+            if self._owner is None:
+                options = {"name": self._owner_name, "namespace": NAMESPACE, "lifetime": "detached"}
+                owner = ray.remote(LargeValueOwner).options(**options, get_if_exists=True, num_cpus=0).remote()
+                await owner.held.remote()
+                self._owner = owner
+        return self._owner
 
     async def recover(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take over what a dispatcher that was killed has left; what nobody claims soon is dropped."""
         try:
-            vault = ray.get_actor(self._vault_name, NAMESPACE)
-            held = await vault.held.remote()
+            owner = ray.get_actor(self._owner_name, NAMESPACE)
+            held = await owner.held.remote()
         except (ValueError, ray.exceptions.RayError) as exc:
             logger.debug("there are no large values to take over: %s", reason_of(exc))
             return
-        self._vault = vault
+        self._owner = owner
         self._refs.update({key: ref for key, (ref,) in held.items()})
         loop.call_later(CLAIM_SECONDS, self._drop_unclaimed)
 
@@ -146,9 +146,9 @@ class Depot:
             self._drop_unused(key)
 
     def sweep(self) -> None:
-        """Let the vault go of what is needed no more."""
-        if self._dropped and self._vault is not None:
-            self._vault.drop.remote(list(self._dropped))
+        """Let the owner go of what is needed no more."""
+        if self._dropped and self._owner is not None:
+            self._owner.drop.remote(list(self._dropped))
             self._dropped.clear()
 
     def refs(self, key: str) -> list[Any]:

@@ -46,7 +46,7 @@ class Borrowing:
     def __init__(self, sharing: Sharing) -> None:
         self._sharing = sharing
         self._dispatcher = sharing.dispatcher
-        self._neighbours = sharing.neighbours
+        self._peers = sharing.peers
         self._borrowed: dict[str, _Borrowed] = {}
         #: Executors that are guests, with the loan that they use now; since when those without one, or without work.
         self._guests: dict[int, str | None] = {}
@@ -62,9 +62,9 @@ class Borrowing:
 
     def share(self) -> float:
         """Return the CPUs that this application has, those of guests that are starting among them."""
-        brain = self._dispatcher.brain
-        starting = [guest for guest, loan in self._guests.items() if loan is not None and guest in brain.executors]
-        return brain.in_use() + sum(self._cpus(guest) for guest in starting if not brain.executors[guest].ready)
+        scheduler = self._dispatcher.scheduler
+        starting = [guest for guest, loan in self._guests.items() if loan is not None and guest in scheduler.executors]
+        return scheduler.in_use() + sum(self._cpus(guest) for guest in starting if not scheduler.executors[guest].ready)
 
     def look(self, now: float) -> None:
         """See what is lacking, and what is not used."""
@@ -74,13 +74,13 @@ class Borrowing:
     # -- what it wants ------------------------------------------------------------------------------------------
 
     def _wish(self, now: float) -> None:
-        brain = self._dispatcher.brain
+        scheduler = self._dispatcher.scheduler
         if self._borrowed and now - self._checked >= CHECK_SECONDS:
             self._checked = now
             for giver in {borrowed.giver for borrowed in self._borrowed.values()}:
                 self._sharing.soon(self._check(giver))
-        late = [number for number in self._late() if brain.could_run(number)]
-        guests = [guest for guest in self._idle_guests() if brain.could_run(guest)]
+        late = [number for number in self._late() if scheduler.could_run(number)]
+        guests = [guest for guest in self._idle_guests() if scheduler.could_run(guest)]
         if not (late or guests):
             return
         free = ray.available_resources()
@@ -98,41 +98,45 @@ class Borrowing:
             if cpus >= self._cpus(guest):
                 cpus -= self._cpus(guest)
                 units.remove(self._cpus(guest))
-                brain.end_unused(guest, time.time())
+                scheduler.end_unused(guest, time.time())
         if units:
             self._sharing.soon(self._wish_for_loans(units[:_MOST], guestlike, missing))
 
     async def _wish_for_loans(self, units: list[float], late: list[int], missing: dict[str, float]) -> None:
         """Ask others for CPUs; where nobody has enough of them on one node, have executors end."""
         name, share = self._dispatcher.name, self.share()
-        wishes = self._neighbours.ask_all("wish", name, units, share, list(self._borrowed))
+        wishes = self._peers.ask_all("wish", name, units, share, list(self._borrowed))
         most = 0.0
         for answer in await asyncio.gather(*wishes, return_exceptions=True):
             if isinstance(answer, float):
                 most = max(most, answer)
-        executors = self._dispatcher.brain.executors
+        executors = self._dispatcher.scheduler.executors
         large = [number for number in late if number in executors and self._cpus(number) > most + NOTHING]
         now = time.time()
-        handles = self._dispatcher.fleet.handles
+        handles = self._dispatcher.executor_manager.handles
         if any(number in handles and handles[number].late <= now for number in large):
             self._wish_for_good(large, missing)
 
     def _wish_for_good(self, late: list[int], missing: dict[str, float]) -> None:
         """Ask others to have executors end."""
-        handles = self._dispatcher.fleet.handles
+        handles = self._dispatcher.executor_manager.handles
         for number in late:
             if number in handles:
                 handles[number].late = time.time() + AGAIN_SECONDS
-        self._neighbours.ask_all("make_room", missing, self.share())
+        self._peers.ask_all("make_room", missing, self.share())
 
     def _late(self) -> list[int]:
         """Return the executors that Ray has not started in time."""
-        fleet, executors, now = self._dispatcher.fleet, self._dispatcher.brain.executors, time.time()
+        executor_manager, executors, now = (
+            self._dispatcher.executor_manager,
+            self._dispatcher.scheduler.executors,
+            time.time(),
+        )
         return [
             number
-            for number, handle in fleet.handles.items()
+            for number, handle in executor_manager.handles.items()
             if handle.late <= now
-            and number not in fleet.connected
+            and number not in executor_manager.connected
             and number not in self._guests
             and number in executors
             and executors[number].killed is None
@@ -145,27 +149,27 @@ class Borrowing:
         return self._request(number).get("CPU", 0)
 
     def _request(self, number: int) -> dict[str, float]:
-        return dict(self._dispatcher.brain.executors[number].lane.lane.request)
+        return dict(self._dispatcher.scheduler.executors[number].lane.lane.request)
 
     def _can_be_guest(self, number: int) -> bool:
-        return self._cpus(number) > 0 and not self._dispatcher.brain.executors[number].lane.lane.one_shot
+        return self._cpus(number) > 0 and not self._dispatcher.scheduler.executors[number].lane.lane.one_shot
 
     # -- what it has --------------------------------------------------------------------------------------------
 
     def lend(self, number: str, giver: str, node: str, cpus: float) -> bool:
         """Take CPUs that another application lends; return whether there is still use for them."""
-        brain, now = self._dispatcher.brain, time.time()
+        scheduler, now = self._dispatcher.scheduler, time.time()
         borrowed = _Borrowed(giver)
         for guest in self._idle_guests():
-            executor = brain.executors[guest]
-            if executor.node == node and brain.could_run(guest) and self._cpus(guest) <= cpus + NOTHING:
+            executor = scheduler.executors[guest]
+            if executor.node == node and scheduler.could_run(guest) and self._cpus(guest) <= cpus + NOTHING:
                 cpus -= self._cpus(guest)
                 borrowed.guests.add(guest)
-                brain.resume(guest, now)
+                scheduler.resume(guest, now)
         for late in self._late():
-            useful = self._can_be_guest(late) and brain.could_run(late)
+            useful = self._can_be_guest(late) and scheduler.could_run(late)
             if useful and self._cpus(late) <= cpus + NOTHING:
-                started = brain.start_guest(late, node, now)
+                started = scheduler.start_guest(late, node, now)
                 if started is not None:
                     cpus -= self._cpus(started)
                     borrowed.guests.add(started)
@@ -183,7 +187,7 @@ class Borrowing:
             return False
         borrowed.called = True
         for guest in borrowed.guests:
-            self._dispatcher.brain.pause(guest, time.time())
+            self._dispatcher.scheduler.pause(guest, time.time())
         self._dispatcher.turn_soon()
         return True
 
@@ -193,15 +197,15 @@ class Borrowing:
             self._repay_if_quiet(number, borrowed)
 
     def _repay_if_quiet(self, number: str, borrowed: _Borrowed) -> None:
-        brain = self._dispatcher.brain
-        if borrowed.called and all(brain.quiet(guest) for guest in borrowed.guests):
+        scheduler = self._dispatcher.scheduler
+        if borrowed.called and all(scheduler.quiet(guest) for guest in borrowed.guests):
             del self._borrowed[number]
             for guest in borrowed.guests:
                 if guest in self._guests:
                     self._guests[guest] = None
                     self._unused[guest] = time.monotonic()
             try:
-                self._neighbours.ask(borrowed.giver, "repaid", number)
+                self._peers.ask(borrowed.giver, "repaid", number)
             except ValueError:
                 logger.debug("%s has ended meanwhile", borrowed.giver)
             self._dispatcher.turn_soon()
@@ -210,7 +214,7 @@ class Borrowing:
         """Tell how many CPUs this application has, and ask whether loans still stand."""
         mine = [number for number, borrowed in self._borrowed.items() if borrowed.giver == giver]
         try:
-            standing = await self._neighbours.ask(giver, "loans", self._dispatcher.name, self.share(), mine)
+            standing = await self._peers.ask(giver, "loans", self._dispatcher.name, self.share(), mine)
         except (ValueError, ray.exceptions.RayError):
             standing = []
         for number in mine:
@@ -218,18 +222,18 @@ class Borrowing:
                 self.call_in(number)
 
     def _look_after_guests(self, now: float) -> None:
-        brain = self._dispatcher.brain
+        scheduler = self._dispatcher.scheduler
         for guest, loan in list(self._guests.items()):
-            executor = brain.executors.get(guest)
+            executor = scheduler.executors.get(guest)
             if executor is None:
                 self.ended(guest)
-            elif executor.outstanding or not executor.ready or brain.could_run(guest):
+            elif executor.outstanding or not executor.ready or scheduler.could_run(guest):
                 self._unused.pop(guest, None)
             else:
                 since = self._unused.setdefault(guest, now)
                 # Without CPUs of its own it must not keep the place of an executor of another lane.
-                if loan is None and (brain.starved or now - since > brain.policy.idle_seconds):
-                    brain.end_unused(guest, time.time())
+                if loan is None and (scheduler.starved or now - since > scheduler.policy.idle_seconds):
+                    scheduler.end_unused(guest, time.time())
         for number, borrowed in list(self._borrowed.items()):
             unused = [now - self._unused.get(guest, now) > UNUSED_SECONDS for guest in borrowed.guests]
             if all(unused):

@@ -74,5 +74,5 @@ class Logs:
 
     def _tell(self) -> None:
         frame = framing.pack("follow", self.followed)
-        for conn in self._dispatcher.fleet.connected.values():
+        for conn in self._dispatcher.executor_manager.connected.values():
             conn.send(frame)

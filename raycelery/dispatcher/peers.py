@@ -34,7 +34,7 @@ def lacking(requests: Iterable[Mapping[str, float]], free: Mapping[str, float]) 
     return {name: amount - free.get(name, 0) for name, amount in wanted.items() if amount > free.get(name, 0)}
 
 
-class Neighbours:
+class Peers:
     """Finds them.
 
     Arguments:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _MOST = 100_000
 
 
-class Measuring:
-    """Measuring in one dispatcher's executors.
+class Profiling:
+    """Profiling in one dispatcher's executors.
 
     Arguments:
         dispatcher: whose executors are told.
@@ -45,7 +45,7 @@ class Measuring:
         if seconds > 0:
             self._end = loop.call_later(seconds, self.renew, 0.0)
         if self.on != was:
-            for connection in self._dispatcher.fleet.connected.values():
+            for connection in self._dispatcher.executor_manager.connected.values():
                 self.greet(connection)
 
     def greet(self, connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""A dispatcher begins again: what its journal says goes back into store and brain; the journal is cut to that."""
+"""A dispatcher begins again: what its journal says goes back into store and scheduler; the journal is cut to that."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raycelery.scheduler.model import Lane, Message
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
-    from raycelery.scheduler.scheduler import Brain
+    from raycelery.scheduler.scheduler import Scheduler
 
 #: Questions that change something, and so are kept in the journal.
 MUTATIONS = frozenset(
@@ -28,7 +28,7 @@ RESTARTED = "the dispatcher was restarted while it ran"
 
 
 def message_of(fields: tuple[Any, ...]) -> Message:
-    """Return the brain's message for the fields of a submission."""
+    """Return the scheduler's message for the fields of a submission."""
     task_id, task, queue, lane, payload, priority, eta, time_limit, stamps, _ = fields
     return Message(
         task_id, task, queue, lane, payload, priority=priority, eta=eta, time_limit=time_limit, stamps=stamps
@@ -45,20 +45,20 @@ def chord_message(completion: tuple[Any, ...], parts: list[bytes]) -> Message:
     """Return the message that has an executor call the body of a complete chord."""
     app, group, callback, request = completion
     payload = (group, callback, request, parts)
-    return Message(f"chord:{group}", "celery.chord", "", f"clerk:{app}", payload, verdict="chord")
+    return Message(f"chord:{group}", "celery.chord", "", f"settlement:{app}", payload, settle_reason="chord")
 
 
 def given_up(message: Message) -> tuple[Any, ...]:
     """Return the store operation that tells callers of a message for which no executor could record the end."""
-    kind = ("InfeasibleError", "raycelery.errors") if message.verdict == "infeasible" else _LOST
+    kind = ("InfeasibleError", "raycelery.errors") if message.settle_reason == "infeasible" else _LOST
     error = {"exc_type": kind[0], "exc_message": [message.reason], "exc_module": kind[1]}
     meta = {"status": states.FAILURE, "result": error, "traceback": None, "children": [], "task_id": message.id}
     return ("meta", message.id, states.FAILURE, json.dumps(meta).encode(), (), GIVEN_UP_SECONDS, True)
 
 
-def clerk_lane(app: str) -> Lane:
+def settlement_lane(app: str) -> Lane:
     """Return the lane that bookkeeping belongs to when no other has it."""
-    return Lane(key=f"clerk:{app}", request={}, app=app)
+    return Lane(key=f"settlement:{app}", request={}, app=app)
 
 
 def recover(dispatcher: Dispatcher) -> None:
@@ -99,18 +99,18 @@ def recover(dispatcher: Dispatcher) -> None:
             elif method == "purge":
                 ledger.purge(*args)
             else:
-                getattr(dispatcher.answers, method)(*args)
+                getattr(dispatcher.rpc, method)(*args)
 
     if not restore(dispatcher.journal.path, apply):
         return
     now = time.time()
     running = ledger.running()
     for method, args in revocations:
-        getattr(dispatcher.answers, method)(*args)
+        getattr(dispatcher.rpc, method)(*args)
     for seq, fields in sorted(ledger.messages.items()):
         message = message_of(fields)
         if seq in running:
-            message.verdict, message.reason, message.deliveries = "lost", RESTARTED, 1
+            message.settle_reason, message.reason, message.deliveries = "lost", RESTARTED, 1
         dispatcher.take(message, fields[9], now)
     for complete in ledger.chords.values():
         dispatcher.take(complete, (), now)
@@ -130,35 +130,35 @@ def _snapshot(dispatcher: Dispatcher) -> Iterator[tuple[Any, bytes]]:
     for op in dispatcher.store.ops(time.time()):
         yield "", framing.pack("batch", 0, [], [], [op], [])
     given: dict[int, list[int]] = {}
-    for message in live(dispatcher.brain):
+    for message in live(dispatcher.scheduler):
         if message.bridged:
             continue  # its broker has it
-        if message.verdict == "chord":
+        if message.settle_reason == "chord":
             yield "", framing.pack("live", message.seq, message)
         else:
             yield "", framing.pack("live", message.seq, fields_of(message, dispatcher.keys.get(message.seq, ())))
             # A message that was lost with its executor counts as running until Celery has settled it.
-            holder = message.executor if message.place == "executor" else -message.seq if message.verdict else 0
+            holder = message.executor if message.place == "executor" else -message.seq if message.settle_reason else 0
             if holder:
                 given.setdefault(holder, []).append(message.seq)
     for executor, seqs in given.items():
         yield "", framing.pack("given", executor, sorted(seqs))
-    yield "", framing.pack("numbered", dispatcher.brain.seq)
+    yield "", framing.pack("numbered", dispatcher.scheduler.seq)
     for (kind, name), value in dispatcher.definitions.overridden.items():
         yield "", framing.pack("call", 0, kind, (name, *value) if kind == "time_limit" else (name, value))
-    revoked, stamps = dispatcher.brain.revocations()
+    revoked, stamps = dispatcher.scheduler.revocations()
     if revoked:
         yield "", framing.pack("call", 0, "revoke", (revoked, False))
     if stamps:
         yield "", framing.pack("call", 0, "revoke_stamps", (stamps, False))
 
 
-def live(brain: Brain) -> Iterator[Message]:
+def live(scheduler: Scheduler) -> Iterator[Message]:
     """Yield every message that is not finished."""
-    for stream in brain.streams.values():
+    for stream in scheduler.streams.values():
         yield from stream.messages()
-    yield from brain.scheduled_messages()
-    for executor in brain.executors.values():
+    yield from scheduler.scheduled_messages()
+    for executor in scheduler.executors.values():
         yield from executor.outstanding.values()
-    for lane in brain.lanes.values():
-        yield from lane.verdicts
+    for lane in scheduler.lanes.values():
+        yield from lane.to_settle

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _LOOKED_AT = 10_000
 
 
-class Answers:
-    """Answers for one dispatcher.
+class Rpc:
+    """Rpc for one dispatcher.
 
     Of what bridges run, their own workers tell.
 
@@ -37,24 +37,24 @@ class Answers:
 
     def pending(self) -> int:
         """Messages that are not finished."""
-        return self._dispatcher.brain.pending
+        return self._dispatcher.scheduler.pending
 
     def left(self) -> dict[str, Any]:
         """What is not finished: how much, how much of it runs or is due later and when, of which tasks, why one waits.
 
         Of very many messages the first ones are looked at for the tasks' names.
         """
-        brain = self._dispatcher.brain
-        stats = brain.stats()
-        looked_at = list(itertools.islice(live(brain), _LOOKED_AT))
+        scheduler = self._dispatcher.scheduler
+        stats = scheduler.stats()
+        looked_at = list(itertools.islice(live(scheduler), _LOOKED_AT))
         waiting = next((message for message in looked_at if message.place == "stream"), None)
         return {
-            "pending": brain.pending,
+            "pending": scheduler.pending,
             "running": stats.running,
             "scheduled": stats.scheduled,
-            "due": min((m.eta for m in brain.scheduled_messages() if m.eta is not None), default=0.0),
+            "due": min((m.eta for m in scheduler.scheduled_messages() if m.eta is not None), default=0.0),
             "tasks": [name for name, _ in Counter(message.task for message in looked_at).most_common()],
-            "why": brain.why(waiting.id) if waiting is not None and not stats.running else None,
+            "why": scheduler.why(waiting.id) if waiting is not None and not stats.running else None,
         }
 
     def meta(self, task_id: str) -> tuple[str, bytes] | None:
@@ -79,11 +79,11 @@ class Answers:
 
     def revoke(self, ids: list[str], terminate: bool) -> None:
         """Revoke messages by task id."""
-        self._dispatcher.brain.revoke(ids, time.time(), terminate=terminate)
+        self._dispatcher.scheduler.revoke(ids, time.time(), terminate=terminate)
 
     def unknown(self, ids: list[str]) -> list[str]:
         """Those of some task ids of which there is no message."""
-        return [task_id for task_id in ids if self._dispatcher.brain.find(task_id) is None]
+        return [task_id for task_id in ids if self._dispatcher.scheduler.find(task_id) is None]
 
     def respondents(self) -> int:
         """How many will answer a remote control command that is meant for all."""
@@ -91,30 +91,36 @@ class Answers:
 
     def revoked(self) -> list[str]:
         """Revoked ids that are remembered."""
-        return self._dispatcher.brain.revocations()[0]
+        return self._dispatcher.scheduler.revocations()[0]
 
     def messages(self, place: str, ids: list[str] | None = None) -> list[dict[str, Any]]:
         """Messages that are "running", "next" (handed out, not begun), "waiting" or "eta"; anywhere if ""."""
-        brain = self._dispatcher.brain
+        scheduler = self._dispatcher.scheduler
         if ids is None and place != "eta":
-            return self.given(brain.executors.values(), place)
-        found = brain.scheduled_messages() if ids is None else [m for m in map(brain.find, ids) if m is not None]
-        described = [self._describe(message) for message in found if message.verdict is None and not message.bridged]
+            return self.given(scheduler.executors.values(), place)
+        found = (
+            scheduler.scheduled_messages() if ids is None else [m for m in map(scheduler.find, ids) if m is not None]
+        )
+        described = [
+            self._describe(message) for message in found if message.settle_reason is None and not message.bridged
+        ]
         return [one for one in described if not place or one["place"] == place]
 
     def given(self, executors: Iterable[ExecutorState], place: str) -> list[dict[str, Any]]:
         """Messages that some executors are "running", or were given and have not begun ("next")."""
         found = (message for executor in executors for message in executor.outstanding.values())
-        described = [self._describe(message) for message in found if message.verdict is None and not message.bridged]
+        described = [
+            self._describe(message) for message in found if message.settle_reason is None and not message.bridged
+        ]
         return [one for one in described if not place or one["place"] == place]
 
     def _describe(self, message: Message) -> dict[str, Any]:
-        brain = self._dispatcher.brain
+        scheduler = self._dispatcher.scheduler
         place = {"eta": "eta", "executor": "next"}.get(message.place, "waiting")
         connection = None
         if message.place == "executor":
-            executor = brain.executors[message.executor]
-            connection = self._dispatcher.fleet.connected.get(message.executor)
+            executor = scheduler.executors[message.executor]
+            connection = self._dispatcher.executor_manager.connected.get(message.executor)
             place = "running" if executor.running() is message else "next"
         return {
             "id": message.id,
@@ -131,11 +137,11 @@ class Answers:
 
     def revoke_stamps(self, stamps: dict[str, Any], terminate: bool) -> None:
         """Revoke messages by stamped headers."""
-        self._dispatcher.brain.revoke_stamps(stamps, time.time(), terminate=terminate)
+        self._dispatcher.scheduler.revoke_stamps(stamps, time.time(), terminate=terminate)
 
     def purge(self, queue: str | None = None) -> int:
         """Drop what waits, and count it."""
-        messages = self._dispatcher.brain.purge(queue)
+        messages = self._dispatcher.scheduler.purge(queue)
         for message in messages:
             self._dispatcher.release(message.seq)
         return len(messages)
@@ -156,10 +162,10 @@ class Answers:
         """Set a task's time limits in seconds, for messages that do not bring their own."""
         dispatcher = self._dispatcher
         dispatcher.definitions.overridden["time_limit", task] = (soft, hard)
-        for message in live(dispatcher.brain):
+        for message in live(dispatcher.scheduler):
             if message.place != "executor" and not message.bridged:
                 self.apply_time_limit(message)
-        for connection in dispatcher.fleet.connected.values():
+        for connection in dispatcher.executor_manager.connected.values():
             connection.send(framing.pack("limits", self.time_limits()))
 
     def time_limits(self) -> dict[str, tuple[float | None, float | None]]:
@@ -170,22 +176,22 @@ class Answers:
     def apply_time_limit(self, message: Message) -> None:
         """Give a message the hard time limit that was set for its task, unless it brings its own."""
         limits = self._dispatcher.definitions.overridden.get(("time_limit", message.task))
-        if limits is not None and message.verdict is None:
+        if limits is not None and message.settle_reason is None:
             headers = pickle.loads(message.payload)[0]
             if not (headers.get("timelimit") or [None])[0]:
                 message.time_limit = limits[1]
 
     def measure(self, seconds: float) -> None:
         """Have executors measure what they run for so long; 0: no longer."""
-        self._dispatcher.measuring.renew(seconds)
+        self._dispatcher.profiling.renew(seconds)
 
     def measured(self, number: int) -> tuple[int, list[Any]]:
         """How many runs were measured, and those after the first ``number``."""
-        return self._dispatcher.measuring.since(number)
+        return self._dispatcher.profiling.since(number)
 
     def why(self, task_id: str) -> str:
         """Why a message waits, in one sentence."""
-        return self._dispatcher.brain.why(task_id)
+        return self._dispatcher.scheduler.why(task_id)
 
     def failures(self) -> list[dict[str, Any]]:
         """The last failures, grouped by error; see :meth:`Outcomes.failures`."""
@@ -207,22 +213,24 @@ class Answers:
 
     def stats(self) -> dict[str, Any]:
         """Counts of everything, and the memory of this process in bytes."""
-        brain = self._dispatcher.brain
-        stats = brain.stats()
+        scheduler = self._dispatcher.scheduler
+        stats = scheduler.stats()
         return {
             "waiting": stats.waiting,
             "scheduled": stats.scheduled,
             "running": stats.running,
             "executors": stats.executors,
-            "pending": brain.pending,
+            "pending": scheduler.pending,
             "outcomes": self._dispatcher.outcomes.by_task(),
             "results": len(self._dispatcher.store),
-            "large_values": len(self._dispatcher.depot),
+            "large_values": len(self._dispatcher.large_values),
             "result_bytes": self._dispatcher.store.bytes,
             "since": self._dispatcher.since,
             "clients": sum(c.info.get("role") in ("client", "bridge") for c in self._dispatcher.connections),
             "pid": os.getpid(),
             "rss": psutil.Process(os.getpid()).memory_info().rss,
-            "executor_pids": {number: c.info.get("pid") for number, c in self._dispatcher.fleet.connected.items()},
-            "log": list(brain.log)[-200:],
+            "executor_pids": {
+                number: c.info.get("pid") for number, c in self._dispatcher.executor_manager.connected.items()
+            },
+            "log": list(scheduler.log)[-200:],
         }

@@ -41,7 +41,7 @@ class Loop:
     """Connects to the dispatcher, loads the application, and runs messages until told to stop.
 
     Arguments:
-        number: the executor's, given by the brain.
+        number: the executor's, given by the scheduler.
         request: what it was started for, in Ray's units.
         spec: the pickled application spec.
         endpoint: host, port and secret of the dispatcher.
@@ -213,7 +213,7 @@ class Loop:
                     # What an executor has not begun when it dies can run elsewhere.
                     self._idle = False
                     self._client.report(("begun",), more=True)
-                seq, payload, verdict, reason, deliveries = item
+                seq, payload, settle_reason, reason, deliveries = item
                 if type(payload) is list:
                     try:
                         self._done += self._run_bundle(seq)
@@ -223,7 +223,7 @@ class Loop:
                         break
                     continue
                 try:
-                    outcome, ran = self.runner.run(payload, verdict, reason, deliveries)
+                    outcome, ran = self.runner.run(payload, settle_reason, reason, deliveries)
                 except LEAVING as exc:
                     return self._left(exc)
                 now = time.monotonic()
@@ -236,7 +236,7 @@ class Loop:
                     ended = self.runner.ended
                     self._client.report(("done", seq, ran) if ended is None else ("done", seq, ran, ended), more=more)
                 else:
-                    self._client.report((outcome, seq, verdict is None), more=more)
+                    self._client.report((outcome, seq, settle_reason is None), more=more)
                 if self._worn_out():
                     break
             elif kind == "learn":

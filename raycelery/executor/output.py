@@ -5,7 +5,7 @@ An executor runs one message at a time, so whatever is written meanwhile, from w
 libraries write goes to the files that Ray gave this process, and is picked up there when the task has ended.
 
 The file is ``raycelery-<application>-<pid>.log`` in Ray's folder for logs, see
-https://docs.ray.io/en/latest/ray-observability/user-guides/configure-logging.html. 
+https://docs.ray.io/en/latest/ray-observability/user-guides/configure-logging.html.
 :mod:`raycelery.logs.files` reads it.
 """
 

@@ -115,23 +115,23 @@ class Runner:
         #: How the last message ended, unless it succeeded.
         self.ended: Ending | None = None
 
-    def run(self, payload: Any, verdict: str | None, reason: str, deliveries: int) -> tuple[str, float | None]:
-        """Run one message, or do Celery's bookkeeping for one that met with ``verdict``.
+    def run(self, payload: Any, settle_reason: str | None, reason: str, deliveries: int) -> tuple[str, float | None]:
+        """Run one message, or do Celery's bookkeeping for one that met with ``settle_reason``.
 
         Returns:
             "done" or "requeue", and the seconds it ran, None where its task was not called; ``ended`` tells how, unless
             it succeeded.
         """
         self.ended = None
-        if verdict == "chord":
+        if settle_reason == "chord":
             OUTPUT.begin("", payload[0], "celery.chord")
         try:
-            return self._take(payload, verdict, reason, deliveries)
+            return self._take(payload, settle_reason, reason, deliveries)
         finally:
             OUTPUT.end()
 
-    def _take(self, payload: Any, verdict: str | None, reason: str, deliveries: int) -> tuple[str, float | None]:
-        if verdict == "chord":
+    def _take(self, payload: Any, settle_reason: str | None, reason: str, deliveries: int) -> tuple[str, float | None]:
+        if settle_reason == "chord":
             self.app.backend.finish_chord(*payload)
             return "done", None
         headers, body, content_type, encoding, delivery, properties, module, code = pickle.loads(payload)
@@ -168,7 +168,7 @@ class Runner:
             self._fail(request, exc)
             return "done", None
         try:
-            return self._run(headers, request, task, embed, verdict, reason)
+            return self._run(headers, request, task, embed, settle_reason, reason)
         except (Exception, *LEAVING):
             raise
         except BaseException as exc:  # raised by a handler of the end of its task
@@ -183,17 +183,17 @@ class Runner:
         request: dict[str, Any],
         task: Any,
         embed: dict[str, Any],
-        verdict: str | None,
+        settle_reason: str | None,
         reason: str,
     ) -> tuple[str, float | None]:
         task_id, args, kwargs = headers["id"], request["args"], request["kwargs"]
         delivery_info, properties = request["delivery_info"], request["properties"]
         kind = self._class_of(task)
-        if verdict is not None or headers.get("expires"):
+        if settle_reason is not None or headers.get("expires"):
             message = _Message(headers, (args, kwargs, embed), delivery_info, properties)
             celery_request, outcome = self._request(message, task)
-            if verdict is not None:
-                self._tell(self._settle, celery_request, verdict, reason)
+            if settle_reason is not None:
+                self._tell(self._settle, celery_request, settle_reason, reason)
                 return outcome[0], None
             if celery_request.revoked():
                 self.ended = ("revoked", None)
@@ -309,25 +309,25 @@ class Runner:
         )
         return request, outcome
 
-    def _settle(self, request: Request, verdict: str, reason: str) -> None:
+    def _settle(self, request: Request, settle_reason: str, reason: str) -> None:
         self.ended = ("revoked", None)
-        if verdict == "revoked":
+        if settle_reason == "revoked":
             worker_state.revoked.add(request.id)
             request.revoked()
-        elif verdict == "terminated":
+        elif settle_reason == "terminated":
             request._announce_revoked("terminated", True, signal.SIGTERM, False)
-        elif verdict == "timeout":
+        elif settle_reason == "timeout":
             limit = request.time_limits[0] or request.task.time_limit
             self.ended = ending.failed(TimeLimitExceeded(limit))
             request.on_timeout(False, limit)
         else:
-            kind = InfeasibleError if verdict == "infeasible" and self._ours(request) else WorkerLostError
+            kind = InfeasibleError if settle_reason == "infeasible" and self._ours(request) else WorkerLostError
             try:
                 raise kind(reason)
             except WorkerLostError as exc:
                 einfo = ExceptionInfo()
                 self.ended = ending.failed(exc)
-            if verdict == "lost":
+            if settle_reason == "lost":
                 request.on_failure(einfo)
             else:
                 # Not to be delivered again whatever the task's acks_late says.
@@ -363,7 +363,7 @@ class Runner:
     def soft_limit(self, seconds: float, name: str) -> Iterator[None]:
         """Raise ``SoftTimeLimitExceeded`` in what is done within, if that takes so long."""
 
-        def on_alarm(number: int, frame: FrameType | None) -> None:
+        def on_timer(number: int, frame: FrameType | None) -> None:
             if self._client.sending:
                 signal.setitimer(signal.ITIMER_REAL, 0.005)
                 return
@@ -373,7 +373,7 @@ class Runner:
                 logger.warning("Soft time limit (%ss) exceeded for %s[%s]", seconds, name, self.current)
             raise SoftTimeLimitExceeded(seconds)
 
-        before = signal.signal(signal.SIGALRM, on_alarm)
+        before = signal.signal(signal.SIGALRM, on_timer)
         signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
             yield
@@ -412,9 +412,9 @@ class Unloadable:
         self.ended: Ending = ending.failed(error)
         self.tasks = SimpleNamespace(learn=lambda codes: None, set_time_limits=lambda limits: None)
 
-    def run(self, payload: Any, verdict: str | None, reason: str, deliveries: int) -> tuple[str, float | None]:
+    def run(self, payload: Any, settle_reason: str | None, reason: str, deliveries: int) -> tuple[str, float | None]:
         """Fail the message."""
-        if verdict == "chord":
+        if settle_reason == "chord":
             self.app.backend.finish_chord(*payload)
             return "done", None
         headers, body, content_type, _, delivery, properties, _, _ = pickle.loads(payload)

@@ -27,7 +27,7 @@ class Scheduling(Capacity):
                 for key in dirty:
                     lane = self.lanes.get(key)
                     if lane is not None:
-                        if lane.verdicts:
+                        if lane.to_settle:
                             self._settle(lane)
                         self._serve(lane)
                 self.hungry.update(dirty)
@@ -90,23 +90,23 @@ class Scheduling(Capacity):
         """Give messages that need bookkeeping to whoever can do it."""
         app = lane.lane.app
         helpers = self.helpers[app]
-        while lane.verdicts:
+        while lane.to_settle:
             executor = self._helper(lane)
             if executor is None:
                 if not self.crowded[app]:
-                    self.start_clerk(app)
+                    self.start_settlement(app)
                 return
             room = self.policy.max_batch - len(executor.outstanding)
-            share = -(-len(lane.verdicts) // max(1, len(helpers)))
-            batch = [lane.verdicts.popleft() for _ in range(min(room, share, len(lane.verdicts)))]
+            share = -(-len(lane.to_settle) // max(1, len(helpers)))
+            batch = [lane.to_settle.popleft() for _ in range(min(room, share, len(lane.to_settle)))]
             self.give(executor, batch)
             self.out.append(Assign(executor.id, batch))
             if executor.id in helpers:
                 # The next ones go to another, if there is another.
                 helpers[executor.id] = helpers.pop(executor.id)
-        del self.verdict_lanes[app][lane.key]
-        if not self.verdict_lanes[app]:
-            del self.verdict_lanes[app]
+        del self.settling_lanes[app][lane.key]
+        if not self.settling_lanes[app]:
+            del self.settling_lanes[app]
 
     def _helper(self, lane: LaneState) -> ExecutorState | None:
         if lane.idle and not lane.lane.one_shot:

@@ -18,7 +18,7 @@ from itertools import islice
 from raycelery.scheduler.executing import Executing
 from raycelery.scheduler.lanes import ExecutorState, LaneState
 from raycelery.scheduler.limits import Limit
-from raycelery.scheduler.model import Policy, Verdict, in_words
+from raycelery.scheduler.model import Policy, SettleReason, in_words
 from raycelery.scheduler.nodes import UNIT, Node
 
 #: Seconds of short work per executor: a smaller backlog does not start another one.
@@ -41,13 +41,13 @@ class Capacity(Executing):
         super().__init__(policy)
         #: Lanes that want executors for which there is no room.
         self.starved: dict[str, None] = {}
-        #: Whether all of them are to be tried again; whether an alarm is set for that.
+        #: Whether all of them are to be tried again; whether an timer is set for that.
         self._retry = False
         self._retrying = False
         self._ticks = itertools.count()
         #: Gains of nodes, and places of executors taken, when all starved lanes were last looked at.
         self._seen = (0, 0)
-        #: Whether others may have to make room; when that was last looked at; whether an alarm is set for it.
+        #: Whether others may have to make room; when that was last looked at; whether an timer is set for it.
         self.seeking = False
         self._sought = float("-inf")
         self._seek_armed = False
@@ -152,7 +152,7 @@ class Capacity(Executing):
             self.drop_claim(lane, node_id)
         for number in list(lane.asked):
             self.ask_no_more(self.executors[number])
-        if not (lane.waiting or lane.executors or lane.verdicts or lane.failures):
+        if not (lane.waiting or lane.executors or lane.to_settle or lane.failures):
             self.forget_lane(lane)
 
     def _starve(self, lane: LaneState) -> None:
@@ -162,18 +162,18 @@ class Capacity(Executing):
         if not self._retrying:
             # Whatever happens, all that starve are looked at again soon.
             self._retrying = True
-            self.alarms.add(self.now + self.policy.slice_seconds / 4, "retry", None)
+            self.timers.add(self.now + self.policy.slice_seconds / 4, "retry", None)
 
     def on_retry(self, subject: None, token: None) -> None:
-        """Try again what could not be started, from the beginning; an alarm."""
+        """Try again what could not be started, from the beginning; an timer."""
         self._retrying = False
         for key in self.starved:
             self.lanes[key].looked = -1
         self._retry = self.seeking = bool(self.starved)
 
-    def on_clerk(self, app: str, token: None) -> None:
-        """Have bookkeeping looked at for which no executor has started so far; an alarm."""
-        self.dirty.update(self.verdict_lanes.get(app, {}))
+    def on_settlement(self, app: str, token: None) -> None:
+        """Have bookkeeping looked at for which no executor has started so far; an timer."""
+        self.dirty.update(self.settling_lanes.get(app, {}))
 
     def _full(self) -> bool:
         return self.slots >= self.policy.max_executors
@@ -258,10 +258,10 @@ class Capacity(Executing):
     def _seek_again(self) -> None:
         if not self._seek_armed:
             self._seek_armed = True
-            self.alarms.add(self._sought + _SEEK_SECONDS, "seek", None)
+            self.timers.add(self._sought + _SEEK_SECONDS, "seek", None)
 
     def on_seek(self, subject: None, token: None) -> None:
-        """Look again whether others may have to make room; an alarm."""
+        """Look again whether others may have to make room; an timer."""
         self._seek_armed = False
         self.seeking = True
 
@@ -383,10 +383,12 @@ class Capacity(Executing):
             return
         resting = (number for other in self.lanes.values() for number in other.resting)
         for number in itertools.chain(resting, self.idle):
-            if self.executors[number].lane is not lane and not self.executors[number].lane.clerk:
+            if self.executors[number].lane is not lane and not self.executors[number].lane.for_settlement:
                 self.stop(self.executors[number])
                 return
-        others = [other for other in self.lanes.values() if other is not lane and not other.clerk and other.ready]
+        others = [
+            other for other in self.lanes.values() if other is not lane and not other.for_settlement and other.ready
+        ]
         other = max(others, key=lambda other: other.share - other.leaving, default=None)
         if other is None:
             return
@@ -402,13 +404,13 @@ class Capacity(Executing):
     def _infeasible(self, lane: LaneState) -> None:
         if lane.infeasible_since is None:
             lane.infeasible_since = self.now
-            self.alarms.add(self.now + self.policy.infeasible_seconds, "infeasible", lane.key, self.now)
+            self.timers.add(self.now + self.policy.infeasible_seconds, "infeasible", lane.key, self.now)
             if self.policy.demand_ahead and not lane.starting and not self._full():
                 # Ray keeps the request pending, which is what makes an autoscaler add a node for it.
                 lane.ahead.add(self.start(lane, None))
 
     def on_infeasible(self, key: str, since: float) -> None:
-        """Give up on the messages of a lane that no node can hold; an alarm."""
+        """Give up on the messages of a lane that no node can hold; an timer."""
         lane = self.lanes.get(key)
         if lane is None or lane.infeasible_since != since:
             return
@@ -422,17 +424,17 @@ class Capacity(Executing):
         for number in list(lane.starting):
             self.kill(self.executors[number], 0, "infeasible", "no node is large enough for it")
 
-    def give_up(self, lane: LaneState, verdict: Verdict, reason: str) -> None:
+    def give_up(self, lane: LaneState, settle_reason: SettleReason, reason: str) -> None:
         """Give up on all messages of a lane."""
         for queue in lane.rotation.queues.values():
             for stream in queue.streams.values():
                 for message in self.drain(stream):
-                    message.verdict, message.reason = verdict, reason
+                    message.settle_reason, message.reason = settle_reason, reason
                     self.enqueue(message)
 
     def back_off(self, lane: LaneState) -> None:
         """Have a lane wait before it starts another executor, longer each time but the first."""
         if lane.failures > 1:
             lane.not_before = self.now + min(_BACKOFF_MOST, _BACKOFF_SECONDS * 2.0 ** min(lane.failures, 20))
-            if lane.clerk:
-                self.alarms.add(lane.not_before, "clerk", lane.lane.app)
+            if lane.for_settlement:
+                self.timers.add(lane.not_before, "settlement", lane.lane.app)

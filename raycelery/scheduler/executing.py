@@ -1,11 +1,11 @@
-"""Executors in the brain: where they are, what they can take, when they start and end."""
+"""Executors in the scheduler: where they are, what they can take, when they start and end."""
 
 from __future__ import annotations
 
 import math
 
-from raycelery.scheduler.lanes import CLERK, ExecutorState, LaneState
-from raycelery.scheduler.model import Kill, Lane, Message, Recall, Start, Stop, Verdict
+from raycelery.scheduler.lanes import SETTLEMENT, ExecutorState, LaneState
+from raycelery.scheduler.model import Kill, Lane, Message, Recall, SettleReason, Start, Stop
 from raycelery.scheduler.nodes import Node
 from raycelery.scheduler.state import State
 
@@ -14,7 +14,7 @@ _LOOK_AGAIN_SECONDS = 0.05
 
 
 class Executing(State):
-    """Keeps executors where the rest of the brain finds them."""
+    """Keeps executors where the rest of the scheduler finds them."""
 
     #: An executor has become idle, or a lane starves, since this was last cleared.
     seeking = False
@@ -40,9 +40,9 @@ class Executing(State):
         self.out.append(Start(executor.id, lane.lane, name, borrowed or guest))
         return executor.id
 
-    def start_clerk(self, app: str) -> None:
+    def start_settlement(self, app: str) -> None:
         """Start an executor that needs no CPU and does an application's bookkeeping, unless there is one."""
-        key = f"{CLERK}{app}"
+        key = f"{SETTLEMENT}{app}"
         self.known_lanes.setdefault(key, Lane(key=key, request={}, app=app))
         clerk = self.lane(key)
         if not clerk.executors and self.now >= clerk.not_before:
@@ -57,10 +57,10 @@ class Executing(State):
             self.log.append((self.now, "stop", executor.id))
             self.out.append(Stop(executor.id))
 
-    def kill(self, executor: ExecutorState, seq: int, verdict: Verdict, reason: str) -> None:
+    def kill(self, executor: ExecutorState, seq: int, settle_reason: SettleReason, reason: str) -> None:
         """End an executor at once for the sake of the message it runs."""
         if executor.killed is None:
-            executor.killed = (seq, verdict, reason)
+            executor.killed = (seq, settle_reason, reason)
             self.leave(executor)
             self.file(executor)
             self.log.append((self.now, "kill", executor.id, reason))
@@ -78,7 +78,7 @@ class Executing(State):
         lane.ready -= executor.ready
         self.ask_no_more(executor)
         self.count(executor)
-        self.alarms.cancelled(executor.idle_armed + executor.watched)
+        self.timers.cancelled(executor.idle_armed + executor.watched)
         executor.stopping = True
         self.file(executor)
         self.unplace(executor)
@@ -91,7 +91,7 @@ class Executing(State):
         here = executor.id in self.executors and not executor.blocked
         share = lane.weight if here and not (executor.resting or executor.paused) else 0
         leaving = share if executor.leaving else 0
-        slots = int(here and not lane.clerk)
+        slots = int(here and not lane.for_settlement)
         lane.share += share - executor.counted[0]
         lane.leaving += leaving - executor.counted[1]
         self.slots += slots - executor.counted[2]
@@ -225,7 +225,7 @@ class Executing(State):
             self._help(executor, len(executor.outstanding) < self.policy.max_batch and not executor.recalling)
             if not executor.watched:
                 executor.watched = True
-                self.alarms.add(executor.head_since + self.policy.recall_after, "watch", number)
+                self.timers.add(executor.head_since + self.policy.recall_after, "watch", number)
         else:
             lane.quick.pop(number, None)
             lane.top_up.pop(number, None)
@@ -243,7 +243,7 @@ class Executing(State):
         executor.idle_since = self.now
         if not executor.idle_armed:
             executor.idle_armed = True
-            self.alarms.add(self.now + self.policy.idle_seconds, "idle", number)
+            self.timers.add(self.now + self.policy.idle_seconds, "idle", number)
         if self._overdraws(executor):
             self.rest(executor)
             return
@@ -262,8 +262,8 @@ class Executing(State):
         elif number not in self.helpers[app]:
             self.crowded[app].pop(number, None)
             self.helpers[app][number] = None
-            if app in self.verdict_lanes:
-                self.dirty.update(self.verdict_lanes[app])
+            if app in self.settling_lanes:
+                self.dirty.update(self.settling_lanes[app])
 
     def _must_end(self, executor: ExecutorState) -> bool:
         if executor.yielding is None:
@@ -304,11 +304,11 @@ class Executing(State):
         for message in messages:
             message.place, message.executor, message.assigned = "executor", executor.id, now
             outstanding[message.seq] = message
-            if message.verdict is not None:
+            if message.settle_reason is not None:
                 message.settling = True
             elif message.time_limit:
                 executor.long.add(message.seq)
-                self.alarms.add(now + message.time_limit, "time_limit", executor.id, message.seq)
+                self.timers.add(now + message.time_limit, "time_limit", executor.id, message.seq)
             elif not self.short(message.task):
                 executor.long.add(message.seq)
         executor.refill = max(1, len(outstanding) // 2)
@@ -326,7 +326,7 @@ class Executing(State):
                 executor.head_since = self.now
             self.release(message)
             if message.time_limit and not message.settling:
-                self.alarms.cancelled()
+                self.timers.cancelled()
             message.place = ""
         return message
 
@@ -337,7 +337,7 @@ class Executing(State):
             self.file(executor)
             self.out.append(Recall(executor.id))
 
-    # -- alarms -------------------------------------------------------------------------------------------------
+    # -- timers -------------------------------------------------------------------------------------------------
 
     def on_idle(self, number: int, token: None) -> None:
         """See whether an executor has been idle for long enough."""
@@ -350,7 +350,7 @@ class Executing(State):
             else:
                 # What has come for its lane is given out first, even where executors are to end at once.
                 executor.idle_armed = True
-                self.alarms.add(max(due, self.now + _LOOK_AGAIN_SECONDS), "idle", number)
+                self.timers.add(max(due, self.now + _LOOK_AGAIN_SECONDS), "idle", number)
 
     def on_watch(self, number: int, token: None) -> None:
         """See whether an executor's first message runs longer than was expected."""
@@ -366,10 +366,10 @@ class Executing(State):
                 self.recall(executor)
             lane = executor.lane
             self.dirty[lane.key] = None
-            self.dirty.update(self.verdict_lanes.get(lane.lane.app, {}))
+            self.dirty.update(self.settling_lanes.get(lane.lane.app, {}))
         else:
             executor.watched = True
-            self.alarms.add(due, "watch", number)
+            self.timers.add(due, "watch", number)
 
     def on_time_limit(self, number: int, seq: int) -> None:
         """End an executor whose message has passed its hard time limit."""

@@ -1,31 +1,57 @@
-"""Lanes and executors as the brain keeps them."""
+"""Lanes and executors as the scheduler keeps them."""
 
 from __future__ import annotations
 
 from collections import deque
 
-from raycelery.scheduler.model import Lane, Message, Verdict
+from raycelery.scheduler.model import Lane, Message, SettleReason
 from raycelery.scheduler.nodes import UNIT, Shape, scaled
 from raycelery.scheduler.queues import Rotation
 
 _NEVER = float("-inf")
 #: The lane of an application's clerk: executors that need no CPU and only do bookkeeping.
-CLERK = "clerk:"
+SETTLEMENT = "settlement:"
 
 
 class LaneState:
     """A lane: its queues, its executors."""
 
     __slots__ = (
-        "ahead", "asked", "claims", "clerk", "executors", "failures", "hungry_since", "idle", "infeasible_since",
-        "key", "lane", "leaving", "looked", "missed", "not_before", "quick", "ready", "request", "resting",
-        "rotation", "shape", "share", "sought", "starting", "top_up", "tries", "verdicts", "waiting", "weight",
+        "ahead",
+        "asked",
+        "claims",
+        "executors",
+        "failures",
+        "for_settlement",
+        "hungry_since",
+        "idle",
+        "infeasible_since",
+        "key",
+        "lane",
+        "leaving",
+        "looked",
+        "missed",
+        "not_before",
+        "quick",
+        "ready",
+        "request",
+        "resting",
+        "rotation",
+        "shape",
+        "share",
+        "sought",
+        "starting",
+        "to_settle",
+        "top_up",
+        "tries",
+        "waiting",
+        "weight",
     )  # fmt: skip
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
         self.key = lane.key
-        self.clerk = lane.key.startswith(CLERK)
+        self.for_settlement = lane.key.startswith(SETTLEMENT)
         self.request = scaled(lane.request)
         self.shape: Shape = tuple(sorted(self.request.items()))
         #: What one executor counts when lanes are compared: its CPUs, or one where it needs none.
@@ -34,7 +60,7 @@ class LaneState:
         #: Messages that can run but for executors and limits.
         self.waiting = 0
         #: Messages that need Celery's bookkeeping, not a run.
-        self.verdicts: deque[Message] = deque()
+        self.to_settle: deque[Message] = deque()
         #: All executors; those not ready yet; those of them that no node could hold; how many are ready.
         self.executors: dict[int, None] = {}
         self.starting: set[int] = set()
@@ -105,8 +131,8 @@ class ExecutorState:
         self.doomed: set[int] = set()
         self.blocked = False
         self.stopping = False
-        #: Number of the message for whose sake we killed it (0: no message), the verdict for that, and why.
-        self.killed: tuple[int, Verdict, str] | None = None
+        #: Number of the message for whose sake we killed it (0: no message), the settle_reason for that, and why.
+        self.killed: tuple[int, SettleReason, str] | None = None
         #: Key of the lane it is to make room for at a message's end; "" for another application.
         self.yielding: str | None = None
         #: It is about to end, or will after its message.
@@ -118,7 +144,7 @@ class ExecutorState:
         #: It is given nothing until it is resumed: another application has its CPUs, or it has those of another.
         self.paused = False
         self.idle_since = 0.0
-        #: Whether an alarm is set for the case that it stays idle, and for the case that its first message runs long.
+        #: Whether an timer is set for the case that it stays idle, and for the case that its first message runs long.
         self.idle_armed = False
         self.watched = False
 

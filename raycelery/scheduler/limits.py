@@ -86,14 +86,14 @@ class Limit(Gate):
 class Rate(Gate):
     """A token bucket that holds one token, as Celery's: runs of a task are ``1 / per_second`` apart."""
 
-    __slots__ = ("alarm", "last", "per_second")
+    __slots__ = ("last", "per_second", "timer")
 
     def __init__(self, task: str, per_second: float) -> None:
         super().__init__(task)
         self.per_second = per_second
         self.last = float("-inf")
         #: When it is looked at again, if something is parked.
-        self.alarm: float | None = None
+        self.timer: float | None = None
 
     @property
     def next(self) -> float:

@@ -1,4 +1,4 @@
-"""The words the brain and its shell speak: messages, lanes, decisions, policy.
+"""The words the scheduler and its shell speak: messages, lanes, decisions, policy.
 
 Plain data only: no Ray, no clock, no I/O.
 """
@@ -20,7 +20,7 @@ from typing import Any, Literal
 #: ``infeasible``     no node is large enough for what it asks for
 #: ``undeliverable``  it can never run: too many deliveries, no executor starts
 #: ``chord``          not a task's message: all parts of a chord are there, its body is to be called
-Verdict = Literal["revoked", "terminated", "timeout", "lost", "infeasible", "undeliverable", "chord"]
+SettleReason = Literal["revoked", "terminated", "timeout", "lost", "infeasible", "undeliverable", "chord"]
 
 
 def in_words(request: Mapping[str, float]) -> str:
@@ -38,7 +38,7 @@ class Message:
     """One Celery message on its way to an executor.
 
     ``id`` is Celery's task id and is not unique: a retry carries the id of the run it
-    follows. ``seq`` is the brain's own number, unique, ascending in order of submission.
+    follows. ``seq`` is the scheduler's own number, unique, ascending in order of submission.
     ``priority`` is a sort key: lower runs first. Times are seconds since the epoch.
     """
 
@@ -53,13 +53,13 @@ class Message:
     stamps: Mapping[str, Any] | None = None
     seq: int = 0
     deliveries: int = 0
-    verdict: Verdict | None = None
+    settle_reason: SettleReason | None = None
     reason: str = ""
     submitted: float = 0.0
     assigned: float = 0.0
     #: How often a task gave it back by ``Reject(requeue=True)``.
     rejections: int = 0
-    #: Where it is: "" (not submitted, or done), "eta", "stream", "verdict" or "executor", and at which executor.
+    #: Where it is: "" (not submitted, or done), "eta", "stream", "settle_reason" or "executor", and at which executor.
     place: str = ""
     executor: int = 0
     #: What it counts against now: 0 nothing, 1 all its limits, 2 its task's only, while it waits for its subtasks.
@@ -98,7 +98,7 @@ def lane_of(request: Mapping[str, float], app: str, env: str = "", one_shot: boo
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What may be tuned about the brain's decisions; times in seconds."""
+    """What may be tuned about the scheduler's decisions; times in seconds."""
 
     #: Most messages handed to one executor at once, and how long such a batch should take.
     max_batch: int = 64
@@ -113,7 +113,7 @@ class Policy:
     slice_seconds: float = 2.0
     #: It goes on for this long in all where that is known to be enough for the rest of its messages: turns cost starts.
     finish_seconds: float = 6.0
-    #: Most executors of the application, idle ones included; not those that wait for subtasks, nor clerks.
+    #: Most executors of the application, idle ones included; not those that wait for subtasks or only settle messages.
     max_executors: int = 1000
     #: Whether an executor is requested for what no node could hold, so that a Ray autoscaler sees the demand.
     demand_ahead: int = 1

@@ -1,4 +1,4 @@
-"""The cluster's nodes as the brain sees them: what is free where, and which node fits a request best."""
+"""The cluster's nodes as the scheduler sees them: what is free where, and which node fits a request best."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from raycelery.scheduler.nodes import UNIT, scaled
 from raycelery.scheduler.revocation import Revocation
 
 
-class GivingWay(Revocation):
+class Preemption(Revocation):
     """Pauses executors, and has them end, for the sake of others."""
 
     def make_room(self, amounts: Mapping[str, float], share: float, now: float) -> None:
@@ -23,7 +23,7 @@ class GivingWay(Revocation):
         self.now = now
         lacking = scaled(amounts)
         wanted = round(share * UNIT) + min(lacking.get("CPU", 0), UNIT)
-        mine = sum(lane.share for lane in self.lanes.values() if not lane.clerk)
+        mine = sum(lane.share for lane in self.lanes.values() if not lane.for_settlement)
         for state in sorted(self.executors.values(), key=lambda e: not (e.leaving or e.id in self.idle)):
             request = state.lane.request
             if state.borrowed or state.guest or not any(lacking.get(name, 0) > 0 for name in request):
@@ -117,7 +117,9 @@ class GivingWay(Revocation):
 
     def in_use(self) -> float:
         """Return the CPUs of the executors that are up and not paused, without those that wait for subtasks."""
-        busy = [e for e in self.executors.values() if e.usable() and not (e.blocked or e.resting or e.lane.clerk)]
+        busy = [
+            e for e in self.executors.values() if e.usable() and not (e.blocked or e.resting or e.lane.for_settlement)
+        ]
         return sum(executor.lane.request.get("CPU", 0) for executor in busy) / UNIT
 
     def most_lendable(self) -> float:

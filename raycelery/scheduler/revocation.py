@@ -69,7 +69,7 @@ class Revocation(Scheduling):
 
     def scheduled_messages(self) -> list[Message]:
         """Return the messages that wait for their time."""
-        return self.alarms.subjects("eta")
+        return self.timers.subjects("eta")
 
     # -- revoking -----------------------------------------------------------------------------------------------
 
@@ -119,14 +119,14 @@ class Revocation(Scheduling):
     def _revoke(self, message: Message, terminate: bool) -> None:
         if message.place == "executor":
             self._revoke_given(message, terminate)
-        elif message.verdict is None:
+        elif message.settle_reason is None:
             if message.place == "stream":
                 self.withdraw(message)
             else:
                 message.place = ""
                 self.scheduled -= 1
-                self.alarms.cancelled()
-            message.verdict = "revoked"
+                self.timers.cancelled()
+            message.settle_reason = "revoked"
             self.enqueue(message)
 
     def _revoke_given(self, message: Message, terminate: bool) -> None:
@@ -138,7 +138,7 @@ class Revocation(Scheduling):
                 self.kill(state, message.seq, "terminated", f"task {message.id} was terminated")
             return
         # It has not begun it, as far as is known.
-        message.verdict = "revoked"
+        message.settle_reason = "revoked"
         if terminate:
             state.doomed.add(message.seq)
         self.recall(state)
@@ -161,8 +161,8 @@ class Revocation(Scheduling):
             return "it is not here: it has ended, or was never submitted"
         if message.place == "eta":
             return f"it waits for its time, {(message.eta or 0) - self.now:.1f} s from now"
-        if message.place == "verdict":
-            return f"it is {message.verdict} and waits for an executor to record that"
+        if message.place == "settle_reason":
+            return f"it is {message.settle_reason} and waits for an executor to record that"
         if message.place == "executor":
             state = self.executors[message.executor]
             where = f"executor {message.executor} on node {state.node}"

@@ -1,10 +1,10 @@
-"""The dispatcher's brain: a pure state machine. Events in, decisions out; no Ray, no clock, no thread, no I/O.
+"""The scheduler: a pure state machine. Events in, decisions out; no Ray, no clock, no thread, no I/O.
 
-The caller tells what happened, with the time, and then asks :meth:`Brain.decide` what to do. ``log`` holds the latest
-events and decisions, which tell why a message waited.
+The caller tells what happened, with the time, and then asks :meth:`Scheduler.decide` what to do. ``log`` holds the
+latest events and decisions, which tell why a message waited.
 
 A layer per concern, each a class that derives from the one before: ``state`` (messages, limits), ``executing``
-(executors), ``capacity`` (who may start executors), ``scheduling`` (who gets which message), ``giving_way`` (what other
+(executors), ``capacity`` (who may start executors), ``scheduling`` (who gets which message), ``preemption`` (what other
 applications get), and here the events.
 """
 
@@ -16,7 +16,7 @@ from raycelery.scheduler.lanes import ExecutorState
 from raycelery.scheduler.limits import Rate
 from raycelery.scheduler.model import Decision, Lane, Message, Policy
 from raycelery.scheduler.nodes import Node
-from raycelery.scheduler.preemption import GivingWay
+from raycelery.scheduler.preemption import Preemption
 
 #: Tries to start an executor after which a lane is given up.
 _TRIES = 2
@@ -24,7 +24,7 @@ _TRIES = 2
 _CRASHES = 6
 
 
-class Brain(GivingWay):
+class Scheduler(Preemption):
     """Queues, limits and lanes of one application.
 
     Arguments:
@@ -43,12 +43,12 @@ class Brain(GivingWay):
     @property
     def wake_at(self) -> float | None:
         """When :meth:`decide` is to be called even if nothing happens, in seconds since the epoch."""
-        return self.alarms.next
+        return self.timers.next
 
     def decide(self, now: float) -> list[Decision]:
         """Return what is to be done about all that has happened up to ``now``."""
         self.now = now
-        for kind, subject, token in self.alarms.due(now):
+        for kind, subject, token in self.timers.due(now):
             getattr(self, f"on_{kind}")(subject, token)
         self.schedule()
         out, self.out = self.out, []
@@ -78,20 +78,20 @@ class Brain(GivingWay):
         message.seq, message.submitted = self._seq, now
         self.pending += 1
         self.remember(message)
-        if message.verdict is None and self.is_revoked(message):
-            message.verdict = "revoked"
+        if message.settle_reason is None and self.is_revoked(message):
+            message.settle_reason = "revoked"
         state = None if executor is None else self.executors.get(executor)
         if state is not None and state.alive():
             self.give(state, [message])
-        elif message.verdict is None and message.eta is not None and message.eta > now:
+        elif message.settle_reason is None and message.eta is not None and message.eta > now:
             message.place = "eta"
             self.scheduled += 1
-            self.alarms.add(message.eta, "eta", message)
+            self.timers.add(message.eta, "eta", message)
         else:
             self.enqueue(message)
 
     def on_eta(self, message: Message, token: None) -> None:
-        """Let a message run whose time has come; an alarm."""
+        """Let a message run whose time has come; an timer."""
         self.scheduled -= 1
         self.enqueue(message)
 
@@ -120,17 +120,17 @@ class Brain(GivingWay):
             self._seq += 1
             self.renumber(message, self._seq)
             message.rejections += 1
-        elif message.verdict in ("lost", "timeout"):
+        elif message.settle_reason in ("lost", "timeout"):
             if message.deliveries >= self.policy.max_deliveries:
-                message.verdict = "undeliverable"
+                message.settle_reason = "undeliverable"
                 message.reason = (
                     f"it was delivered {message.deliveries} times and its executor died each time "
                     f"(ray_max_deliveries={self.policy.max_deliveries}); the last time: {message.reason}"
                 )
             else:
-                message.verdict, message.reason = None, ""
-        if message.verdict is None and self.is_revoked(message):
-            message.verdict = "revoked"
+                message.settle_reason, message.reason = None, ""
+        if message.settle_reason is None and self.is_revoked(message):
+            message.settle_reason = "revoked"
         self.enqueue(message)
 
     def recalled(self, executor: int, seqs: Sequence[int], now: float) -> None:
@@ -182,7 +182,7 @@ class Brain(GivingWay):
         purged = [message for message in purged if not message.bridged]
         for message in purged:
             self.gone(message)
-        self.alarms.cancelled(len(later))
+        self.timers.cancelled(len(later))
         return purged
 
     # -- executors ----------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ class Brain(GivingWay):
         elif reason is not None:
             self._settle_running(state, reason)
         self._return(state, list(state.outstanding))
-        self.dirty.update(self.verdict_lanes.get(state.lane.lane.app, {}))
+        self.dirty.update(self.settling_lanes.get(state.lane.lane.app, {}))
 
     def _settle_running(self, state: ExecutorState, reason: str) -> None:
         running = state.running()
@@ -244,14 +244,14 @@ class Brain(GivingWay):
         if running.settling:
             running.settles += 1
             if running.settles > self.policy.max_deliveries:
-                self._drop(running, f"executors died while they recorded it as {running.verdict}: {reason}")
+                self._drop(running, f"executors died while they recorded it as {running.settle_reason}: {reason}")
                 return
         else:
             running.deliveries += 1
             if state.killed is not None and state.killed[0] == running.seq:
-                running.verdict, running.reason = state.killed[1:]
+                running.settle_reason, running.reason = state.killed[1:]
             elif state.begun or running.deliveries >= self.policy.max_deliveries:
-                running.verdict, running.reason = "lost", reason
+                running.settle_reason, running.reason = "lost", reason
             # Else it was dead already when it was given this, which can run elsewhere.
         self.enqueue(running)
 
@@ -263,19 +263,19 @@ class Brain(GivingWay):
             self.back_off(lane)
         if lane.failures < tries or lane.ready or lane.starting:
             return
-        if lane.clerk and any(other.ready for other in self.lanes.values() if other.lane.app == lane.lane.app):
+        if lane.for_settlement and any(other.ready for other in self.lanes.values() if other.lane.app == lane.lane.app):
             return
         lane.failures, lane.not_before = 0, self.now
-        if lane.clerk:
-            self._drop_verdicts(lane.lane.app, reason)
+        if lane.for_settlement:
+            self._drop_settling(lane.lane.app, reason)
         else:
             self.give_up(lane, "undeliverable", f"its executors do not start: {reason}")
 
-    def _drop_verdicts(self, app: str, reason: str) -> None:
-        for key in self.verdict_lanes.pop(app, {}):
+    def _drop_settling(self, app: str, reason: str) -> None:
+        for key in self.settling_lanes.pop(app, {}):
             lane = self.lanes[key]
-            while lane.verdicts:
-                message = lane.verdicts.popleft()
+            while lane.to_settle:
+                message = lane.to_settle.popleft()
                 self._drop(message, f"{message.reason}; and no executor that could record it starts: {reason}")
 
     def _drop(self, message: Message, reason: str) -> None:
@@ -376,9 +376,9 @@ class Brain(GivingWay):
             if per_second:
                 self.rates[task] = Rate(task, per_second)
             return
-        if rate.alarm is not None:
-            rate.alarm = None
-            self.alarms.cancelled()
+        if rate.timer is not None:
+            rate.timer = None
+            self.timers.cancelled()
         if not per_second:
             del self.rates[task]
             self.roomy.pop(rate, None)

@@ -1,4 +1,4 @@
-"""What the brain knows: messages that wait, limits, lanes, executors."""
+"""What the scheduler knows: messages that wait, limits, lanes, executors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from raycelery.scheduler.limits import Gate, Limit, Parkable, Rate
 from raycelery.scheduler.model import Decision, Lane, Message, Policy
 from raycelery.scheduler.nodes import Nodes
 from raycelery.scheduler.queues import Stream
-from raycelery.scheduler.timers import Alarms
+from raycelery.scheduler.timers import Timers
 
 
 class State:
-    """The brain's state, and the steps that keep its parts in agreement.
+    """The scheduler's state, and the steps that keep its parts in agreement.
 
     Arguments:
         policy: what may be tuned.
@@ -42,14 +42,14 @@ class State:
         self.helpers: defaultdict[str, dict[int, None]] = defaultdict(dict)
         self.crowded: defaultdict[str, dict[int, None]] = defaultdict(dict)
         #: Lanes with bookkeeping to be done, by application.
-        self.verdict_lanes: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self.settling_lanes: defaultdict[str, dict[str, None]] = defaultdict(dict)
         #: Messages that were given up; the caller takes and clears them.
         self.dropped: list[Message] = []
-        #: Messages of bridges that met with a verdict; the caller takes and clears them.
+        #: Messages of bridges that met with a settle_reason; the caller takes and clears them.
         self.returned: list[Message] = []
         self.log: deque[tuple[Any, ...]] = deque(maxlen=2000)
         self.out: list[Decision] = []
-        self.alarms = Alarms(self._pending)
+        self.timers = Timers(self._pending)
         #: Idle executors of all lanes, the longest idle first.
         self.idle: dict[int, None] = {}
         #: What :meth:`decide` has to look at: lanes where something changed; lanes that may want executors; limits
@@ -61,7 +61,7 @@ class State:
         self._numbers = itertools.count(1)
 
     def _pending(self, kind: str, subject: Any, token: Any) -> bool:
-        """Return whether an alarm still has a purpose."""
+        """Return whether an timer still has a purpose."""
         if kind == "eta":
             return bool(subject.place == "eta")
         if kind == "time_limit":
@@ -71,7 +71,7 @@ class State:
             return subject in self.executors
         if kind == "rate":
             rate = self.rates.get(subject)
-            return rate is not None and rate.alarm == token
+            return rate is not None and rate.timer == token
         return True
 
     # -- lanes and limits ---------------------------------------------------------------------------------------
@@ -107,16 +107,16 @@ class State:
     def enqueue(self, message: Message) -> None:
         """Put a message where it waits for an executor."""
         message.settling = False
-        if message.bridged and message.verdict is not None:
+        if message.bridged and message.settle_reason is not None:
             message.place = ""
             self.returned.append(message)
             return
         lane = self.lane(message.lane)
         message.lane = lane.key
-        if message.verdict is not None:
-            message.place = "verdict"
-            lane.verdicts.append(message)
-            self.verdict_lanes[lane.lane.app][lane.key] = None
+        if message.settle_reason is not None:
+            message.place = "settle_reason"
+            lane.to_settle.append(message)
+            self.settling_lanes[lane.lane.app][lane.key] = None
         else:
             stream = self.streams.get((lane.key, message.queue, message.task))
             if stream is None:
@@ -226,14 +226,14 @@ class State:
 
     def watch_rate(self, rate: Rate) -> None:
         """Have a rate looked at when it has a token."""
-        if rate.alarm is None:
-            rate.alarm = rate.next
-            self.alarms.add(rate.alarm, "rate", rate.name, rate.alarm)
+        if rate.timer is None:
+            rate.timer = rate.next
+            self.timers.add(rate.timer, "rate", rate.name, rate.timer)
 
     def on_rate(self, task: str, token: float) -> None:
-        """Let what is parked at a rate be served: it has a token again; an alarm."""
+        """Let what is parked at a rate be served: it has a token again; an timer."""
         rate = self.rates[task]
-        rate.alarm = None
+        rate.timer = None
         self.roomy[rate] = None
 
     def unpark_all(self, gate: Gate) -> None:

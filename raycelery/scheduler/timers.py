@@ -7,21 +7,21 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-#: Fewer alarms than this are not worth a sweep.
+#: Fewer timers than this are not worth a sweep.
 _FEW = 256
 
 Entry = tuple[float, int, str, Any, Any]
 
 
-class Alarms:
-    """A heap of alarms, of which those of things long gone are never the most.
+class Timers:
+    """A heap of timers, of which those of things long gone are never the most.
 
-    Whoever makes an alarm pointless says so by :meth:`cancelled`; once such alarms are the majority all of them are
-    swept out. So an alarm is cancelled at no cost, and 1,000,000 messages that were done long before their time limit
+    Whoever makes an timer pointless says so by :meth:`cancelled`; once such timers are the majority all of them are
+    swept out. So an timer is cancelled at no cost, and 1,000,000 messages that were done long before their time limit
     leave nothing behind.
 
     Arguments:
-        pending: tells of kind, subject and token whether the alarm still has a purpose.
+        pending: tells of kind, subject and token whether the timer still has a purpose.
     """
 
     __slots__ = ("_cancelled", "_heap", "_pending", "_ticks")
@@ -45,7 +45,7 @@ class Alarms:
         heapq.heappush(self._heap, (at, next(self._ticks), kind, subject, token))
 
     def cancelled(self, count: int = 1) -> None:
-        """Note that alarms have become pointless."""
+        """Note that timers have become pointless."""
         self._cancelled += count
         if self._cancelled > _FEW and self._cancelled * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if self._pending(*entry[2:])]
@@ -62,5 +62,5 @@ class Alarms:
                 self._cancelled -= 1
 
     def subjects(self, kind: str) -> list[Any]:
-        """Return the subjects of all alarms of a kind that still have a purpose."""
+        """Return the subjects of all timers of a kind that still have a purpose."""
         return [entry[3] for entry in self._heap if entry[2] == kind and self._pending(*entry[2:])]

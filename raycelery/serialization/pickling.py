@@ -32,7 +32,7 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     Arguments:
         file: where to.
         inline_bytes: size in bytes from which values go to the object store.
-        depot: where these are kept; None: they are part of the pickle.
+        large_values: where these are kept; None: they are part of the pickle.
         code: whether the value is what an application or a task is made of.
         own: the application that it belongs to: others are referred to by where they are imported from.
     """
@@ -41,7 +41,7 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         self,
         file: io.BytesIO,
         inline_bytes: int,
-        depot: values.Depot | None,
+        large_values: values.LargeValues | None,
         code: bool = False,
         own: Celery | None = None,
     ) -> None:
@@ -51,16 +51,16 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         self._code = code
         self._own = own
         self.inline_bytes = inline_bytes
-        self.depot = depot
+        self.large_values = large_values
         self.keys: list[str] = []
 
     def bulk(self, value: Any) -> str | None:
-        """Keep a large value in the depot and return its key; None where there is none in reach."""
-        return None if self.depot is None else self._keep(values.flatten(value))
+        """Keep a large value in the object store and return its key; None where there is none in reach."""
+        return None if self.large_values is None else self._keep(values.flatten(value))
 
     def _keep(self, flat: values.Flat) -> str | None:
-        assert self.depot is not None
-        key = self.depot.keep(flat)
+        assert self.large_values is not None
+        key = self.large_values.keep(flat)
         if key is not None:
             self.keys.append(key)
         return key
@@ -74,11 +74,11 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         """Say how an object is pickled."""
         kind = type(obj)
         if kind is values.Shared:
-            if self.depot is None or obj.depot is self.depot:
-                obj.depot.use(obj.key)
+            if self.large_values is None or obj.large_values is self.large_values:
+                obj.large_values.use(obj.key)
                 self.keys.append(obj.key)
             else:  # it was put for another application
-                stream, *buffers = obj.depot.fetch(obj.key)
+                stream, *buffers = obj.large_values.fetch(obj.key)
                 return values.load_shared, (self._keep(values.Flat(stream, buffers)),)
         elif isinstance(obj, Task):
             app = references.app_of_task(obj)

@@ -37,7 +37,7 @@ MOST_BYTES = 1_000_000_000
 INLINE = 1 << 62
 
 
-class Depot(Protocol):
+class LargeValues(Protocol):
     """Where big values are kept; the dispatcher's, as seen by one process."""
 
     def keep(self, flat: Flat) -> str | None:
@@ -56,15 +56,15 @@ class Depot(Protocol):
         """Return the parts of what was stored under ``key``."""
 
 
-_depot: Depot | None = None
+_large_values: LargeValues | None = None
 _reading = threading.local()
 _app: Celery | None = None
 
 
-def use(depot: Depot | None = None, app: Celery | None = None) -> None:
-    """Set, in an executor, the depot of large values and the application that tasks belong to."""
-    global _depot, _app
-    _depot = depot if depot is not None else _depot
+def use(large_values: LargeValues | None = None, app: Celery | None = None) -> None:
+    """Set, in an executor, the store of large values and the application that tasks belong to."""
+    global _large_values, _app
+    _large_values = large_values if large_values is not None else _large_values
     _app = app if app is not None else _app
 
 
@@ -150,11 +150,11 @@ def load_shared(key: str) -> Any:
     return restore(_reachable().fetch(key), shared=True)
 
 
-def _reachable() -> Depot:
-    depot: Depot | None = getattr(_reading, "depot", None) or _depot
-    if depot is None:
+def _reachable() -> LargeValues:
+    large_values: LargeValues | None = getattr(_reading, "large_values", None) or _large_values
+    if large_values is None:
         raise ArgumentError("a large value can only be read by a process that is connected to its dispatcher")
-    return depot
+    return large_values
 
 
 def load_task(name: str, reference: references.Reference | None = None) -> Any:
@@ -182,13 +182,13 @@ def load_app(reference: references.Reference | None = None) -> Any:
 class Shared:
     """A value in the object store that any number of tasks may take as an argument; see :func:`put`."""
 
-    __slots__ = ("__weakref__", "depot", "key")
+    __slots__ = ("__weakref__", "key", "large_values")
 
-    def __init__(self, key: str, depot: Depot) -> None:
+    def __init__(self, key: str, large_values: LargeValues) -> None:
         self.key = key
-        self.depot = depot
+        self.large_values = large_values
         # It is in use for as long as this stand-in lives.
-        weakref.finalize(self, depot.unuse, key).atexit = False
+        weakref.finalize(self, large_values.unuse, key).atexit = False
 
     def __repr__(self) -> str:
         return f"<raycelery.put {self.key}>"
@@ -210,19 +210,19 @@ class _Bulk:
 
 
 def dumps(
-    value: Any, inline_bytes: int = INLINE, depot: Depot | None = None, own: Celery | None = None
+    value: Any, inline_bytes: int = INLINE, large_values: LargeValues | None = None, own: Celery | None = None
 ) -> tuple[bytes, tuple[str, ...]]:
     """Pickle a value.
 
     Arguments:
         value: anything cloudpickle can carry; code defined in ``__main__`` travels by value.
         inline_bytes: size in bytes from which arrays, frames, ``bytes`` and ``str`` go to the object store.
-        depot: the application's.
+        large_values: the application's.
         own: the application.
 
     Returns:
-        the pickle and the keys of the large values that it refers to; ``depot.done`` is to be called with these when
-        what is made of it has been handed to the client.
+        the pickle and the keys of the large values that it refers to; ``large_values.done`` is to be called with these
+        when what is made of it has been handed to the client.
 
     Raises:
         ArgumentError: part of it cannot be pickled.
@@ -230,7 +230,7 @@ def dumps(
     from raycelery.serialization.pickling import Pickler
 
     file = io.BytesIO()
-    pickler = Pickler(file, inline_bytes, depot, own=own)
+    pickler = Pickler(file, inline_bytes, large_values, own=own)
     return _dumps(value, pickler, file), tuple(pickler.keys)
 
 
@@ -243,15 +243,15 @@ def _dumps(value: Any, pickler: Pickler, file: io.BytesIO) -> bytes:
     try:
         pickler.dump(_swap_large(value, pickler))
     except BaseException as exc:
-        if pickler.depot is not None:
-            pickler.depot.done(pickler.keys)
+        if pickler.large_values is not None:
+            pickler.large_values.done(pickler.keys)
         if isinstance(exc, (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError)):
             raise ArgumentError(f"cannot be pickled: {exc}") from exc
         raise
     data = file.getvalue()
     if len(data) > MOST_BYTES:
-        if pickler.depot is not None:
-            pickler.depot.done(pickler.keys)
+        if pickler.large_values is not None:
+            pickler.large_values.done(pickler.keys)
         raise ArgumentError(f"takes {len(data)} bytes when pickled: more than the {MOST_BYTES} that a message may have")
     return data
 
@@ -289,7 +289,7 @@ def dumps_code(value: Any, own: Celery | None = None) -> bytes:
 
 
 def dumps_body(
-    body: Any, inline_bytes: int, depot: Depot | None, own: Celery | None = None
+    body: Any, inline_bytes: int, large_values: LargeValues | None, own: Celery | None = None
 ) -> tuple[bytes, tuple[str, ...]]:
     """Pickle the body of a message; the plain ones, which are most, without cloudpickle's cost.
 
@@ -306,14 +306,14 @@ def dumps_body(
             return pickle.dumps((args, kwargs, embed), 5), ()
         arguments = pickle.dumps((args, kwargs), 5)
     elif not follows:
-        return dumps((args, kwargs, embed), inline_bytes, depot, own)
+        return dumps((args, kwargs, embed), inline_bytes, large_values, own)
     else:
-        arguments, keys = dumps((args, kwargs), inline_bytes, depot, own)
+        arguments, keys = dumps((args, kwargs), inline_bytes, large_values, own)
     try:
-        following, more = dumps(embed, inline_bytes, depot, own)
+        following, more = dumps(embed, inline_bytes, large_values, own)
     except BaseException:
-        if depot is not None:
-            depot.done(keys)
+        if large_values is not None:
+            large_values.done(keys)
         raise
     return pickle.dumps((arguments, following), 5), (*keys, *more)
 
@@ -345,21 +345,23 @@ def open_encoded(body: Any) -> tuple[dict[str, Any], Any]:
     return (loads(body[1]), body[0]) if isinstance(body, tuple) else ({}, body)
 
 
-def dumps_meta(meta: dict[str, Any], inline_bytes: int, depot: Depot | None) -> tuple[bytes, tuple[str, ...]]:
+def dumps_meta(
+    meta: dict[str, Any], inline_bytes: int, large_values: LargeValues | None
+) -> tuple[bytes, tuple[str, ...]]:
     """Pickle the meta of a task; those of plain results, which are most, without cloudpickle's cost."""
     result = meta["result"]
     if type(result) in _ATOMS and len(meta) <= 8 and (type(result) not in (str, bytes) or len(result) < inline_bytes):
         return pickle.dumps(meta, 5), ()
-    return dumps(meta, inline_bytes, depot)
+    return dumps(meta, inline_bytes, large_values)
 
 
-def loads(data: bytes, depot: Depot | None = None) -> Any:
-    """Undo :func:`dumps`; large values are read from ``depot``, by default the executor's own."""
-    if depot is None or depot is _depot:
+def loads(data: bytes, large_values: LargeValues | None = None) -> Any:
+    """Undo :func:`dumps`; large values are read from ``large_values``, by default the executor's own."""
+    if large_values is None or large_values is _large_values:
         return pickle.loads(data)
-    before = getattr(_reading, "depot", None)
-    _reading.depot = depot
+    before = getattr(_reading, "large_values", None)
+    _reading.large_values = large_values
     try:
         return pickle.loads(data)
     finally:
-        _reading.depot = before
+        _reading.large_values = before

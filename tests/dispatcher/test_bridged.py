@@ -1,4 +1,4 @@
-"""Messages of bridges in the brain and the journal: Celery's worker and its broker do what executors and journal do."""
+"""Messages of bridges in the scheduler and the journal: Celery's worker and its broker do what executors and journal do."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from pathlib import Path
 from raycelery.dispatcher.journal import Journal, Ledger, read
 from raycelery.protocol import framing
 from raycelery.scheduler.model import Assign, Lane, Message, Start
-from raycelery.scheduler.scheduler import Brain
+from raycelery.scheduler.scheduler import Scheduler
 
 LANE = Lane("one", {"CPU": 1})
 
 
-def brain_with(*messages: Message) -> tuple[Brain, int]:
-    """Return a brain whose only executor was given the first of these messages, and the executor."""
-    brain = Brain()
-    brain.node_changed("node", {"CPU": 1}, 0.0)
-    brain.add_lane(LANE)
+def scheduler_with(*messages: Message) -> tuple[Scheduler, int]:
+    """Return a scheduler whose only executor was given the first of these messages, and the executor."""
+    scheduler = Scheduler()
+    scheduler.node_changed("node", {"CPU": 1}, 0.0)
+    scheduler.add_lane(LANE)
     for message in messages:
-        brain.submit(message, 0.0)
-    [start] = [decision for decision in brain.decide(0.0) if isinstance(decision, Start)]
-    brain.executor_ready(start.executor, "node", 1.0)
-    [given] = [decision for decision in brain.decide(1.0) if isinstance(decision, Assign)]
+        scheduler.submit(message, 0.0)
+    [start] = [decision for decision in scheduler.decide(0.0) if isinstance(decision, Start)]
+    scheduler.executor_ready(start.executor, "node", 1.0)
+    [given] = [decision for decision in scheduler.decide(1.0) if isinstance(decision, Assign)]
     assert given.messages == [messages[0]]
-    return brain, start.executor
+    return scheduler, start.executor
 
 
 def test_one_that_is_lost_goes_back_to_its_bridge() -> None:
     message = Message("id", "task", "celery", LANE.key, bridged=True)
-    brain, executor = brain_with(message)
-    brain.begun(executor, 1.0)
-    brain.executor_lost(executor, "out of memory", 2.0)
-    assert brain.returned == [message]
-    assert (message.verdict, message.reason, message.place) == ("lost", "out of memory", "")
+    scheduler, executor = scheduler_with(message)
+    scheduler.begun(executor, 1.0)
+    scheduler.executor_lost(executor, "out of memory", 2.0)
+    assert scheduler.returned == [message]
+    assert (message.settle_reason, message.reason, message.place) == ("lost", "out of memory", "")
 
 
 def test_one_that_had_not_begun_runs_elsewhere() -> None:
     message = Message("id", "task", "celery", LANE.key, bridged=True)
-    brain, executor = brain_with(message)
-    brain.executor_lost(executor, "out of memory", 2.0)
-    assert not brain.returned
+    scheduler, executor = scheduler_with(message)
+    scheduler.executor_lost(executor, "out of memory", 2.0)
+    assert not scheduler.returned
     assert message.place == "stream"
 
 
@@ -47,8 +47,8 @@ def test_a_purge_leaves_them_to_their_broker() -> None:
     first = Message("1", "task", "celery", LANE.key, bridged=True)
     second = Message("2", "task", "celery", LANE.key, bridged=True)
     third = Message("3", "task", "celery", LANE.key)
-    brain, _ = brain_with(first, second, third)
-    assert brain.purge() == [third]
+    scheduler, _ = scheduler_with(first, second, third)
+    assert scheduler.purge() == [third]
     assert second.place == "stream"
 
 

@@ -41,7 +41,7 @@ def test_a_soft_limit_leaves_the_executor_alive() -> None:
     with pytest.raises(SoftTimeLimitExceeded):
         tasks.soft_uncaught.delay().get(timeout=SECONDS)
     assert before <= set(sample.app.client.call("stats")["executor_pids"].values())
-    assert sample.nap.delay(0.5).get(timeout=SECONDS) == 0.5, "no alarm is left behind"
+    assert sample.nap.delay(0.5).get(timeout=SECONDS) == 0.5, "no timer is left behind"
 
 
 def test_a_soft_limit_can_be_retried(path: str) -> None:

@@ -62,7 +62,7 @@ class Whole:
     @cached_property
     def stats(self) -> Reply:
         """The dispatcher's counts."""
-        return self.dispatcher.answers.stats()
+        return self.dispatcher.rpc.stats()
 
     @cached_property
     def finished(self) -> dict[str, dict[str, int]]:
@@ -102,14 +102,14 @@ class Node:
     @cached_property
     def executors(self) -> list[ExecutorState]:
         """The application's executors there."""
-        brain = self.dispatcher.brain
-        node = brain.nodes.get(self.id)
-        return [] if node is None else [brain.executors[number] for number in node.executors]
+        scheduler = self.dispatcher.scheduler
+        node = scheduler.nodes.get(self.id)
+        return [] if node is None else [scheduler.executors[number] for number in node.executors]
 
     @property
     def cpus(self) -> float:
         """How many CPUs it has."""
-        node = self.dispatcher.brain.nodes.get(self.id)
+        node = self.dispatcher.scheduler.nodes.get(self.id)
         return 0.0 if node is None else node.total.get("CPU", 0) / UNIT
 
     @property
@@ -119,7 +119,7 @@ class Node:
 
     def messages(self, place: str) -> list[Reply]:
         """Return what is "running", "next" or "eta" there."""
-        answers = self.dispatcher.answers
+        answers = self.dispatcher.rpc
         if place == "eta":
             return answers.messages(place) if self.first else []
         return answers.given(self.executors, place)
@@ -155,10 +155,10 @@ def clock(node: Node, **_: Any) -> Reply:
 
 
 def hello(node: Node, from_node: str, revoked: Any = None, **_: Any) -> Reply | None:
-    """Tell a worker of another fleet what was revoked."""
+    """Tell a worker of another executor_manager what was revoked."""
     if from_node == node.hostname:
         return None
-    return {"revoked": node.dispatcher.answers.revoked(), "clock": node.plane.clock.forward()}
+    return {"revoked": node.dispatcher.rpc.revoked(), "clock": node.plane.clock.forward()}
 
 
 def active(node: Node, safe: bool = False, **_: Any) -> list[Reply]:
@@ -187,7 +187,7 @@ def query_task(node: Node, ids: Any, **_: Any) -> Reply:
     """Return where tasks are, by id."""
     names = {"running": "active", "next": "reserved", "eta": "scheduled", "waiting": "reserved"}
     here = {state.id for state in node.executors}
-    found = node.dispatcher.answers.messages("", [str(task_id) for task_id in maybe_list(ids) or []])
+    found = node.dispatcher.rpc.messages("", [str(task_id) for task_id in maybe_list(ids) or []])
     return {
         message["id"]: [names[message["place"]], _info(node, message)]
         for message in found
@@ -197,7 +197,7 @@ def query_task(node: Node, ids: Any, **_: Any) -> Reply:
 
 def revoked(node: Node, **_: Any) -> list[str]:
     """Return the revoked ids that are remembered."""
-    return node.dispatcher.answers.revoked()
+    return node.dispatcher.rpc.revoked()
 
 
 def stats(node: Node, **_: Any) -> Reply:
@@ -205,7 +205,7 @@ def stats(node: Node, **_: Any) -> Reply:
     dispatcher = node.dispatcher
     everything = {name: value for name, value in node.whole.stats.items() if name not in ("log", "executor_pids")}
     pids = node.whole.stats["executor_pids"]
-    limit = dispatcher.brain.limit("app").maximum
+    limit = dispatcher.scheduler.limit("app").maximum
     size = max(1, int(node.cpus))
     counts = {name: everything[name] for name in ("waiting", "scheduled", "pending", "results", "result_bytes")}
     return {
@@ -218,10 +218,10 @@ def stats(node: Node, **_: Any) -> Reply:
             "max-concurrency": size if limit is None else min(size, limit),
             "processes": [pids[state.id] for state in node.executors if state.id in pids],
         },
-        "prefetch_count": dispatcher.brain.policy.max_batch,
+        "prefetch_count": dispatcher.scheduler.policy.max_batch,
         "broker": {"transport": "ray", "hostname": node.hostname.partition("@")[2], **counts},
         "node": {"id": node.id},
-        "rusage": {name: value for name, value in node.plane.machines.get(node.id).items() if name[0] != "_"},
+        "rusage": {name: value for name, value in node.plane.host_stats.get(node.id).items() if name[0] != "_"},
     }
 
 
@@ -291,10 +291,10 @@ def _plain(text: str | None) -> Any:
 
 def heartbeat_of(node: Node) -> Reply:
     """Return what a worker says of itself in a heartbeat."""
-    machine = node.plane.machines.get(node.id)
+    machine = node.plane.host_stats.get(node.id)
     return {
         "freq": node.plane.heartbeat_seconds,
-        "active": sum(1 for state in node.executors if state.outstanding and not state.lane.clerk),
+        "active": sum(1 for state in node.executors if state.outstanding and not state.lane.for_settlement),
         "processed": sum(node.finished.values()),
         "loadavg": machine.get("loadavg", []),
         **SOFTWARE_INFO,
@@ -362,9 +362,9 @@ def pool_shrink(node: Node, n: int = 1, **_: Any) -> Reply:
 
 
 def _resize(node: Node, by: int) -> Reply:
-    brain = node.dispatcher.brain
-    now = brain.limit("app").maximum
-    cpus = max(1, int(brain.nodes.total_cpus / UNIT))
+    scheduler = node.dispatcher.scheduler
+    now = scheduler.limit("app").maximum
+    cpus = max(1, int(scheduler.nodes.total_cpus / UNIT))
     if now is None and by > 0:
         return nok(f"only its {cpus} CPUs limit the application: set worker_concurrency, or shrink first")
     then = max(0, (cpus if now is None else now) + by)
@@ -387,7 +387,7 @@ def shutdown(node: Node, **_: Any) -> Reply:
 
 
 def _retire(node: Node) -> int:
-    node.dispatcher.brain.retire([state.id for state in node.executors], time.time())
+    node.dispatcher.scheduler.retire([state.id for state in node.executors], time.time())
     node.dispatcher.turn_soon()
     return len(node.executors)
 

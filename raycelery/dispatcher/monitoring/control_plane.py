@@ -19,7 +19,7 @@ from raycelery.control.transport import Transport
 from raycelery.dispatcher.monitoring import commands
 from raycelery.dispatcher.monitoring.bus import Bus, Message
 from raycelery.dispatcher.monitoring.events import Events
-from raycelery.dispatcher.monitoring.host_stats import Machines
+from raycelery.dispatcher.monitoring.host_stats import HostStats
 from raycelery.errors import DispatcherUnreachable
 from raycelery.protocol import framing
 
@@ -85,7 +85,7 @@ class ControlPlane:
         self.heartbeat_seconds = 2.0
         self._online: set[str] = set()
         self._beat = 0.0
-        self.machines = Machines(self.here)
+        self.host_stats = HostStats(self.here)
         #: Until when somebody watches who does not listen to events.
         self._watched_until = 0.0
 
@@ -149,7 +149,7 @@ class ControlPlane:
 
     def _of_queue(self, operation: str, queue: str) -> int:
         """Return whether a queue is there, how many messages wait in it, or how many were dropped, tasks included."""
-        waiting = self._dispatcher.brain.waiting_by_queue[queue]
+        waiting = self._dispatcher.scheduler.waiting_by_queue[queue]
         if operation == "has":
             return self.bus.has(queue) or waiting > 0
         if operation == "size":
@@ -182,7 +182,7 @@ class ControlPlane:
         dispatcher = self._dispatcher
         dispatcher.journal.append("", framing.pack("call", 0, method, args))
         dispatcher.turn_soon()
-        return getattr(dispatcher.answers, method)(*args)
+        return getattr(dispatcher.rpc, method)(*args)
 
     def _on_fanout(self, exchange: str, message: Message) -> None:
         if exchange == self._control_exchange:
@@ -201,10 +201,10 @@ class ControlPlane:
 
         A listener who hears of a task's start or end alone does not even know its name.
         """
-        self._untold = Untold(self._dispatcher.brain.seq)
-        for message in self._dispatcher.answers.messages("running"):
-            running = self._dispatcher.brain.find(message["id"])
-            executor = self._dispatcher.brain.executors.get(message["executor"])
+        self._untold = Untold(self._dispatcher.scheduler.seq)
+        for message in self._dispatcher.rpc.messages("running"):
+            running = self._dispatcher.scheduler.find(message["id"])
+            executor = self._dispatcher.scheduler.executors.get(message["executor"])
             if running is not None and executor is not None and executor.running() is running:
                 self._untold.tell(running)
                 node = executor.node or self.here
@@ -218,7 +218,7 @@ class ControlPlane:
         watched = listening and self.task_events
         if watched != self._dispatcher.watched:
             self._dispatcher.watched = watched
-            for conn in self._dispatcher.fleet.connected.values():
+            for conn in self._dispatcher.executor_manager.connected.values():
                 self.tell(conn)
         if listening and not self.events.listening:
             self._online.clear()
@@ -243,7 +243,7 @@ class ControlPlane:
         if not self._dispatcher.watched:
             return
         if node is not None and self._untold is not None:
-            for message in self._dispatcher.brain.find_all(str(fields.get("uuid"))):
+            for message in self._dispatcher.scheduler.find_all(str(fields.get("uuid"))):
                 if message.place == "executor" and self._untold.tell(message):
                     self.events.received(message, node)
         self.events.add(kind, fields, node)
@@ -251,7 +251,7 @@ class ControlPlane:
     def watch(self) -> None:
         """Have the machines looked at for a while."""
         if time.time() > self._watched_until:
-            self.machines.look(self.nodes())
+            self.host_stats.look(self.nodes())
         self._watched_until = time.time() + WATCHED_SECONDS
 
     def heartbeat(self) -> None:
@@ -263,7 +263,7 @@ class ControlPlane:
         """Do what is to be done every second."""
         self.bus.expire(now)
         if self.events.listening or now < self._watched_until:
-            self.machines.look(self.nodes())
+            self.host_stats.look(self.nodes())
         if not self.events.listening or now - self._beat < self.heartbeat_seconds:
             return
         self._beat = now

@@ -33,7 +33,7 @@ def sample() -> dict[str, Any]:
     }
 
 
-class Machines:
+class HostStats:
     """What was last seen of each machine, by Ray's node id.
 
     Arguments:

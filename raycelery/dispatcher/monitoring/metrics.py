@@ -13,7 +13,7 @@ from ray.util import metrics
 
 if TYPE_CHECKING:
     from raycelery.scheduler.model import Message
-    from raycelery.scheduler.scheduler import Brain
+    from raycelery.scheduler.scheduler import Scheduler
 
 _SECONDS = [0.001, 0.01, 0.1, 1, 10, 60, 600, 3600]
 
@@ -57,15 +57,15 @@ class Metrics:
         if len(samples) < 100:
             samples.append((max(0.0, now - runtime - message.submitted), runtime))
 
-    def sample(self, brain: Brain) -> None:
+    def sample(self, scheduler: Scheduler) -> None:
         """Hand over what was noted since the last call."""
         levels: Counter[tuple[metrics.Gauge, str, str]] = Counter()
-        for stream in brain.streams.values():
+        for stream in scheduler.streams.values():
             if stream.size:
                 levels[self._waiting, stream.queue, stream.task] += stream.size
-        for executor in brain.executors.values():
+        for executor in scheduler.executors.values():
             message = executor.running()
-            if message is not None and message.verdict is None:
+            if message is not None and message.settle_reason is None:
                 levels[self._running, message.queue, message.task] += 1
         for gauge, queue, task in self._shown | levels.keys():
             gauge.set(levels[gauge, queue, task], {"queue": queue, "task": task})

@@ -24,8 +24,8 @@ def overview(dispatcher: Dispatcher) -> dict[str, Any]:
     """Return plain data about everything: times in seconds since the epoch, memory in bytes."""
     plane = dispatcher.control()
     plane.watch()
-    brain = dispatcher.brain
-    everything = dispatcher.answers.stats()
+    scheduler = dispatcher.scheduler
+    everything = dispatcher.rpc.stats()
     return {
         "application": dispatcher.name,
         "time": time.time(),
@@ -36,10 +36,10 @@ def overview(dispatcher: Dispatcher) -> dict[str, Any]:
         "results": everything["results"],
         "result_bytes": everything["result_bytes"],
         "dispatcher": {"pid": everything["pid"], "memory": everything["rss"], "node": plane.name_of(plane.here)},
-        "limits": {name: limit.maximum for name, limit in brain.limits.items() if limit.maximum is not None},
+        "limits": {name: limit.maximum for name, limit in scheduler.limits.items() if limit.maximum is not None},
         "borrowed": dispatcher.sharing.borrowing.borrowed(),
         "lent": dispatcher.sharing.lending.lent(),
-        "rates": {task: rate.per_second for task, rate in brain.rates.items()},
+        "rates": {task: rate.per_second for task, rate in scheduler.rates.items()},
         "nodes": _nodes(dispatcher),
         "queues": _queues(dispatcher),
         "lanes": _lanes(dispatcher),
@@ -57,18 +57,18 @@ def _state(executor: ExecutorState) -> str:
 
 
 def _nodes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
-    plane, brain = dispatcher.control(), dispatcher.brain
+    plane, scheduler = dispatcher.control(), dispatcher.scheduler
     kinds: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
     used: Counter[str | None] = Counter()
-    for executor in brain.executors.values():
+    for executor in scheduler.executors.values():
         kinds[executor.node][_state(executor)] += 1
         if not (executor.blocked or executor.resting or executor.paused):
             used[executor.node] += executor.lane.request.get("CPU", 0)
     found = []
     for node, hostname in plane.nodes().items():
-        known = brain.nodes.get(node)
+        known = scheduler.nodes.get(node)
         total = known.total if known is not None else {}
-        machine = {key: value for key, value in plane.machines.get(node).items() if not key.startswith("_")}
+        machine = {key: value for key, value in plane.host_stats.get(node).items() if not key.startswith("_")}
         found.append(
             {
                 "id": node,
@@ -84,15 +84,15 @@ def _nodes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
 
 
 def _queues(dispatcher: Dispatcher) -> list[dict[str, Any]]:
-    brain = dispatcher.brain
-    names = {limit.removeprefix("queue:") for limit in brain.limits if limit.startswith("queue:")}
-    running = {name: brain.limit(f"queue:{name}").used for name in names}
+    scheduler = dispatcher.scheduler
+    names = {limit.removeprefix("queue:") for limit in scheduler.limits if limit.startswith("queue:")}
+    running = {name: scheduler.limit(f"queue:{name}").used for name in names}
     return [
         {
             "name": name,
-            "waiting": brain.waiting_by_queue[name],
+            "waiting": scheduler.waiting_by_queue[name],
             "running": running[name],
-            "limit": brain.limit(f"queue:{name}").maximum,
+            "limit": scheduler.limit(f"queue:{name}").maximum,
         }
         for name in sorted(names)
     ]
@@ -100,15 +100,15 @@ def _queues(dispatcher: Dispatcher) -> list[dict[str, Any]]:
 
 def _lanes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
     found = []
-    for lane in dispatcher.brain.lanes.values():
-        executors = [dispatcher.brain.executors[number] for number in lane.executors]
+    for lane in dispatcher.scheduler.lanes.values():
+        executors = [dispatcher.scheduler.executors[number] for number in lane.executors]
         found.append(
             {
                 "key": lane.key,
                 "request": dict(lane.lane.request),
                 "runtime_env": json.loads(lane.lane.env) if lane.lane.env else {},
                 "one_shot": lane.lane.one_shot,
-                "bookkeeping": lane.clerk,
+                "bookkeeping": lane.for_settlement,
                 "waiting": lane.waiting,
                 "executors": dict(Counter(map(_state, executors))),
             }
@@ -117,11 +117,11 @@ def _lanes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
 
 
 def _running(dispatcher: Dispatcher) -> list[dict[str, Any]]:
-    plane, brain = dispatcher.control(), dispatcher.brain
+    plane, scheduler = dispatcher.control(), dispatcher.scheduler
     found = []
-    for message in dispatcher.answers.messages("running"):
+    for message in dispatcher.rpc.messages("running"):
         headers = pickle.loads(message["payload"])[0]
-        executor = brain.executors[message["executor"]]
+        executor = scheduler.executors[message["executor"]]
         found.append(
             {
                 "id": message["id"],

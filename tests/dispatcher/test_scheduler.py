@@ -1,4 +1,4 @@
-"""The brain's rules, one by one; no Ray, no clock."""
+"""The scheduler's rules, one by one; no Ray, no clock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from raycelery.scheduler.model import Assign, Decision, Kill, Lane, Message, Policy, Recall, Start, Stop
-from raycelery.scheduler.scheduler import Brain
+from raycelery.scheduler.scheduler import Scheduler
 
 ONE = Lane("one", {"CPU": 1.0}, app="a")
 TWO = Lane("two", {"CPU": 2.0}, app="a")
@@ -15,52 +15,52 @@ FOUR = Lane("four", {"CPU": 4.0}, app="a")
 
 
 class Play:
-    """A brain with a cluster that does what it is told."""
+    """A scheduler with a cluster that does what it is told."""
 
     def __init__(self, cpus: float = 2.0, **policy: Any) -> None:
-        self.brain = Brain(Policy(**{"demand_ahead": 0, **policy}))
+        self.scheduler = Scheduler(Policy(**{"demand_ahead": 0, **policy}))
         self.now = 0.0
         for lane in (ONE, TWO, FOUR):
-            self.brain.add_lane(lane)
+            self.scheduler.add_lane(lane)
         if cpus:
-            self.brain.node_changed("n", {"CPU": cpus}, 0.0)
+            self.scheduler.node_changed("n", {"CPU": cpus}, 0.0)
         self.given: dict[int, list[Message]] = {}
         self.decisions: list[Decision] = []
 
     def submit(self, lane: Lane = ONE, task: str = "t", queue: str = "q", **fields: Any) -> Message:
-        message = Message(fields.pop("id", f"m{self.brain.pending}-{self.now}"), task, queue, lane.key, **fields)
-        self.brain.submit(message, self.now)
+        message = Message(fields.pop("id", f"m{self.scheduler.pending}-{self.now}"), task, queue, lane.key, **fields)
+        self.scheduler.submit(message, self.now)
         return message
 
     def step(self, seconds: float = 0.0) -> list[Decision]:
-        """Let time pass and carry out what the brain decides, until it decides nothing more."""
+        """Let time pass and carry out what the scheduler decides, until it decides nothing more."""
         self.now += seconds
         taken: list[Decision] = []
-        while decisions := self.brain.decide(self.now):
+        while decisions := self.scheduler.decide(self.now):
             taken += decisions
             for decision in decisions:
                 if isinstance(decision, Start):
                     self.given[decision.executor] = []
-                    self.brain.executor_ready(decision.executor, "n", self.now)
+                    self.scheduler.executor_ready(decision.executor, "n", self.now)
                 elif isinstance(decision, Assign):
                     self.given[decision.executor] += decision.messages
-                    self.brain.begun(decision.executor, self.now)
+                    self.scheduler.begun(decision.executor, self.now)
                 elif isinstance(decision, Stop):
                     del self.given[decision.executor]
-                    self.brain.executor_stopped(decision.executor, self.now)
+                    self.scheduler.executor_stopped(decision.executor, self.now)
         self.decisions += taken
         return taken
 
     def end(self, message: Message, runtime: float | None = 0.01) -> None:
         number = next(n for n, given in self.given.items() if message in given)
         self.given[number].remove(message)
-        self.brain.finished(number, message.seq, runtime, self.now)
+        self.scheduler.finished(number, message.seq, runtime, self.now)
 
     def running(self) -> list[Message]:
         return [given[0] for given in self.given.values() if given]
 
     def teach(self, task: str, runtime: float | None) -> None:
-        """Have the brain see enough runs of a task to know how long it takes."""
+        """Have the scheduler see enough runs of a task to know how long it takes."""
         for _ in range(20):
             message = self.submit(task=task)
             self.step()
@@ -152,7 +152,7 @@ def test_what_waits_behind_a_long_one_is_called_back() -> None:
     assert kinds(play.step(0.3)) == ["Recall"]
     behind = given[1:]
     del given[1:]
-    play.brain.recalled(number, [m.seq for m in behind], play.now)
+    play.scheduler.recalled(number, [m.seq for m in behind], play.now)
     assert all(m.place == "stream" for m in behind)
 
 
@@ -164,13 +164,13 @@ def test_a_dead_executor_costs_only_what_it_was_running() -> None:
     number, given = next(iter(play.given.items()))
     head, behind = given[0], given[1:]
     del play.given[number]
-    play.brain.executor_lost(number, "killed", play.now)
-    assert head.verdict == "lost"
+    play.scheduler.executor_lost(number, "killed", play.now)
+    assert head.settle_reason == "lost"
     assert head.reason == "killed"
-    assert all(m.verdict is None and m.place == "stream" for m in behind)
+    assert all(m.settle_reason is None and m.place == "stream" for m in behind)
     play.step()
     assert head in play.running() or any(head in g for g in play.given.values())
-    assert len(messages) == play.brain.pending
+    assert len(messages) == play.scheduler.pending
 
 
 def test_a_message_given_to_a_dead_executor_has_not_run() -> None:
@@ -178,10 +178,10 @@ def test_a_message_given_to_a_dead_executor_has_not_run() -> None:
     message = play.submit()
     play.step()
     number = next(iter(play.given))
-    play.brain.executors[number].begun = False
+    play.scheduler.executors[number].begun = False
     del play.given[number]
-    play.brain.executor_lost(number, "was dead before", play.now)
-    assert message.verdict is None
+    play.scheduler.executor_lost(number, "was dead before", play.now)
+    assert message.settle_reason is None
     play.step()
     assert message in play.running()
 
@@ -193,12 +193,12 @@ def test_deliveries_are_counted() -> None:
         play.step()
         number = next(n for n, given in play.given.items() if message in given)
         del play.given[number]
-        play.brain.executor_lost(number, "killed", play.now)
+        play.scheduler.executor_lost(number, "killed", play.now)
         play.step()
         number = next(n for n, given in play.given.items() if message in given)
         play.given[number].remove(message)
-        play.brain.requeued(number, message.seq, play.now)
-        assert message.verdict == expected
+        play.scheduler.requeued(number, message.seq, play.now)
+        assert message.settle_reason == expected
     assert "delivered 2 times" in message.reason
 
 
@@ -209,8 +209,8 @@ def test_a_hard_time_limit_kills() -> None:
     assert kinds(play.step(4.9)) == []
     kills = [d for d in play.step(0.2) if isinstance(d, Kill)]
     assert len(kills) == 1
-    play.brain.executor_lost(kills[0].executor, "gone", play.now)
-    assert message.verdict == "timeout"
+    play.scheduler.executor_lost(kills[0].executor, "gone", play.now)
+    assert message.settle_reason == "timeout"
 
 
 def test_revocation() -> None:
@@ -218,11 +218,11 @@ def test_revocation() -> None:
     running = play.submit(id="running")
     play.step()
     waiting, later = play.submit(id="waiting"), play.submit(id="later", eta=100.0)
-    play.brain.revoke(["waiting", "later", "never-seen", "running"], play.now)
-    assert waiting.verdict == later.verdict == "revoked"
-    assert running.verdict is None
-    assert play.submit(id="never-seen").verdict == "revoked"
-    play.brain.revoke(["running"], play.now, terminate=True)
+    play.scheduler.revoke(["waiting", "later", "never-seen", "running"], play.now)
+    assert waiting.settle_reason == later.settle_reason == "revoked"
+    assert running.settle_reason is None
+    assert play.submit(id="never-seen").settle_reason == "revoked"
+    play.scheduler.revoke(["running"], play.now, terminate=True)
     assert "Kill" in kinds(play.step())
 
 
@@ -230,10 +230,10 @@ def test_revocation() -> None:
 def test_revocation_by_stamps(stamp: Any) -> None:
     play = Play(cpus=0)
     early = play.submit(stamps={"customer": stamp})
-    play.brain.revoke_stamps({"customer": ["acme"]}, play.now)
-    assert early.verdict == "revoked"
-    assert play.submit(stamps={"customer": "acme"}).verdict == "revoked"
-    assert play.submit(stamps={"customer": "bolt"}).verdict is None
+    play.scheduler.revoke_stamps({"customer": ["acme"]}, play.now)
+    assert early.settle_reason == "revoked"
+    assert play.submit(stamps={"customer": "acme"}).settle_reason == "revoked"
+    assert play.submit(stamps={"customer": "bolt"}).settle_reason is None
 
 
 def test_a_parent_lends_its_cpus_to_its_children() -> None:
@@ -242,7 +242,7 @@ def test_a_parent_lends_its_cpus_to_its_children() -> None:
     play.step()
     for level in range(1, 5):
         number = next(n for n, given in play.given.items() if depth[-1] in given)
-        play.brain.blocked(number, play.now)
+        play.scheduler.blocked(number, play.now)
         depth.append(play.submit(id=str(level)))
         starts = [d for d in play.step() if isinstance(d, Start)]
         assert len(starts) == 1
@@ -254,9 +254,9 @@ def test_a_request_no_node_can_hold_fails_with_the_reason() -> None:
     play = Play(cpus=2, infeasible_seconds=5.0)
     message = play.submit(FOUR)
     play.step()
-    assert message.verdict is None
+    assert message.settle_reason is None
     play.step(5.1)
-    assert message.verdict == "infeasible"
+    assert message.settle_reason == "infeasible"
     assert "no node has 4 CPU: the most that any has is 2 CPU;" in message.reason
 
 
@@ -264,28 +264,28 @@ def test_executors_that_do_not_start() -> None:
     play = Play(cpus=1)
     message = play.submit()
     for _ in range(2):
-        start = next(d for d in play.brain.decide(play.now) if isinstance(d, Start))
-        play.brain.executor_failed(start.executor, "no such package", play.now)
-    assert message.verdict == "undeliverable"
+        start = next(d for d in play.scheduler.decide(play.now) if isinstance(d, Start))
+        play.scheduler.executor_failed(start.executor, "no such package", play.now)
+    assert message.settle_reason == "undeliverable"
     assert "no such package" in message.reason
-    clerk = next(d for d in play.brain.decide(play.now) if isinstance(d, Start))
+    clerk = next(d for d in play.scheduler.decide(play.now) if isinstance(d, Start))
     assert clerk.lane.request == {}
 
 
 def test_limits_and_rates_park_and_wake() -> None:
     play = Play(cpus=8)
-    play.brain.set_limit("task:t", 2)
+    play.scheduler.set_limit("task:t", 2)
     messages = [play.submit() for _ in range(5)]
     play.step()
     assert len(play.running()) == 2
-    assert "limit 'task:t' is reached" in play.brain.why(messages[-1].id)
+    assert "limit 'task:t' is reached" in play.scheduler.why(messages[-1].id)
     play.end(play.running()[0])
     play.step()
     assert len(play.running()) == 2
-    play.brain.set_limit("task:t", None)
+    play.scheduler.set_limit("task:t", None)
     play.step()
     assert len(play.running()) == 4
-    play.brain.set_rate("r", 1.0)
+    play.scheduler.set_rate("r", 1.0)
     for _ in range(3):
         play.submit(task="r")
     counts = []
@@ -302,14 +302,14 @@ def test_late_and_double_reports_change_nothing() -> None:
     number = next(iter(play.given))
     play.end(message)
     for _ in range(2):
-        assert play.brain.finished(number, message.seq, 0.1, play.now) is None
-        play.brain.requeued(number, message.seq, play.now)
-        play.brain.recalled(number, [message.seq, 99], play.now)
-        play.brain.executor_stopped(number, play.now)
-        play.brain.executor_lost(number, "again", play.now)
-        play.brain.blocked(number, play.now)
-    assert play.brain.pending == 0
-    assert play.brain.limits["app"].used == 0
+        assert play.scheduler.finished(number, message.seq, 0.1, play.now) is None
+        play.scheduler.requeued(number, message.seq, play.now)
+        play.scheduler.recalled(number, [message.seq, 99], play.now)
+        play.scheduler.executor_stopped(number, play.now)
+        play.scheduler.executor_lost(number, "again", play.now)
+        play.scheduler.blocked(number, play.now)
+    assert play.scheduler.pending == 0
+    assert play.scheduler.limits["app"].used == 0
 
 
 def test_idle_executors_end_and_purge_counts() -> None:
@@ -318,12 +318,12 @@ def test_idle_executors_end_and_purge_counts() -> None:
     play.step()
     play.end(message)
     assert kinds(play.step(31.0)) == ["Stop"]
-    play.brain.node_removed("n", play.now)
+    play.scheduler.node_removed("n", play.now)
     for eta in (None, play.now + 50):
         play.submit(eta=eta)
-    assert len(play.brain.purge()) == 2
-    assert play.brain.pending == 0
-    assert play.brain.wake_at is None or play.brain.decide(play.now + 100) == []
+    assert len(play.scheduler.purge()) == 2
+    assert play.scheduler.pending == 0
+    assert play.scheduler.wake_at is None or play.scheduler.decide(play.now + 100) == []
 
 
 def test_most_executors() -> None:

@@ -1,4 +1,4 @@
-"""Random histories of the brain: nothing is lost or handed out twice, limits hold, all that can run does."""
+"""Random histories of the scheduler: nothing is lost or handed out twice, limits hold, all that can run does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from raycelery.scheduler.model import Assign, Kill, Lane, Message, Policy, Recall, Start, Stop
-from raycelery.scheduler.scheduler import Brain
+from raycelery.scheduler.scheduler import Scheduler
 
 LANES = [
     Lane("small", {"CPU": 1.0}, app="a"),
@@ -30,7 +30,7 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
-        self.brain = Brain(Policy(max_deliveries=2, slice_seconds=1.0, infeasible_seconds=5.0, batch_samples=3))
+        self.scheduler = Scheduler(Policy(max_deliveries=2, slice_seconds=1.0, infeasible_seconds=5.0, batch_samples=3))
         self.names = itertools.count()
         self.submitted: dict[int, Message] = {}
         self.ended: set[int] = set()
@@ -49,15 +49,15 @@ class Histories(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         for lane in LANES:
-            self.brain.add_lane(lane)
+            self.scheduler.add_lane(lane)
         for name, maximum in LIMITS.items():
-            self.brain.set_limit(name, maximum)
-        self.brain.set_rate("rated", RATE)
+            self.scheduler.set_limit(name, maximum)
+        self.scheduler.set_rate("rated", RATE)
         self.add_node("n0", 4.0)
 
     def add_node(self, name: str, cpus: float) -> None:
         self.nodes[name] = cpus
-        self.brain.node_changed(name, {"CPU": cpus, "memory": 8e9}, self.now)
+        self.scheduler.node_changed(name, {"CPU": cpus, "memory": 8e9}, self.now)
 
     # -- what happens ---------------------------------------------------------------------------------------------
 
@@ -72,7 +72,7 @@ class Histories(RuleBasedStateMachine):
         for _ in range(count):
             message = Message(f"m{next(self.names)}", task, queue, lane.key, priority=priority, time_limit=time_limit)
             message.eta = self.now + delay if delay else None
-            self.brain.submit(message, self.now)
+            self.scheduler.submit(message, self.now)
             self.submitted[id(message)] = message
         self.settle()
 
@@ -92,13 +92,13 @@ class Histories(RuleBasedStateMachine):
         start = self.starting.pop(number)
         node = start.node or next(iter(self.nodes), None)
         if fails or node is None:
-            self.brain.executor_failed(number, "as played", self.now)
+            self.scheduler.executor_failed(number, "as played", self.now)
             return
         self.given[number] = []
         self.lanes[number], self.places[number] = start.lane, node
         if start.borrowed:
             self.borrowed.add(number)
-        self.brain.executor_ready(number, node, self.now)
+        self.scheduler.executor_ready(number, node, self.now)
 
     @precondition(lambda self: any(self.given.values()))
     @rule(data=st.data(), runtime=st.sampled_from([0.0001, 2.0]))
@@ -111,12 +111,12 @@ class Histories(RuleBasedStateMachine):
         message = self.given[number].pop(0)
         if number in self.blocked:
             self.blocked.discard(number)
-            self.brain.unblocked(number, self.now)
-        self.brain.finished(number, message.seq, runtime, self.now)
+            self.scheduler.unblocked(number, self.now)
+        self.scheduler.finished(number, message.seq, runtime, self.now)
         assert id(message) not in self.ended
         self.ended.add(id(message))
         # A report that comes twice changes nothing.
-        self.brain.finished(number, message.seq, runtime, self.now)
+        self.scheduler.finished(number, message.seq, runtime, self.now)
         if self.lanes[number].one_shot:
             self.leave(number)
 
@@ -128,13 +128,13 @@ class Histories(RuleBasedStateMachine):
         if number in self.blocked or self.lanes[number].one_shot:
             return
         self.given[number].pop(0)
-        self.brain.requeued(number, message.seq, self.now)
+        self.scheduler.requeued(number, message.seq, self.now)
         self.settle()
 
     @precondition(lambda self: self.given)
     @rule(data=st.data())
     def executors_are_retired(self, data: st.DataObject) -> None:
-        self.brain.retire(data.draw(st.lists(st.sampled_from(sorted(self.given)), max_size=3)), self.now)
+        self.scheduler.retire(data.draw(st.lists(st.sampled_from(sorted(self.given)), max_size=3)), self.now)
         self.settle()
 
     @precondition(lambda self: self.given)
@@ -145,11 +145,11 @@ class Histories(RuleBasedStateMachine):
 
     def die(self, number: int) -> None:
         self.forget(number)
-        self.brain.executor_lost(number, "as played", self.now)
+        self.scheduler.executor_lost(number, "as played", self.now)
 
     def leave(self, number: int) -> None:
         self.forget(number)
-        self.brain.executor_stopped(number, self.now)
+        self.scheduler.executor_stopped(number, self.now)
 
     def forget(self, number: int) -> None:
         for book in (self.given, self.lanes, self.places):
@@ -161,17 +161,17 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def message_waits_for_subtasks(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(n for n, given in self.given.items() if given)))
-        if number in self.blocked or self.given[number][0].verdict is not None:
+        if number in self.blocked or self.given[number][0].settle_reason is not None:
             return
         self.blocked.add(number)
-        self.brain.blocked(number, self.now)
+        self.scheduler.blocked(number, self.now)
         self.settle()
 
     @precondition(lambda self: self.submitted)
     @rule(data=st.data(), terminate=st.booleans())
     def revoke(self, data: st.DataObject, terminate: bool) -> None:
         message = data.draw(st.sampled_from(sorted(self.submitted.values(), key=lambda m: m.id)))
-        self.brain.revoke([message.id], self.now, terminate=terminate)
+        self.scheduler.revoke([message.id], self.now, terminate=terminate)
         self.settle()
 
     @rule()
@@ -185,7 +185,7 @@ class Histories(RuleBasedStateMachine):
     def node_goes(self, data: st.DataObject) -> None:
         node = data.draw(st.sampled_from(sorted(self.nodes)))
         del self.nodes[node]
-        self.brain.node_removed(node, self.now)
+        self.scheduler.node_removed(node, self.now)
         for number in [n for n, place in self.places.items() if place == node]:
             self.die(number)
         self.settle()
@@ -202,7 +202,7 @@ class Histories(RuleBasedStateMachine):
             back = self.given[number][1:]
             del self.given[number][1:]
             self.to_recall.discard(number)
-            self.brain.recalled(number, [message.seq for message in back], self.now)
+            self.scheduler.recalled(number, [message.seq for message in back], self.now)
         for number in sorted(self.to_stop):
             if not self.given[number]:
                 self.leave(number)
@@ -210,8 +210,8 @@ class Histories(RuleBasedStateMachine):
     # -- decisions ------------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Take the brain's decisions, and check each against the books."""
-        for decision in self.brain.decide(self.now):
+        """Take the scheduler's decisions, and check each against the books."""
+        for decision in self.scheduler.decide(self.now):
             if isinstance(decision, Start):
                 self.starting[decision.executor] = decision
             elif isinstance(decision, Assign):
@@ -220,30 +220,30 @@ class Histories(RuleBasedStateMachine):
                 for message in decision.messages:
                     assert id(message) not in self.ended, "run again after its end"
                     assert all(message not in others for others in self.given.values()), "handed out twice"
-                    assert message.eta is None or message.eta <= self.now or message.verdict, "before its time"
-                    if message.verdict is None:
+                    assert message.eta is None or message.eta <= self.now or message.settle_reason, "before its time"
+                    if message.settle_reason is None:
                         assert message.lane == self.lanes[decision.executor].key, "on another lane's executor"
                         if message.task == "rated":
                             self.rated.append(self.now)
                     given.append(message)
                 if len(given) > 1:
-                    assert not any(m.time_limit for m in given if m.verdict is None), "a time limit in a batch"
+                    assert not any(m.time_limit for m in given if m.settle_reason is None), "a time limit in a batch"
             elif isinstance(decision, Stop):
                 self.to_stop.add(decision.executor)
             elif isinstance(decision, Recall):
                 self.to_recall.add(decision.executor)
             elif isinstance(decision, Kill):
                 self.to_kill.add(decision.executor)
-        for message in self.brain.dropped:
+        for message in self.scheduler.dropped:
             assert message.reason
             self.ended.add(id(message))
-        self.brain.dropped.clear()
+        self.scheduler.dropped.clear()
 
     # -- what must hold -------------------------------------------------------------------------------------------
 
     @invariant()
     def nothing_is_lost(self) -> None:
-        assert self.brain.pending == len(self.submitted) - len(self.ended)
+        assert self.scheduler.pending == len(self.submitted) - len(self.ended)
 
     @invariant()
     def limits_hold(self) -> None:
@@ -254,7 +254,7 @@ class Histories(RuleBasedStateMachine):
             kind, _, which = name.partition(":")
             count = sum(1 for m in running if kind == "app" or which in (m.task if kind == "task" else m.queue,))
             assert count <= maximum, name
-            assert self.brain.limits[name].used == count
+            assert self.scheduler.limits[name].used == count
 
     @invariant()
     def the_rate_holds(self) -> None:
@@ -271,24 +271,24 @@ class Histories(RuleBasedStateMachine):
         ]:
             if node in used and not borrowed:
                 used[node] += lane.request.get("CPU", 0)
-            assert number in self.brain.executors
+            assert number in self.scheduler.executors
         for node, cpus in used.items():
             assert cpus <= self.nodes[node] + 1e-9, "Ray would be asked for more than there is"
 
     @invariant()
     def it_wakes_when_something_waits_for_time(self) -> None:
-        if self.brain.scheduled:
-            assert self.brain.wake_at is not None
+        if self.scheduler.scheduled:
+            assert self.scheduler.wake_at is not None
 
     def teardown(self) -> None:
         """A fair ending: executors start, do as told and finish; then everything must have ended."""
         if not self.nodes:
             return
         for number in sorted(self.blocked):
-            self.brain.unblocked(number, self.now)
+            self.scheduler.unblocked(number, self.now)
         self.blocked.clear()
         for _ in range(3000):
-            if not self.brain.pending:
+            if not self.scheduler.pending:
                 break
             self.obey()
             for number in sorted(self.starting):
@@ -299,10 +299,12 @@ class Histories(RuleBasedStateMachine):
                     self.end(number)
             self.now += 0.5
             self.settle()
-        assert not self.brain.pending, [
-            (m.id, m.place, m.lane, self.brain.why(m.id)) for m in self.submitted.values() if id(m) not in self.ended
+        assert not self.scheduler.pending, [
+            (m.id, m.place, m.lane, self.scheduler.why(m.id))
+            for m in self.submitted.values()
+            if id(m) not in self.ended
         ]
-        assert all(limit.used == 0 for limit in self.brain.limits.values())
+        assert all(limit.used == 0 for limit in self.scheduler.limits.values())
 
 
 TestHistories = Histories.TestCase

@@ -1,9 +1,9 @@
-"""The dispatcher's brain on a cluster that nobody has here: a thousand nodes, a million messages, no Ray.
+"""The dispatcher's scheduler on a cluster that nobody has here: a thousand nodes, a million messages, no Ray.
 
-    python -m bench.micro.simulate_brain --nodes 1000 --messages 1000000 --queues 200
+    python -m bench.micro.simulate_scheduler --nodes 1000 --messages 1000000 --queues 200
 
-Plays a cluster to the brain: executors get ready a moment after their start, and messages take as long as was drawn for
-them. Prints decisions per second of CPU, bytes per waiting message, fairness between queues, and what a decision costs
+Plays a cluster to the scheduler: executors get ready a moment after their start, and messages take as long as was
+drawn for them. Prints decisions per second of CPU, bytes per waiting message, fairness between queues, and what a decision costs
 at growing backlogs. Times of the played cluster are seconds of its own clock.
 """
 
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raycelery.scheduler.model import Assign, Kill, Lane, Message, Policy, Recall, Start, Stop
-from raycelery.scheduler.scheduler import Brain
+from raycelery.scheduler.scheduler import Scheduler
 
 #: What lanes ask for, and how many of 20 queues ask for it.
 REQUESTS = [
@@ -52,7 +52,7 @@ class Played:
 
 
 class Cluster:
-    """Plays nodes and executors to a brain.
+    """Plays nodes and executors to a scheduler.
 
     Arguments:
         nodes: how many, of 16 CPUs each.
@@ -60,7 +60,7 @@ class Cluster:
     """
 
     def __init__(self, nodes: int, seed: int = 7) -> None:
-        self.brain = Brain(Policy(idle_seconds=5.0, max_executors=100 * nodes, demand_ahead=0))
+        self.scheduler = Scheduler(Policy(idle_seconds=5.0, max_executors=100 * nodes, demand_ahead=0))
         self.random = random.Random(seed)
         self.now = 0.0
         self.played = Played()
@@ -70,7 +70,7 @@ class Cluster:
         self._lanes: dict[int, Lane] = {}
         self._nodes: dict[int, str | None] = {}
         for number in range(nodes):
-            self.brain.node_changed(f"node{number}", NODE, 0.0)
+            self.scheduler.node_changed(f"node{number}", NODE, 0.0)
 
     def submit(self, messages: int, queues: int) -> None:
         """Fill ``queues`` queues with ``messages`` messages of mixed requests, priorities and limits."""
@@ -78,25 +78,25 @@ class Cluster:
         lanes = [Lane(key=f"lane{i}", request=request) for i, request in enumerate({str(k): k for k in kinds}.values())]
         by_text = {str(lane.request): lane for lane in lanes}
         for lane in lanes:
-            self.brain.add_lane(lane)
+            self.scheduler.add_lane(lane)
         for queue in range(0, queues, 10):
-            self.brain.set_limit(f"queue:q{queue}", 40)
+            self.scheduler.set_limit(f"queue:q{queue}", 40)
         for queue in range(5, queues, 25):
-            self.brain.set_rate(f"task{queue}", 200.0)
-        brain, draw = self.brain, self.random
+            self.scheduler.set_rate(f"task{queue}", 200.0)
+        scheduler, draw = self.scheduler, self.random
         for number in range(messages):
             queue = number % queues
             lane = by_text[str(kinds[queue % len(kinds)])]
-            brain.submit(
+            scheduler.submit(
                 Message(f"id{number}", f"task{queue}", f"q{queue}", lane.key, priority=draw.choice((0, 0, 0, 5))), 0.0
             )
 
     def run(self, limit: int | None = None) -> Played:
         """Play until nothing is left, or until ``limit`` messages are finished."""
-        brain, played = self.brain, self.played
-        while brain.pending and (limit is None or played.finished < limit):
+        scheduler, played = self.scheduler, self.played
+        while scheduler.pending and (limit is None or played.finished < limit):
             begun = time.process_time()
-            decisions = brain.decide(self.now)
+            decisions = scheduler.decide(self.now)
             played.cpu_seconds += time.process_time() - begun
             for decision in decisions:
                 self._carry_out(decision)
@@ -127,7 +127,7 @@ class Cluster:
         elif isinstance(decision, Recall):
             kept, back = self._given[decision.executor][:1], self._given[decision.executor][1:]
             self._given[decision.executor] = kept
-            self.brain.recalled(decision.executor, [message.seq for message in back], self.now)
+            self.scheduler.recalled(decision.executor, [message.seq for message in back], self.now)
 
     def _at(self, seconds: float, kind: str, executor: int, seq: int = 0) -> None:
         heapq.heappush(self._events, (self.now + seconds, next(self._ticks), kind, executor, seq))
@@ -140,14 +140,14 @@ class Cluster:
         self._at(length, "finished", executor, message.seq)
 
     def _advance(self) -> bool:
-        """Let the next events happen; False if there are none and the brain waits for no time."""
-        wake = self.brain.wake_at
+        """Let the next events happen; False if there are none and the scheduler waits for no time."""
+        wake = self.scheduler.wake_at
         if not self._events and wake is None:
             return False
         self.now = min([self._events[0][0]] if self._events else [], default=wake or 0.0)
         if wake is not None:
             self.now = max(min(self.now, wake), 0.0) if self._events else wake
-        brain, played = self.brain, self.played
+        scheduler, played = self.scheduler, self.played
         while self._events and self._events[0][0] <= self.now:
             _, _, kind, executor, seq = heapq.heappop(self._events)
             begun = time.process_time()
@@ -155,14 +155,14 @@ class Cluster:
                 messages = self._given[executor]
                 if messages and messages[0].seq == seq:
                     messages.pop(0)
-                    brain.finished(executor, seq, 1.0, self.now)
+                    scheduler.finished(executor, seq, 1.0, self.now)
                     played.finished += 1
                     if messages:
                         self._begin(executor)
             elif kind == "ready":
-                brain.executor_ready(executor, self._nodes[executor] or "node0", self.now)
+                scheduler.executor_ready(executor, self._nodes[executor] or "node0", self.now)
             else:
-                brain.executor_stopped(executor, self.now)
+                scheduler.executor_stopped(executor, self.now)
                 self._given.pop(executor, None)
             played.cpu_seconds += time.process_time() - begun
         return True

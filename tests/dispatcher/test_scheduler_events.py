@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from raycelery.scheduler.model import Lane, Message
-from tests.dispatcher.brain_audit import audit
-from tests.dispatcher.brain_cluster import Cluster, Worker
+from tests.dispatcher.scheduler_audit import audit
+from tests.dispatcher.scheduler_cluster import Cluster, Worker
 
 TASKS = ("quick", "slow", "rated", "other")
 LIMITS = ("app", "queue:celery", "task:quick", "task:slow")
@@ -27,7 +27,7 @@ SOME = st.integers(min_value=0, max_value=1000)
 
 
 class Dispatching(RuleBasedStateMachine):
-    """The brain, with a cluster that answers when it likes."""
+    """The scheduler, with a cluster that answers when it likes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,8 +44,8 @@ class Dispatching(RuleBasedStateMachine):
             cluster.lane(1, memory=8.0),
             cluster.lane(1, one_shot=True),
         ]
-        self.clerk = Lane("clerk:", {})
-        cluster.brain.add_lane(self.clerk)
+        self.for_settlement = Lane("settlement:", {})
+        cluster.scheduler.add_lane(self.for_settlement)
         self.past: list[tuple[int, int]] = []
 
     @initialize(first=st.sampled_from(NODES))
@@ -89,28 +89,28 @@ class Dispatching(RuleBasedStateMachine):
 
     @rule()
     def submit_chord(self) -> None:
-        self.cluster.submit("celery.chord", "", lane=self.clerk, verdict="chord")
+        self.cluster.submit("celery.chord", "", lane=self.for_settlement, settle_reason="chord")
 
     @precondition(lambda self: self.cluster.live)
     @rule(which=SOME)
     def submit_again(self, which: int) -> None:
         same = self._message(which)
-        if same.verdict != "chord":
+        if same.settle_reason != "chord":
             self.cluster.submit(message_id=same.id)
 
     @precondition(lambda self: self.cluster.live)
     @rule(which=SOME, terminate=st.booleans())
     def revoke(self, which: int, terminate: bool) -> None:
-        self.cluster.brain.revoke([self._message(which).id, "unknown"], self.cluster.now, terminate=terminate)
+        self.cluster.scheduler.revoke([self._message(which).id, "unknown"], self.cluster.now, terminate=terminate)
 
     @rule(value=st.sampled_from(["b", ["c", "x"]]), terminate=st.booleans())
     def revoke_stamps(self, value: Any, terminate: bool) -> None:
-        self.cluster.brain.revoke_stamps({"stamp": value}, self.cluster.now, terminate=terminate)
+        self.cluster.scheduler.revoke_stamps({"stamp": value}, self.cluster.now, terminate=terminate)
 
     @rule(queue=st.sampled_from([None, *QUEUES]))
     def purge(self, queue: str | None) -> None:
-        for message in self.cluster.brain.purge(queue):
-            assert message.verdict is None
+        for message in self.cluster.scheduler.purge(queue):
+            assert message.settle_reason is None
             self.cluster.end(message, "purged")
 
     # -- executors ----------------------------------------------------------------------------------------------
@@ -177,27 +177,27 @@ class Dispatching(RuleBasedStateMachine):
     @rule(which=SOME, kind=st.sampled_from(["finished", "requeued", "recalled", "lost", "ready"]))
     def report_again(self, which: int, kind: str) -> None:
         executor, seq = _pick(self.past, which)
-        brain, now = self.cluster.brain, self.cluster.now
+        scheduler, now = self.cluster.scheduler, self.cluster.now
         if kind == "finished":
-            assert brain.finished(executor, seq, 1.0, now) is None
+            assert scheduler.finished(executor, seq, 1.0, now) is None
         elif kind == "requeued":
-            brain.requeued(executor, seq, now)
+            scheduler.requeued(executor, seq, now)
         elif kind == "recalled" and not self._recalling(executor):
-            brain.recalled(executor, [seq], now)
+            scheduler.recalled(executor, [seq], now)
         elif kind == "lost" and executor not in self.cluster.workers:
-            brain.executor_lost(executor, "again", now)
-            brain.executor_stopped(executor, now)
-            brain.executor_failed(executor, "again", now)
-            brain.blocked(executor, now)
-            brain.unblocked(executor, now)
+            scheduler.executor_lost(executor, "again", now)
+            scheduler.executor_stopped(executor, now)
+            scheduler.executor_failed(executor, "again", now)
+            scheduler.blocked(executor, now)
+            scheduler.unblocked(executor, now)
         elif kind == "ready" and (worker := self.cluster.workers.get(executor)) is not None and worker.ready:
-            brain.executor_ready(executor, worker.node or "", now)
+            scheduler.executor_ready(executor, worker.node or "", now)
 
     # -- the rest -----------------------------------------------------------------------------------------------
 
     @rule(number=st.integers(0, 3), resources=st.sampled_from(NODES))
     def node(self, number: int, resources: dict[str, float]) -> None:
-        known = self.cluster.brain.nodes.get(f"n{number}")
+        known = self.cluster.scheduler.nodes.get(f"n{number}")
         if known is not None:
             self.cluster.shrunk = {*self.cluster.shrunk, known.id}
         self.cluster.node(f"n{number}", resources)
@@ -205,7 +205,7 @@ class Dispatching(RuleBasedStateMachine):
     @rule(number=st.integers(0, 3))
     def node_dies(self, number: int) -> None:
         name = f"n{number}"
-        self.cluster.brain.node_removed(name, self.cluster.now)
+        self.cluster.scheduler.node_removed(name, self.cluster.now)
         for worker in list(self.cluster.workers.values()):
             if name in (worker.node, worker.asked if worker.borrowed else None):
                 self.cluster.lose(worker, "its node died")
@@ -215,7 +215,7 @@ class Dispatching(RuleBasedStateMachine):
         maximum=st.sampled_from([None, 0, 1, 3]),
     )
     def limit(self, name: str, maximum: int | None) -> None:
-        self.cluster.brain.set_limit(name, maximum)
+        self.cluster.scheduler.set_limit(name, maximum)
 
     @rule(task=st.sampled_from(["rated", "quick"]), per_second=st.sampled_from([None, 0.2, 2.0, 50.0]))
     def rate(self, task: str, per_second: float | None) -> None:
@@ -223,17 +223,17 @@ class Dispatching(RuleBasedStateMachine):
 
     @rule(cpus=st.sampled_from([1.0, 4.0]), share=st.sampled_from([0.0, 2.0]))
     def neighbour(self, cpus: float, share: float) -> None:
-        self.cluster.brain.make_room({"CPU": cpus}, share, self.cluster.now)
+        self.cluster.scheduler.make_room({"CPU": cpus}, share, self.cluster.now)
 
     @rule(paused=st.booleans(), which=st.integers(0, 5))
     def cpus_are_lent(self, paused: bool, which: int) -> None:
-        brain = self.cluster.brain
-        if which < len(brain.executors):
-            number = list(brain.executors)[which]
-            if paused and not brain.executors[number].resting and not brain.executors[number].borrowed:
-                brain.pause(number, self.cluster.now)
+        scheduler = self.cluster.scheduler
+        if which < len(scheduler.executors):
+            number = list(scheduler.executors)[which]
+            if paused and not scheduler.executors[number].resting and not scheduler.executors[number].borrowed:
+                scheduler.pause(number, self.cluster.now)
             elif not paused:
-                brain.resume(number, self.cluster.now)
+                scheduler.resume(number, self.cluster.now)
 
     @rule()
     def decide(self) -> None:
@@ -245,7 +245,7 @@ class Dispatching(RuleBasedStateMachine):
 
     @invariant()
     def counts_agree(self) -> None:
-        audit(self.cluster.brain)
+        audit(self.cluster.scheduler)
         self.cluster.check_messages()
 
     # -- the end ------------------------------------------------------------------------------------------------
@@ -254,11 +254,11 @@ class Dispatching(RuleBasedStateMachine):
         """From now on all that is asked for is done: then everything ends."""
         cluster = self.cluster
         for name in LIMITS:
-            cluster.brain.set_limit(name, 1 if name == "app" and cluster.brain.limit("app").maximum else None)
+            cluster.scheduler.set_limit(name, 1 if name == "app" and cluster.scheduler.limit("app").maximum else None)
         cluster.set_rate("rated", 2.0)
-        for number in list(cluster.brain.executors):
-            cluster.brain.resume(number, cluster.now)
-        cluster.brain.node_changed("n9", {"CPU": 1}, cluster.now)
+        for number in list(cluster.scheduler.executors):
+            cluster.scheduler.resume(number, cluster.now)
+        cluster.scheduler.node_changed("n9", {"CPU": 1}, cluster.now)
         cluster.turn()
         for _ in range(3000):
             if not cluster.live:
@@ -271,8 +271,8 @@ class Dispatching(RuleBasedStateMachine):
                 elif cluster.workers.get(worker.id) is worker:
                     self._answer(worker)
             cluster.pass_time(0.1)
-        assert not cluster.live, [(m.id, m.task, m.lane, m.place, m.verdict) for m in cluster.live.values()][:10]
-        assert cluster.brain.pending == 0
+        assert not cluster.live, [(m.id, m.task, m.lane, m.place, m.settle_reason) for m in cluster.live.values()][:10]
+        assert cluster.scheduler.pending == 0
         for _ in range(4):
             cluster.pass_time(100.0)
             for worker in list(cluster.workers.values()):
@@ -288,7 +288,7 @@ class Dispatching(RuleBasedStateMachine):
             self.cluster.give_back(worker)
 
     def _recalling(self, executor: int) -> bool:
-        state = self.cluster.brain.executors.get(executor)
+        state = self.cluster.scheduler.executors.get(executor)
         return state is not None and state.recalling
 
     def _starting(self) -> list[Worker]:

@@ -1,4 +1,4 @@
-"""A cluster that does what the brain decides, and checks that it may; for the brain's tests.
+"""A cluster that does what the scheduler decides, and checks that it may; for the scheduler's tests.
 
 Time stands still until :meth:`Cluster.pass_time` is called. Executors start, stop, give back and do bookkeeping at
 once, unless told otherwise; messages run until :meth:`Cluster.finish` is called.
@@ -14,8 +14,8 @@ from typing import Any
 
 from raycelery.scheduler.model import Assign, Decision, Kill, Lane, Message, Policy, Recall, Start, Stop
 from raycelery.scheduler.nodes import UNIT, Node
-from raycelery.scheduler.scheduler import Brain
-from tests.dispatcher.brain_audit import audit
+from raycelery.scheduler.scheduler import Scheduler
+from tests.dispatcher.scheduler_audit import audit
 
 START = 1_000_000.0
 
@@ -43,7 +43,7 @@ class Worker:
 
 
 class Cluster:
-    """Nodes and executors around a brain.
+    """Nodes and executors around a scheduler.
 
     Arguments:
         nodes: resources of each node, or just its CPUs.
@@ -51,7 +51,7 @@ class Cluster:
         settles: bookkeeping is done at once; else :meth:`finish` has to be called.
         recalls: messages are given back at once; else :meth:`give_back` has to be called.
         stops: executors end at once when asked to; else :meth:`stop` has to be called.
-        policy: of the brain.
+        policy: of the scheduler.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Cluster:
         stops: bool = True,
         **policy: Any,
     ) -> None:
-        self.brain = Brain(Policy(**policy))
+        self.scheduler = Scheduler(Policy(**policy))
         self.now = START
         self.starts, self.settles, self.recalls, self.stops = starts, settles, recalls, stops
         self.workers: dict[int, Worker] = {}
@@ -71,7 +71,7 @@ class Cluster:
         #: Messages that were submitted and have not ended, by their object; how those that have ended did so.
         self.live: dict[int, Message] = {}
         self.ended: dict[int, str] = {}
-        #: Ids in the order in which they began to run, and ids with their verdicts in the order of bookkeeping.
+        #: Ids in the order in which they began to run, and ids with their to_settle in the order of bookkeeping.
         self.begun: list[str] = []
         self.settled: list[tuple[str, str]] = []
         #: When a task with a rate was last assigned.
@@ -85,13 +85,13 @@ class Cluster:
 
     def node(self, name: str, resources: float | Mapping[str, float]) -> None:
         """Add or change a node."""
-        self.brain.node_changed(name, resources if isinstance(resources, Mapping) else {"CPU": resources}, self.now)
+        self.scheduler.node_changed(name, resources if isinstance(resources, Mapping) else {"CPU": resources}, self.now)
 
     def lane(self, cpus: float = 1, app: str = "", env: str = "", one_shot: bool = False, **other: float) -> Lane:
         """Make a lane known."""
         request = {name: float(amount) for name, amount in {"CPU": cpus, **other}.items() if amount}
         lane = Lane(f"{sorted(request.items())}{app}{env}{one_shot}", request, app=app, env=env, one_shot=one_shot)
-        self.brain.add_lane(lane)
+        self.scheduler.add_lane(lane)
         return lane
 
     def submit(
@@ -109,7 +109,7 @@ class Cluster:
         eta = None if delay is None else self.now + delay
         message = Message(message_id or f"m{next(self._ids)}", task, queue, lane.key, eta=eta, **fields)
         self.live[id(message)] = message
-        self.brain.submit(message, self.now)
+        self.scheduler.submit(message, self.now)
         return message
 
     def submit_many(self, count: int, *args: Any, **fields: Any) -> list[Message]:
@@ -118,27 +118,27 @@ class Cluster:
 
     def set_rate(self, task: str, per_second: float | None) -> None:
         """Set the rate limit of a task."""
-        if task not in self.brain.rates:
+        if task not in self.scheduler.rates:
             self.rated.pop(task, None)
-        self.brain.set_rate(task, per_second)
+        self.scheduler.set_rate(task, per_second)
 
     def pass_time(self, seconds: float = 0.0) -> None:
-        """Let time pass, waking the brain when it wants to be."""
+        """Let time pass, waking the scheduler when it wants to be."""
         until = self.now + seconds
         for _ in range(10_000):
-            wake_at = self.brain.wake_at
+            wake_at = self.scheduler.wake_at
             if wake_at is None or wake_at > until:
                 break
             self.now = max(self.now, wake_at)
             self.turn()
         else:
-            raise AssertionError("the brain wants to be woken all the time")
+            raise AssertionError("the scheduler wants to be woken all the time")
         self.now = until
         self.turn()
 
     def learn(self, task: str, runtime: float = 0.001, lane: Lane | None = None) -> None:
         """Have a task run often enough for its run time to be known."""
-        for _ in range(self.brain.policy.batch_samples):
+        for _ in range(self.scheduler.policy.batch_samples):
             message = self.submit(task, lane=lane)
             self.turn()
             self.finish(message, runtime)
@@ -153,7 +153,7 @@ class Cluster:
     def placed(self, worker: Worker) -> bool:
         """Have Ray find a node for an executor, as it does: the one that was asked for, or any other with room."""
         if worker.node is None:
-            nodes = sorted(self.brain.nodes, key=lambda node: node.id != worker.asked)
+            nodes = sorted(self.scheduler.nodes, key=lambda node: node.id != worker.asked)
             if worker.borrowed:
                 nodes = [node for node in nodes if node.id == worker.asked]
             for node in nodes:
@@ -173,7 +173,7 @@ class Cluster:
         """Have an executor be ready, unless Ray has no room for it."""
         if self.placed(worker):
             worker.ready = True
-            self.brain.executor_ready(worker.id, worker.node or "", self.now)
+            self.scheduler.executor_ready(worker.id, worker.node or "", self.now)
             self._after()
         return worker.ready
 
@@ -185,11 +185,11 @@ class Cluster:
         worker.blocked = False
         settling = message.settling
         if settling:
-            assert message.verdict is not None
-            self.settled.append((message.id, message.verdict))
-        found = self.brain.finished(worker.id, message.seq, 0.0 if settling else runtime, self.now)
+            assert message.settle_reason is not None
+            self.settled.append((message.id, message.settle_reason))
+        found = self.scheduler.finished(worker.id, message.seq, 0.0 if settling else runtime, self.now)
         assert found is message
-        self.end(message, message.verdict if settling and message.verdict else "done")
+        self.end(message, message.settle_reason if settling and message.settle_reason else "done")
         self._began(worker)
         if turn:
             self._after()
@@ -199,7 +199,7 @@ class Cluster:
         worker = self.worker_of(message)
         worker.messages.remove(message)
         worker.blocked = False
-        self.brain.requeued(worker.id, message.seq, self.now)
+        self.scheduler.requeued(worker.id, message.seq, self.now)
         self._began(worker)
         self._after()
 
@@ -207,33 +207,33 @@ class Cluster:
         """Have an executor answer to a recall."""
         rest = worker.messages[1:]
         del worker.messages[1:]
-        self.brain.recalled(worker.id, [message.seq for message in rest], self.now)
+        self.scheduler.recalled(worker.id, [message.seq for message in rest], self.now)
         self._after()
 
     def block(self, message: Message, *awaited: Message) -> None:
         """Have a message wait for its subtasks."""
         worker = self.worker_of(message)
         worker.blocked = True
-        self.brain.blocked(worker.id, self.now, ids(awaited))
+        self.scheduler.blocked(worker.id, self.now, ids(awaited))
         self._after()
 
     def unblock(self, message: Message) -> None:
         """Have it go on."""
         worker = self.worker_of(message)
         worker.blocked = False
-        self.brain.unblocked(worker.id, self.now)
+        self.scheduler.unblocked(worker.id, self.now)
         self._after()
 
     def lose(self, worker: Worker, reason: str = "it died") -> None:
         """Have an executor die."""
         del self.workers[worker.id]
-        (self.brain.executor_lost if worker.ready else self.brain.executor_failed)(worker.id, reason, self.now)
+        (self.scheduler.executor_lost if worker.ready else self.scheduler.executor_failed)(worker.id, reason, self.now)
         self._after()
 
     def stop(self, worker: Worker) -> None:
         """Have an executor end in order."""
         del self.workers[worker.id]
-        self.brain.executor_stopped(worker.id, self.now)
+        self.scheduler.executor_stopped(worker.id, self.now)
         self._after()
 
     def _after(self) -> None:
@@ -242,19 +242,19 @@ class Cluster:
 
     #: Whether executors say that they have begun what they were given.
     begins = True
-    #: Whether the brain is asked to decide after each event.
+    #: Whether the scheduler is asked to decide after each event.
     eager = True
 
     # -- decisions ----------------------------------------------------------------------------------------------
 
     def turn(self) -> list[Decision]:
-        """Have the brain decide, and do it, until it has nothing more to decide."""
+        """Have the scheduler decide, and do it, until it has nothing more to decide."""
         decided: list[Decision] = []
         for _ in range(10_000):
-            decisions = self.brain.decide(self.now)
-            for message in self.brain.dropped:
+            decisions = self.scheduler.decide(self.now)
+            for message in self.scheduler.dropped:
                 self.end(message, "dropped")
-            self.brain.dropped.clear()
+            self.scheduler.dropped.clear()
             self.check()
             if not decisions and not self._late_starts():
                 break
@@ -263,8 +263,8 @@ class Cluster:
                 self._do(decision)
             self.check()
         else:
-            raise AssertionError("the brain decides without end")
-        assert not self.brain.decide(self.now), "deciding again must change nothing"
+            raise AssertionError("the scheduler decides without end")
+        assert not self.scheduler.decide(self.now), "deciding again must change nothing"
         self.decisions += decided
         return decided
 
@@ -272,7 +272,7 @@ class Cluster:
         late = [worker for worker in self.workers.values() if self.starts and not worker.ready and self.placed(worker)]
         for worker in late:
             worker.ready = True
-            self.brain.executor_ready(worker.id, worker.node or "", self.now)
+            self.scheduler.executor_ready(worker.id, worker.node or "", self.now)
         return bool(late)
 
     def _do(self, decision: Decision) -> None:
@@ -282,7 +282,7 @@ class Cluster:
             worker = self.workers[decision.executor] = Worker(decision)
             if self.placed(worker) and self.starts:
                 worker.ready = True
-                self.brain.executor_ready(worker.id, worker.node or "", self.now)
+                self.scheduler.executor_ready(worker.id, worker.node or "", self.now)
         elif worker is None:
             # It has ended meanwhile.
             assert not isinstance(decision, Assign)
@@ -294,14 +294,14 @@ class Cluster:
             worker.stopping = True
             if self.stops:
                 del self.workers[worker.id]
-                self.brain.executor_stopped(worker.id, self.now)
+                self.scheduler.executor_stopped(worker.id, self.now)
         elif isinstance(decision, Kill):
             del self.workers[worker.id]
-            self.brain.executor_lost(worker.id, decision.reason, self.now)
+            self.scheduler.executor_lost(worker.id, decision.reason, self.now)
         elif isinstance(decision, Recall) and self.recalls:
             rest = worker.messages[1:]
             del worker.messages[1:]
-            self.brain.recalled(worker.id, [message.seq for message in rest], self.now)
+            self.scheduler.recalled(worker.id, [message.seq for message in rest], self.now)
 
     def _assign(self, worker: Worker, messages: list[Message]) -> None:
         assert worker.ready
@@ -314,7 +314,7 @@ class Cluster:
         for message in messages:
             assert id(message) in self.live, "it has ended already"
             assert not any(message in other.messages for other in self.workers.values()), "assigned twice"
-            if message.verdict is None:
+            if message.settle_reason is None:
                 assert message.lane == worker.lane.key
                 self._check_bounds(message)
             for behind in worker.messages:
@@ -322,7 +322,7 @@ class Cluster:
             worker.messages.append(message)
         if len(worker.messages) == len(messages):
             if self.begins:
-                self.brain.begun(worker.id, self.now)
+                self.scheduler.begun(worker.id, self.now)
             self._began(worker)
         while self.settles and worker.running is not None and worker.running.settling:
             self.finish(worker.running, turn=False)
@@ -330,9 +330,9 @@ class Cluster:
     def _check_bounds(self, message: Message) -> None:
         # What is exceeded by a parent that goes on, or because it was lowered, must not be exceeded further.
         for name in ("app", f"queue:{message.queue}", f"task:{message.task}"):
-            limit = self.brain.limits[name]
+            limit = self.scheduler.limits[name]
             assert limit.maximum is None or limit.used <= limit.maximum, name
-        rate = self.brain.rates.get(message.task)
+        rate = self.scheduler.rates.get(message.task)
         if rate is not None:
             before = self.rated.get(message.task)
             assert before is None or self.now - before >= 1 / rate.per_second - 1e-6, "sooner than its rate allows"
@@ -355,24 +355,24 @@ class Cluster:
 
     def check(self) -> None:
         """Check what must hold at any time."""
-        audit(self.brain)
+        audit(self.scheduler)
         self.check_messages()
         self.check_nodes()
 
     def check_messages(self) -> None:
-        dropped = set(map(id, self.brain.dropped))
+        dropped = set(map(id, self.scheduler.dropped))
         live = [message for message in self.live.values() if id(message) not in dropped]
-        assert self.brain.pending == len(live)
+        assert self.scheduler.pending == len(live)
         places = Counter(message.place for message in live)
-        assert places["eta"] == self.brain.scheduled
+        assert places["eta"] == self.scheduler.scheduled
         assert places[""] == 0, "lost"
         for message in live:
             if message.place == "executor" and message.executor in self.workers:
-                outstanding = self.brain.executors[message.executor].outstanding
+                outstanding = self.scheduler.executors[message.executor].outstanding
                 assert outstanding[message.seq] is message
 
     def check_nodes(self) -> None:
-        for node in self.brain.nodes:
+        for node in self.scheduler.nodes:
             used: Counter[str] = Counter()
             lent = 0.0
             for worker in self.workers.values():
@@ -403,7 +403,7 @@ class Cluster:
         return any(worker.running is message and not message.settling for worker in self.workers.values())
 
     def how(self, message: Message) -> str:
-        """Return how a message ended: "done", its verdict, or "dropped"; "" if it has not."""
+        """Return how a message ended: "done", its settle_reason, or "dropped"; "" if it has not."""
         return self.ended.get(id(message), "")
 
     def of(self, lane: Lane) -> list[Worker]:
@@ -414,7 +414,9 @@ class Cluster:
         """Run until nothing is left; every message takes as long."""
         began = self.now
         while self.live:
-            assert self.now - began <= most, f"not done: {[(m.id, m.place, m.verdict) for m in self.live.values()]}"
+            assert self.now - began <= most, (
+                f"not done: {[(m.id, m.place, m.settle_reason) for m in self.live.values()]}"
+            )
             running = [w.running for w in self.workers.values() if w.running is not None and not w.stopping]
             self.pass_time(seconds)
             for message in running:

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from raycelery.scheduler.model import Kill, Lane, Message, Start, Stop
-from tests.dispatcher.brain_cluster import Cluster, ids
+from tests.dispatcher.scheduler_cluster import Cluster, ids
 
 
 def test_a_queue_is_served_by_priority_then_age_whatever_the_tasks() -> None:
@@ -225,10 +225,10 @@ def test_a_node_is_not_kept_clear_for_what_is_not_waited_for_any_more(how: str) 
     cluster.turn()
     assert not cluster.is_running(small), "the node is kept clear"
     if how == "purge":
-        for message in cluster.brain.purge("large"):
+        for message in cluster.scheduler.purge("large"):
             cluster.end(message, "purged")
     elif how == "revoke":
-        cluster.brain.revoke([large.id], cluster.now)
+        cluster.scheduler.revoke([large.id], cluster.now)
     else:
         cluster.finish(running[1])
         cluster.finish(large)
@@ -296,12 +296,12 @@ def test_another_application_gets_idle_executors_and_busy_ones_down_to_an_even_s
     cluster.turn()
     for message in idle:
         cluster.finish(message)
-    cluster.brain.set_limit("app", 6)
+    cluster.scheduler.set_limit("app", 6)
     cluster.submit_many(20)
-    cluster.brain.make_room({"CPU": 8.0}, 0.0, cluster.now)
+    cluster.scheduler.make_room({"CPU": 8.0}, 0.0, cluster.now)
     decisions = cluster.turn()
     assert sum(isinstance(decision, Stop) for decision in decisions) == 2
-    leaving = sum(executor.leaving for executor in cluster.brain.executors.values())
+    leaving = sum(executor.leaving for executor in cluster.scheduler.executors.values())
     assert leaving == 5, "the first wants one at least, and it may have as many as this one keeps"
 
 
@@ -309,12 +309,12 @@ def test_cpus_are_lent_by_executors_that_have_nothing_to_do_before_others() -> N
     cluster = Cluster(4, 2)
     messages = cluster.submit_many(6)
     cluster.turn()
-    nodes = {executor.id: executor.node for executor in cluster.brain.executors.values()}
+    nodes = {executor.id: executor.node for executor in cluster.scheduler.executors.values()}
     [quiet] = [message for message in messages if nodes[message.executor] == "n1"][:1]
     cluster.finish(quiet)
 
     def lendable(cpus: float, patience: float) -> list[int]:
-        return cluster.brain.lendable(cpus, cluster.now, patience)
+        return cluster.scheduler.lendable(cpus, cluster.now, patience)
 
     assert lendable(1, 10.0) == [quiet.executor]
     # All of one node: so one executor of another application can use them.
@@ -329,42 +329,42 @@ def test_a_guest_has_nothing_that_others_could_get() -> None:
     cluster = Cluster(2, starts=False)
     cluster.submit_many(2)
     cluster.turn()
-    brain = cluster.brain
-    late = next(iter(brain.executors))
-    guest = brain.start_guest(late, "n0", cluster.now)
+    scheduler = cluster.scheduler
+    late = next(iter(scheduler.executors))
+    guest = scheduler.start_guest(late, "n0", cluster.now)
     assert guest is not None
     decisions = cluster.turn()
     assert any(isinstance(decision, Kill) and decision.executor == late for decision in decisions)
     [start] = [decision for decision in decisions if isinstance(decision, Start)]
     # Ray is asked for no CPUs, and yet they are not those of a task of this application that waits.
     assert start.borrowed
-    assert not brain.executors[guest].borrowed
+    assert not scheduler.executors[guest].borrowed
     cluster.ready(cluster.workers[guest])
     cluster.turn()
-    assert brain.lendable(1, cluster.now, 0.0) == []
-    brain.make_room({"CPU": 1.0}, 0.0, cluster.now)
-    assert not brain.executors[guest].leaving
-    assert brain.start_guest(guest, "gone", cluster.now) is None
+    assert scheduler.lendable(1, cluster.now, 0.0) == []
+    scheduler.make_room({"CPU": 1.0}, 0.0, cluster.now)
+    assert not scheduler.executors[guest].leaving
+    assert scheduler.start_guest(guest, "gone", cluster.now) is None
 
 
 def test_an_executor_that_is_paused_gets_nothing_and_is_nowhere_in_the_way() -> None:
     cluster = Cluster(2)
     first, second = cluster.submit_many(2)
     cluster.turn()
-    cluster.brain.pause(first.executor, cluster.now)
+    cluster.scheduler.pause(first.executor, cluster.now)
     waiting = cluster.submit_many(3)
     cluster.finish(first)
     cluster.turn()
-    assert cluster.brain.quiet(first.executor)
+    assert cluster.scheduler.quiet(first.executor)
     assert not any(cluster.is_running(message) for message in waiting)
-    assert cluster.brain.in_use() == 1
+    assert cluster.scheduler.in_use() == 1
     cluster.finish(second)
     cluster.turn()
     assert cluster.is_running(waiting[0])
     # Its CPUs are another's: none are free for a second executor, however long that takes.
     cluster.pass_time(200)
-    assert len(cluster.brain.executors) == 2
-    cluster.brain.resume(first.executor, cluster.now)
+    assert len(cluster.scheduler.executors) == 2
+    cluster.scheduler.resume(first.executor, cluster.now)
     cluster.turn()
     assert cluster.is_running(waiting[1])
 
@@ -375,23 +375,23 @@ def test_cpus_of_executors_that_wait_are_lent_unless_others_of_the_application_u
     cluster.turn()
     cluster.block(first)
     cluster.turn()
-    brain = cluster.brain
+    scheduler = cluster.scheduler
     number = first.executor
-    assert brain.lendable(1, cluster.now, 10.0) == [number]
-    brain.pause(number, cluster.now)
+    assert scheduler.lendable(1, cluster.now, 10.0) == [number]
+    scheduler.pause(number, cluster.now)
     cluster.turn()
-    assert brain.quiet(number)
+    assert scheduler.quiet(number)
     [waiting] = cluster.submit_many(1)
     cluster.turn()
     assert not cluster.is_running(waiting), "another application has the CPU"
     cluster.unblock(first)
-    assert not brain.quiet(number)
+    assert not scheduler.quiet(number)
     cluster.block(first)
-    brain.resume(number, cluster.now)
+    scheduler.resume(number, cluster.now)
     cluster.turn()
     cluster.pass_time(1)
     assert cluster.is_running(waiting), "the CPU is back"
-    assert brain.lendable(1, cluster.now, 10.0) == [], "and in use"
+    assert scheduler.lendable(1, cluster.now, 10.0) == [], "and in use"
     cluster.unblock(first)
     cluster.run_all()
 
@@ -402,5 +402,5 @@ def test_lanes_that_come_and_go_leave_nothing_behind() -> None:
         cluster.submit(lane=cluster.lane(1, memory=0.0, env=str(number)))
         cluster.run_all()
     cluster.pass_time(200)
-    assert not cluster.brain.lanes
-    assert not cluster.brain.streams
+    assert not cluster.scheduler.lanes
+    assert not cluster.scheduler.streams
