@@ -3,8 +3,8 @@
     python -m bench.micro.simulate_scheduler --nodes 1000 --messages 1000000 --queues 200
 
 Plays a cluster to the scheduler: executors get ready a moment after their start, and messages take as long as was
-drawn for them. Prints decisions per second of CPU, bytes per waiting message, fairness between queues, and what a decision costs
-at growing backlogs. Times of the played cluster are seconds of its own clock.
+drawn for them. Prints decisions per second of CPU, bytes per waiting message, fairness between queues, and what a
+decision costs at growing backlogs. Times of the played cluster are seconds of its own clock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Messages of bridges in the scheduler and the journal: Celery's worker and its broker do what executors and journal do."""
+"""Messages of bridges in scheduler and journal: Celery's worker and its broker do what executors and journal do."""
 
 from __future__ import annotations
 
