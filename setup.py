@@ -4,9 +4,14 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# The legacy projects that `raycelery demo` copies. They stand at the top of the repository for readers, and inside the
-# package once installed, so that they never claim a top-level name of somebody's site-packages.
-EXAMPLES = "raycelery.legacy_examples"
+# Folders at the top of the repository that are inside the package once installed, so that raycelery is the only name
+# it takes in site-packages. Their modules import each other relatively, as their names differ in the two places.
+INSIDE = {
+    "raycelery.bench": "bench",
+    "raycelery.migrate": "migration_tool",
+    # The legacy projects that `raycelery demo` copies; no package, but data.
+    "raycelery.legacy_examples": "legacy_examples",
+}
 
 INSTALL_REQUIRES = [
     # What applications are written against. Its semantics are Celery's own code, so it is never pinned tighter.
@@ -89,6 +94,12 @@ EXTRAS = {
     "lint": ["grimp>=3.9", "import-linter>=2.3", "mypy>=1.15", "ruff>=0.9"],
 }
 
+
+def within(package: str, folder: str) -> list[str]:
+    """Return the packages inside one, by the names that they have once installed."""
+    return [f"{package}.{name}" for name in find_packages(folder)]
+
+
 setup(
     name="raycelery",
     version="0.1.0",
@@ -97,13 +108,16 @@ setup(
     long_description_content_type="text/markdown",
     # Ray's own range of Python versions.
     python_requires=">=3.10,<3.14",
-    packages=[*find_packages(include=["raycelery*", "migration_tool*", "bench*"]), EXAMPLES],
-    package_dir={EXAMPLES: "legacy_examples"},
-    package_data={"": ["py.typed", "*.jinja"], EXAMPLES: ["**/*"]},
+    packages=[
+        *find_packages(include=["raycelery*"]),
+        *(name for package, folder in INSIDE.items() for name in (package, *within(package, folder))),
+    ],
+    package_dir=INSIDE,
+    package_data={"": ["*.jinja", "templates/*"], "raycelery.legacy_examples": ["**/*"]},
     exclude_package_data={"": ["**/__pycache__/*", "*.pyc"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,
     entry_points={
-        "console_scripts": ["raycelery = raycelery.cli:main", "raycelery-migrate = migration_tool.cli:main"],
+        "console_scripts": ["raycelery = raycelery.cli:main", "raycelery-migrate = raycelery.migrate.cli:main"],
     },
 )

@@ -1,6 +1,6 @@
-"""``python -m bench`` is ``raycelery bench``."""
+"""``python -m raycelery.bench`` is ``raycelery bench``."""
 
-from bench.cli import command
+from .cli import command
 
 if __name__ == "__main__":
-    command(prog_name="python -m bench")
+    command(prog_name="python -m raycelery.bench")

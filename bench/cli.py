@@ -19,12 +19,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench import measure, predict, systems, workloads
-from bench.report import compare as comparison
-from bench.report import document, terminal
-from bench.work import QUEUES, USUAL, Settings
 from raycelery.cli import output
 from raycelery.cli.group import Group
+
+from . import measure, predict, systems, workloads
+from .report import compare as comparison
+from .report import document, terminal
+from .work import QUEUES, USUAL, Settings
 
 #: What a first run shows in a few minutes.
 _DEFAULT = "noop,roundtrip,zones"
@@ -148,7 +149,7 @@ def _see_that_it_can_run(chosen: list[str], taking: list[str], module: str | Non
     if "own" in chosen and module is None:
         raise click.UsageError("the workload 'own' needs --module, the name of a module that has calls(quick)")
     if any(name in (*QUEUES, "bridge") for name in taking):
-        from bench.systems import redis
+        from .systems import redis
 
         try:
             redis.executable()
@@ -221,7 +222,7 @@ def _interrupt_on_terminate() -> Iterator[None]:
 
 
 def _write(report: dict[str, Any], files: list[output.Output]) -> None:
-    from bench.report import page
+    from .report import page
 
     data, shown = files
     data.write(json.dumps(report))

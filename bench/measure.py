@@ -19,9 +19,9 @@ from typing import Any
 
 import psutil
 
-from bench.sampling import Sampler, Usage, end_left, socket_bytes
-from bench.turn import MARK
-from bench.work import ROOT, Settings
+from .sampling import Sampler, Usage, end_left, socket_bytes
+from .turn import MARK
+from .work import Settings
 
 #: Seconds that a turn has to stop what it started.
 _STOP_SECONDS = 40
@@ -115,7 +115,7 @@ def take_turn(workload: str, system: str, settings: Settings, progress: Progress
     try:
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "bench.turn"],
+                [sys.executable, "-m", f"{__package__}.turn"],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -193,7 +193,7 @@ def _during(usage: Usage, began: float, ended: float) -> dict[str, list[Any]]:
 
 def _path() -> str:
     """Where a turn and its workers import from: as this process does, from its working directory also."""
-    entries = [str(ROOT), os.getcwd(), os.environ.get("PYTHONPATH", "")]
+    entries = [os.getcwd(), os.environ.get("PYTHONPATH", "")]
     return os.pathsep.join(dict.fromkeys(entry for entry in entries if entry))
 
 
@@ -247,7 +247,11 @@ def _processor() -> str | None:
 def _commit() -> str | None:
     try:
         found = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return None  # an installed copy

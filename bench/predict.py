@@ -12,13 +12,14 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from bench import figures, measure
-from bench.work import Settings
 from raycelery.cli import output
 from raycelery.rightsize import recommending, report
 from raycelery.rightsize.predicting import Hosts, Prediction
 from raycelery.rightsize.recommending import Size
 from raycelery.rightsize.sample import Sample
+
+from . import figures, measure
+from .work import Settings
 
 #: Share of the memory that tasks may ask for in Ray, which keeps the rest for its object store.
 _FOR_TASKS = 0.7

@@ -68,7 +68,7 @@ def recorded(target: str) -> Callable[..., list[Any]]:
 
 @functools.cache
 def _function(target: str) -> Callable[..., Any]:
-    from bench.work import resolve
+    from .work import resolve
 
     found: Callable[..., Any] = resolve(target)
     return found

@@ -1,7 +1,7 @@
 """One system's turn at one workload, in a process of its own: start, warm up, run, check, stop.
 
-``python -m bench.turn`` reads what to do from its standard input, tells how far it is through a pipe, and ends in an
-orderly way on SIGTERM and when its parent is gone.
+``python -m raycelery.bench.turn`` reads what to do from its standard input, tells how far it is through a pipe, and
+ends in an orderly way on SIGTERM and when its parent is gone.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Any, NoReturn
 
 import psutil
 
-from bench import systems, workloads
-from bench.record import Outcome
-from bench.sampling import end_left
-from bench.systems.base import SETUP_VARIABLE, WARM, postponed
-from bench.systems.redis import URL_VARIABLE
-from bench.work import Call, Fleet, Settings, WrongResultError
+from . import systems, workloads
+from .record import Outcome
+from .sampling import end_left
+from .systems.base import SETUP_VARIABLE, WARM, postponed
+from .systems.redis import URL_VARIABLE
+from .work import Call, Fleet, Settings, WrongResultError
 
 #: Marks the processes of a turn, by a variable of the environment.
 MARK = "RAYCELERY_BENCH_TURN"

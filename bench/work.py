@@ -9,15 +9,12 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from bench.record import Outcome
-    from bench.systems.base import System
+    from .record import Outcome
+    from .systems.base import System
 
-#: Where this package and what it needs beside it are imported from.
-ROOT = Path(__file__).resolve().parent.parent
 #: Systems whose workers are started by hand and are all of one size.
 QUEUES = ("celery", "dramatiq", "huey", "taskiq")
 #: Compared unless something else is asked for; the first is what the others are measured against.
@@ -173,7 +170,7 @@ class Workload:
 
     def warm(self) -> str:
         """A function, as a target, that each worker runs before the clock starts: imports and caches."""
-        return "bench.record:nothing"
+        return f"{__package__}.record:nothing"
 
     def drive(self, system: System, calls: list[Call], progress: Callable[[int, int], None]) -> Drive:
         """Have the calls run, and wait for them: here, all are submitted at their times and then all are taken."""

@@ -1,6 +1,6 @@
-"""``python -m migration_tool`` is ``raycelery-migrate``."""
+"""``python -m raycelery.migrate`` is ``raycelery-migrate``."""
 
-from migration_tool.cli import main
+from .cli import main
 
 if __name__ == "__main__":
     main()

@@ -13,16 +13,17 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from migration_tool import commands
-from migration_tool.config import Config, read_config
-from migration_tool.errors import MigrationError, UnreadableFile
-from migration_tool.files.replace import create, replace
-from migration_tool.model import Finding, Outcome, Verdict
-from migration_tool.report import formats, page, terminal
-from migration_tool.report.summary import count, summarise
-from migration_tool.workspace import Workspace, load
 from raycelery.cli.group import Group
 from raycelery.cli.output import Output, console
+
+from . import commands
+from .config import Config, read_config
+from .errors import MigrationError, UnreadableFile
+from .files.replace import create, replace
+from .model import Finding, Outcome, Verdict
+from .report import formats, page, terminal
+from .report.summary import count, summarise
+from .workspace import Workspace, load
 
 DONE, LEFT, FAILED = 0, 1, 2
 _EPILOG = (

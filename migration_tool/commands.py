@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from migration_tool import actors as actors_package
-from migration_tool import check as check_package
-from migration_tool import shim as shim_package
-from migration_tool.check.settings import configurations
-from migration_tool.engine import each
-from migration_tool.model import Outcome
-from migration_tool.shim.annotate import read_requests
-from migration_tool.workspace import Source, Workspace, add
+from . import actors as actors_package
+from . import check as check_package
+from . import shim as shim_package
+from .check.settings import configurations
+from .engine import each
+from .model import Outcome
+from .shim.annotate import read_requests
+from .workspace import Source, Workspace, add
 
 Progress = Callable[[int, int], None] | None
 

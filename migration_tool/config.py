@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from migration_tool.errors import MigrationError
+from .errors import MigrationError
 
 if sys.version_info >= (3, 11):
     import tomllib

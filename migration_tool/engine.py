@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
-from migration_tool.errors import UnreadableFile
-from migration_tool.model import Outcome
-from migration_tool.workspace import Source
+from .errors import UnreadableFile
+from .model import Outcome
+from .workspace import Source
 
 #: A function of a file and of what all files share.
 Work = Callable[[Source, Any], Any]

@@ -7,11 +7,11 @@ import warnings
 
 import libcst as cst
 
-from migration_tool.errors import UnreadableFile
-from migration_tool.model import Finding, Outcome, Verdict
-from migration_tool.project.project import Project
-from migration_tool.project.view import Edit, View, apply
-from migration_tool.workspace import Source
+from .errors import UnreadableFile
+from .model import Finding, Outcome, Verdict
+from .project.project import Project
+from .project.view import Edit, View, apply
+from .workspace import Source
 
 
 def view_of(source: Source, project: Project) -> View:

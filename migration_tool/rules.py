@@ -1,4 +1,4 @@
-"""All rules, and the page that shows them: ``python -m migration_tool.rules > docs/migrating-rules.md``"""
+"""All rules, and the page that shows them: ``python -m raycelery.migrate.rules > docs/migrating-rules.md``"""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import inspect
 from dataclasses import dataclass
 from types import ModuleType
 
-from migration_tool.actors import bases, canvas, classes, functions, leftovers, publishing, results
-from migration_tool.examples import Example
-from migration_tool.shim import dependencies, imports, strings
+from .actors import bases, canvas, classes, functions, leftovers, publishing, results
+from .examples import Example
+from .shim import dependencies, imports, strings
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ _HEAD = """\
 
 What each rule changes, and what it leaves alone. [Migrating](migrating.md) describes how to use them. This page is
 generated from the examples in the rules' own modules, which are also run as tests:
-`python -m migration_tool.rules > docs/migrating-rules.md`.
+`python -m raycelery.migrate.rules > docs/migrating-rules.md`.
 """
 
 

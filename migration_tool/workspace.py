@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from migration_tool.errors import UnreadableFile
-from migration_tool.files.discover import Found, discover
-from migration_tool.files.notebook import Notebook
-from migration_tool.files.text import Text, decode
-from migration_tool.project.index import index
-from migration_tool.project.project import Project, key_of, package_of
+from .errors import UnreadableFile
+from .files.discover import Found, discover
+from .files.notebook import Notebook
+from .files.text import Text, decode
+from .project.index import index
+from .project.project import Project, key_of, package_of
 
 CELERY = re.compile(r"celery", re.I)
 #: A file that uses tasks made elsewhere has one of these.

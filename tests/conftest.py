@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,12 @@ import pytest
 from tests import support
 
 support.prepare_environment()
+
+
+def pytest_configure() -> None:
+    """Refuse an installation from before a change of `package_dir`, whose finder does not know all packages."""
+    if importlib.util.find_spec("raycelery.bench") is None:
+        raise pytest.UsageError("raycelery.bench is not found: install this folder again (pip install -e . --no-deps)")
 
 
 @pytest.fixture(scope="session")

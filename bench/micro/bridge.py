@@ -1,6 +1,6 @@
 """Throughput of a bridge against stock prefork: the same broker, the same concurrency, in turns.
 
-    python -m bench.micro.bridge --rounds 5 --messages 5000 --concurrency 2
+    python -m raycelery.bench.micro.bridge --rounds 5 --messages 5000 --concurrency 2
 
 Each turn publishes no-ops while the worker's queue is not consumed, has it consumed, and takes the time until the last
 result is in Redis; then latency, one message at a time, by turns. Both workers are up all the time, each with a queue

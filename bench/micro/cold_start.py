@@ -1,4 +1,4 @@
-"""A fresh process's way to its first result: ``python -m bench.micro.cold_start raycelery|ray DIRECTORY``.
+"""A fresh process's way to its first result: ``python -m raycelery.bench.micro.cold_start raycelery|ray DIRECTORY``.
 
 Prints the seconds from before the first import to the result, less those that ``ray.init`` itself took: it is the same
 on both ways, and takes several seconds more or less from one time to the next. Both start Ray in ``DIRECTORY``, with
@@ -14,7 +14,7 @@ from typing import Any
 def raycelery(options: dict[str, object]) -> float:
     """Import raycelery, call a task, wait for its result."""
     began = time.perf_counter()
-    from bench.micro.tasks_ray import app, noop
+    from .tasks_ray import app, noop
 
     starting = _timed_init()
     app.conf.ray_init = options
@@ -29,7 +29,7 @@ def bare(options: dict[str, object]) -> float:
     began = time.perf_counter()
     import ray
 
-    from bench.micro.functions import noop
+    from .functions import noop
 
     class Actor:
         def noop(self, value: object) -> object:

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.micro.figures import FIGURES, Board
-from bench.micro.systems import ACTORS, CELERY, OURS, TASKS, RayActors, RayTasks, System, Tasks
 from tests import support
 from tests.conftest import redis_url  # noqa: F401 - a fixture
+
+from .figures import FIGURES, Board
+from .systems import ACTORS, CELERY, OURS, TASKS, RayActors, RayTasks, System, Tasks
 
 #: What raycelery's executors hold in place of CPUs, and how they are told: see `tasks_ray.py`.
 _SLOT = "executor"
@@ -55,13 +56,13 @@ def ray_session() -> Iterator[support.RaySession]:
 def systems(ray_session: support.RaySession, redis_url: str) -> Iterator[dict[str, System]]:  # noqa: F811
     """All systems, warm, with two workers each."""
     os.environ["RAYCELERY_MICRO_REDIS"] = redis_url
-    from bench.micro import tasks_celery, tasks_ray
+    from . import tasks_celery, tasks_ray
 
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(support.short_directory())
         # A line per task, which the worker writes at INFO, would not be fair. As root, Celery takes no pickle unforced.
         worker = support.stock_worker(
-            "bench.micro.tasks_celery", redis_url, directory, "-l", "WARNING", concurrency=2, env={"C_FORCE_ROOT": "1"}
+            tasks_celery.__name__, redis_url, directory, "-l", "WARNING", concurrency=2, env={"C_FORCE_ROOT": "1"}
         )
         stack.enter_context(worker)
         found: dict[str, System] = {
@@ -83,7 +84,7 @@ def cold_start() -> Callable[[str], float]:
         with support.short_directory() as directory:
             way = "raycelery" if system == OURS else "ray"
             done = subprocess.run(
-                [sys.executable, "-m", "bench.micro.cold_start", way, str(directory)],
+                [sys.executable, "-m", f"{__package__}.cold_start", way, str(directory)],
                 cwd=support.ROOT,
                 env={key: value for key, value in os.environ.items() if key != _VARIABLE},
                 capture_output=True,

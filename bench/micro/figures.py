@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from bench.micro.systems import ACTORS, CELERY, OURS, TASKS
+from .systems import ACTORS, CELERY, OURS, TASKS
 
 
 @dataclass(frozen=True)

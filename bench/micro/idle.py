@@ -1,6 +1,6 @@
 """What a bridge costs while there is nothing to be done, process by process, and what stock prefork costs.
 
-    python -m bench.micro.idle --seconds 30 --concurrency 2
+    python -m raycelery.bench.micro.idle --seconds 30 --concurrency 2
 
 Each worker has run as many tasks at once as it may, so that its pool is there, and has nothing to do from then on.
 Memory is PSS: pages that processes share are divided among them. A worker process of Ray's that has run nothing yet is

@@ -1,6 +1,6 @@
 """The dispatcher's scheduler on a cluster that nobody has here: a thousand nodes, a million messages, no Ray.
 
-    python -m bench.micro.simulate_scheduler --nodes 1000 --messages 1000000 --queues 200
+    python -m raycelery.bench.micro.simulate_scheduler --nodes 1000 --messages 1000000 --queues 200
 
 Plays a cluster to the scheduler: executors get ready a moment after their start, and messages take as long as was
 drawn for them. Prints decisions per second of CPU, bytes per waiting message, fairness between queues, and what a

@@ -10,7 +10,7 @@ import statistics
 import time
 from typing import Any, Protocol
 
-from bench.micro import functions
+from . import functions
 
 #: Seconds after which a result is missing rather than late.
 TIMEOUT = 300

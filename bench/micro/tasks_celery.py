@@ -6,7 +6,7 @@ import os
 
 from celery import Celery
 
-from bench.micro import functions
+from . import functions
 
 _redis = os.environ.get("RAYCELERY_MICRO_REDIS", "redis://127.0.0.1:6379/0")
 app = Celery("micro", broker=_redis, backend=_redis, set_as_current=False)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from bench.micro import functions
 from raycelery import Celery
+
+from . import functions
 
 app = Celery("micro", set_as_current=False)
 # Where systems take turns on one cluster, executors hold this resource in place of CPUs: they stay warm meanwhile, and

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bench.micro import functions
-from bench.micro.figures import FIGURES
-from bench.micro.replay import clock, replay
-from bench.micro.systems import OURS, System
+from . import functions
+from .figures import FIGURES
+from .replay import clock, replay
+from .systems import OURS, System
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -78,7 +78,7 @@ def test_frames(system: str, benchmark: Any, turns: Turns) -> None:
 
 @pytest.mark.usefixtures("ray_session")
 def test_memory(alternate: Alternate) -> None:
-    from bench.micro.tasks_ray import stuck, waiting
+    from .tasks_ray import stuck, waiting
 
     def per_message(name: str, count: int, number: int) -> float:
         assert name == OURS

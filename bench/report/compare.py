@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bench.figures import Spread
-from bench.report.document import ratio_text, rows, spread_text
 from raycelery.cli.tables import Table, name, number
+
+from ..figures import Spread
+from .document import ratio_text, rows, spread_text
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import figures, workloads
-from bench.figures import Spread
-from bench.measure import Trial
+from .. import figures, workloads
+from ..figures import Spread
+from ..measure import Trial
 
 #: Raised when older readers would misread the file.
 FORMAT = 1

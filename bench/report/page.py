@@ -9,9 +9,9 @@ from typing import Any
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from bench import figures
-from bench.report import plots
-from bench.report.document import busy, parts, rows
+from .. import figures
+from . import plots
+from .document import busy, parts, rows
 
 
 def render(report: dict[str, Any]) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from bench import figures
-from bench.figures import Turn
-from bench.report.document import Row, ratio_text
+from .. import figures
+from ..figures import Turn
+from .document import Row, ratio_text
 
 COLOURS = {
     "celery": "#d97732",

@@ -7,9 +7,10 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from bench.figures import Spread
-from bench.report.document import parts, rows
 from raycelery.cli.tables import Cell, Table, number
+
+from ..figures import Spread
+from .document import parts, rows
 
 
 def table(trial: dict[str, Any]) -> RenderableType:

@@ -7,7 +7,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.systems.base import System
+    from .base import System
 
 #: Name: module, what it is, and what must be importable.
 SYSTEMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -28,5 +28,5 @@ def missing(name: str) -> list[str]:
 
 def load(name: str) -> type[System]:
     """Return the class of a system."""
-    found: type[System] = importlib.import_module(f"bench.systems.{SYSTEMS[name][0]}").System
+    found: type[System] = importlib.import_module(f"{__name__}.{SYSTEMS[name][0]}").System
     return found

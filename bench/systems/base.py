@@ -13,15 +13,16 @@ from typing import Any
 
 import psutil
 
-from bench.record import Outcome
-from bench.work import Call, Fleet, WrongResultError
+from .. import record
+from ..record import Outcome
+from ..work import Call, Fleet, WrongResultError
 
 #: Seconds after which a result is missing rather than late, and a system that does not come up is broken.
 TIMEOUT, START_TIMEOUT = 900.0, 60.0
 #: Seconds that a process has to end when asked to. Nothing that it still does then is of use to anybody.
 _POLITE_SECONDS = 5.0
 #: The task that warms workers up.
-WARM = "bench.record:warm"
+WARM = f"{record.__name__}:warm"
 #: Tells the workers which functions are tasks, and Celery how they are set up: JSON.
 SETUP_VARIABLE = "RAYCELERY_BENCH_SETUP"
 

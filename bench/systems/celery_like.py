@@ -6,9 +6,9 @@ from typing import Any
 
 from celery import chain, chord
 
-from bench.record import recorded
-from bench.systems.base import TIMEOUT, System, setup_from_environment
-from bench.work import Call
+from ..record import recorded
+from ..work import Call
+from .base import TIMEOUT, System, setup_from_environment
 
 
 def register(app: Any) -> None:

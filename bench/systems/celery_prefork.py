@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import Celery
 
-from bench.systems import celery_like, redis
+from . import celery_like, redis
 
 app: Any = Celery("bench", set_as_current=False)
 if redis.URL_VARIABLE in os.environ:  # it was started: this is a worker
@@ -36,7 +36,7 @@ class System(celery_like.CelerySystem):
         # As root, Celery takes no pickle unforced. A line per task, which it writes at INFO, would not be fair.
         os.environ["C_FORCE_ROOT"] = "1"
         pidfile: Path = self.scratch / "worker.pid"
-        command = [sys.executable, "-m", "celery", "-A", "bench.systems.celery_prefork", "worker",
+        command = [sys.executable, "-m", "celery", "-A", __name__, "worker",
                    "-c", str(self.fleet.slots), "-l", "WARNING", "--without-gossip", "--without-mingle",
                    "--pidfile", str(pidfile), *self.arguments]  # fmt: skip
         self.up(self.process(command, "celery.log"), "celery.log", pidfile.exists)

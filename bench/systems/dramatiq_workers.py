@@ -11,9 +11,9 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
-from bench.record import recorded
-from bench.systems import base, redis
-from bench.work import Call
+from ..record import recorded
+from ..work import Call
+from . import base, redis
 
 #: By target.
 actors: dict[str, Any] = {}
@@ -42,7 +42,7 @@ class System(base.System):
     def start(self) -> None:
         redis.start(self)
         register()
-        command = [sys.executable, "-m", "dramatiq", "bench.systems.dramatiq_workers",
+        command = [sys.executable, "-m", "dramatiq", __name__,
                    "--processes", str(self.fleet.slots), "--threads", "1"]  # fmt: skip
         self.process(command, "dramatiq.log")
 

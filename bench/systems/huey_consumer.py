@@ -8,9 +8,9 @@ from typing import Any
 
 from huey import RedisHuey
 
-from bench.record import recorded
-from bench.systems import base, redis
-from bench.work import Call
+from ..record import recorded
+from ..work import Call
+from . import base, redis
 
 #: By target.
 tasks: dict[str, Any] = {}
@@ -38,7 +38,7 @@ class System(base.System):
     def start(self) -> None:
         redis.start(self)
         register()
-        command = [sys.executable, "-m", "huey.bin.huey_consumer", "bench.systems.huey_consumer.huey",
+        command = [sys.executable, "-m", "huey.bin.huey_consumer", f"{__name__}.huey",
                    "--workers", str(self.fleet.slots), "--worker-type", "process", "--quiet",
                    "--delay", "0.01", "--max-delay", "0.05"]  # fmt: skip
         self.process(command, "huey.log")

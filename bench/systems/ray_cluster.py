@@ -7,10 +7,10 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-from bench.systems.base import postponed
+from .base import postponed
 
 if TYPE_CHECKING:
-    from bench.systems.base import System
+    from .base import System
 
 #: Ray takes 30 % of the memory unless told; the largest workload needs less, and other systems run beside it.
 _OBJECT_STORE_BYTES = 2 * 1024**3

@@ -7,9 +7,9 @@ from typing import Any
 
 import ray
 
-from bench.record import recorded
-from bench.systems import base, ray_cluster
-from bench.work import Call
+from ..record import recorded
+from ..work import Call
+from . import base, ray_cluster
 
 #: References that are waited for together.
 _CHUNK = 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bench.systems import celery_prefork, ray_cluster
+from . import celery_prefork, ray_cluster
 
 
 class System(celery_prefork.System):

@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from bench.systems import celery_like, ray_cluster
-from bench.systems.base import SETUP_VARIABLE, TIMEOUT, setup_from_environment
-from bench.work import Call
 from raycelery import Celery
+
+from ..work import Call
+from . import celery_like, ray_cluster
+from .base import SETUP_VARIABLE, TIMEOUT, setup_from_environment
 
 
 def _make(name: str) -> Celery:

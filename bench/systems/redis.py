@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.systems.base import System
+    from .base import System
 
 #: Where the workers find it.
 URL_VARIABLE = "RAYCELERY_BENCH_REDIS"

@@ -9,9 +9,9 @@ from typing import Any
 
 from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
 
-from bench.record import recorded
-from bench.systems import base, redis
-from bench.work import Call
+from ..record import recorded
+from ..work import Call
+from . import base, redis
 
 #: By target.
 tasks: dict[str, Any] = {}
@@ -45,7 +45,7 @@ class System(base.System):
         self.stack.callback(self._loop.close)
         self._loop.run_until_complete(broker.startup())
         self.stack.callback(lambda: self._loop.run_until_complete(broker.shutdown()))
-        command = [sys.executable, "-m", "taskiq", "worker", "bench.systems.taskiq_workers:broker",
+        command = [sys.executable, "-m", "taskiq", "worker", f"{__name__}:broker",
                    "--workers", str(self.fleet.slots), "--max-threadpool-threads", "1",
                    "--max-async-tasks", "1", "--log-level", "WARNING"]  # fmt: skip
         self.process(command, "taskiq.log")

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.work import Workload
+    from ..work import Workload
 
 #: In the order of the list; each is the name of its module here.
 NAMES = (
@@ -27,5 +27,5 @@ NAMES = (
 
 def load(name: str) -> type[Workload]:
     """Return the class of a workload."""
-    found: type[Workload] = importlib.import_module(f"bench.workloads.{name}").Workload
+    found: type[Workload] = importlib.import_module(f"{__name__}.{name}").Workload
     return found

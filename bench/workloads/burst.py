@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from bench import work
+from .. import work
 
 _SECONDS = 0.1
 

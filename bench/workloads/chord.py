@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bench import work
-from bench.record import Outcome
-from bench.workloads.noop import noop
+from .. import work
+from ..record import Outcome
+from .noop import noop
 
 if TYPE_CHECKING:
-    from bench.systems.base import System
+    from ..systems.base import System
 
 
 def total(records: list[list[Any]]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.workloads import frame
+from . import frame
 
 
 class Workload(frame.Workload):

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bench import work
+from .. import work
 
 if TYPE_CHECKING:
-    from bench.systems.base import System
+    from ..systems.base import System
 
 _HOSTS, _CPUS, _NUM_CPUS, _TASKS = 10, 16, 2, 1500
 #: Mean seconds of a task: minutes in the original. They are log-normal, and the longest are cut off.

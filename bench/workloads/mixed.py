@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from bench import work
+from .. import work
 
 _SMALL_SECONDS, _LARGE_SECONDS = 0.05, 5.0
 _LARGE_BYTES = 2 * 10**9

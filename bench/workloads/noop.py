@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench import work
+from .. import work
 
 
 def noop(value: int) -> int:

@@ -6,7 +6,7 @@ import importlib
 import os
 from typing import Any
 
-from bench import work
+from .. import work
 
 
 class Workload(work.Workload):

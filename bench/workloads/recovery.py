@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench import work
+from .. import work
 
 if TYPE_CHECKING:
-    from bench.systems.base import System
+    from ..systems.base import System
 
 _NOTES = "RAYCELERY_BENCH_RECOVERY"
 #: A call's work is done: what a kill after this moment interrupts is not its work.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bench import work
-from bench.workloads.noop import noop
+from .. import work
+from .noop import noop
 
 if TYPE_CHECKING:
-    from bench.systems.base import System
+    from ..systems.base import System
 
 
 class Workload(work.Workload):

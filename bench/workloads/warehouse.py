@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from bench import work
-from bench.workloads import zones
+from .. import work
+from . import zones
 
 _URL = "RAYCELERY_BENCH_WAREHOUSE"
 #: Seconds that a query takes, at least and at most: a training computes for about 0.2 s.

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from bench import work
+import raycelery
+
+from .. import work
 
 #: In a checkout, and in an installed copy.
-_PLACES = ("legacy_examples/zone_forecast", "raycelery/legacy_examples/zone_forecast")
+_PLACES = ("../legacy_examples/zone_forecast", "legacy_examples/zone_forecast")
 
 
 def folder() -> str:
@@ -19,10 +22,11 @@ def folder() -> str:
     Raises:
         RuntimeError: it is not part of this installation.
     """
-    found = next((work.ROOT / place for place in _PLACES if (work.ROOT / place / "forecast.py").exists()), None)
+    package = Path(raycelery.__file__).parent
+    found = next((package / place for place in _PLACES if (package / place / "forecast.py").exists()), None)
     if found is None:
         raise RuntimeError("the example zone_forecast is not part of this installation: reinstall raycelery")
-    return str(found)
+    return str(found.resolve())
 
 
 def train(origin: str, dest: str, daypart: str) -> dict[str, Any]:

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import libcst as cst
 
-from migration_tool.actors import classes, functions, imports, leftovers, publishing
-from migration_tool.actors import uses as task_uses
-from migration_tool.actors.plan import Plan, decide, helper_path, names_of
-from migration_tool.check import catalogue
-from migration_tool.check.settings import configurations
-from migration_tool.engine import each, guarded
-from migration_tool.errors import MigrationError, UnreadableFile
-from migration_tool.model import Outcome, Verdict
-from migration_tool.project.project import Project
-from migration_tool.project.values import Value
-from migration_tool.project.view import Edit, View
-from migration_tool.rewriting import finding, rewrite, set_text, view_of
-from migration_tool.shim import dependencies, strings
-from migration_tool.shim import imports as shim_imports
-from migration_tool.workspace import Source, Workspace, as_named
+from ..check import catalogue
+from ..check.settings import configurations
+from ..engine import each, guarded
+from ..errors import MigrationError, UnreadableFile
+from ..model import Outcome, Verdict
+from ..project.project import Project
+from ..project.values import Value
+from ..project.view import Edit, View
+from ..rewriting import finding, rewrite, set_text, view_of
+from ..shim import dependencies, strings
+from ..shim import imports as shim_imports
+from ..workspace import Source, Workspace, as_named
+from . import classes, functions, imports, leftovers, publishing
+from . import uses as task_uses
+from .plan import Plan, decide, helper_path, names_of
 
 _TEMPLATE = Path(__file__).with_name("ray_tasks.py")
 _LEFT = re.compile(r"^\s*(from\s+(ray)?celery\b|import\s+(.*[,\s])?(ray)?celery\b)", re.M)

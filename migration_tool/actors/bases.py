@@ -9,9 +9,9 @@ from __future__ import annotations
 import libcst as cst
 from celery.app.task import Task as CeleryTask
 
-from migration_tool.examples import Example
-from migration_tool.project.values import Value
-from migration_tool.project.view import View
+from ..examples import Example
+from ..project.values import Value
+from ..project.view import View
 
 Key = tuple[str, str]
 

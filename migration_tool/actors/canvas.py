@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import libcst as cst
 
-from migration_tool.actors.lines import Lines, has_comments
-from migration_tool.examples import Example
-from migration_tool.project.view import View
+from ..examples import Example
+from ..project.view import View
+from .lines import Lines, has_comments
 
 _APPLY = ("delay", "apply_async")
 

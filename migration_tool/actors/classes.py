@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from migration_tool.actors.canvas import arguments
-from migration_tool.examples import Example
-from migration_tool.project.project import Project, Task
-from migration_tool.project.values import Value
-from migration_tool.project.view import View
+from ..examples import Example
+from ..project.project import Project, Task
+from ..project.values import Value
+from ..project.view import View
+from .canvas import arguments
 
 Key = tuple[str, str]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import libcst as cst
 
-from migration_tool.project import tables
-from migration_tool.project.view import View
-from migration_tool.workspace import CELERY
+from ..project import tables
+from ..project.view import View
+from ..workspace import CELERY
 
 #: Signals by which projects prepare processes, or act around each task.
 _SIGNALS = frozenset(

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from migration_tool.examples import Example
-from migration_tool.project.project import Task
-from migration_tool.project.view import Edit, View
+from ..examples import Example
+from ..project.project import Task
+from ..project.view import Edit, View
 
 MARK = "# raycelery-migrate:"
 #: Requests that Ray's remote functions take as they are.

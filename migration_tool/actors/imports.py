@@ -6,11 +6,11 @@ import re
 
 import libcst as cst
 
-from migration_tool.actors.plan import Plan
-from migration_tool.actors.uses import Use, is_loaded
-from migration_tool.project.project import Project
-from migration_tool.project.view import Edit, View, dotted_name
-from migration_tool.shim.imports import is_celery
+from ..project.project import Project
+from ..project.view import Edit, View, dotted_name
+from ..shim.imports import is_celery
+from .plan import Plan
+from .uses import Use, is_loaded
 
 
 def edits(

@@ -9,14 +9,14 @@ import re
 
 import libcst as cst
 
-from migration_tool.actors.functions import MARK
-from migration_tool.check import catalogue, settings
-from migration_tool.examples import Example
-from migration_tool.model import Finding, Verdict
-from migration_tool.project import tables
-from migration_tool.project.view import Edit, View, dotted_name
-from migration_tool.rewriting import finding
-from migration_tool.workspace import Source
+from ..check import catalogue, settings
+from ..examples import Example
+from ..model import Finding, Verdict
+from ..project import tables
+from ..project.view import Edit, View, dotted_name
+from ..rewriting import finding
+from ..workspace import Source
+from .functions import MARK
 
 #: Settings that a remote function does not see, and what there is instead.
 LOST = {

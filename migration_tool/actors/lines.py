@@ -5,7 +5,7 @@ from __future__ import annotations
 import libcst as cst
 from libcst.metadata import Assignment, GlobalScope
 
-from migration_tool.project.view import View
+from ..project.view import View
 
 
 def has_comments(view: View, node: cst.CSTNode) -> bool:

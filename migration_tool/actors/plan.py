@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from migration_tool.actors.classes import Launch
-from migration_tool.actors.functions import Definition
-from migration_tool.actors.uses import Facts, Key
-from migration_tool.project.project import Project
-from migration_tool.shim.annotate import names
+from ..project.project import Project
+from ..shim.annotate import names
+from .classes import Launch
+from .functions import Definition
+from .uses import Facts, Key
 
 HELPER = "ray_tasks"
 

@@ -11,13 +11,13 @@ from functools import partial
 
 import libcst as cst
 
-from migration_tool.actors import results
-from migration_tool.actors.canvas import Signature, arguments
-from migration_tool.actors.leftovers import comment, has_comment
-from migration_tool.actors.plan import Plan, root_of
-from migration_tool.actors.uses import Use, is_kept
-from migration_tool.examples import Example
-from migration_tool.project.view import Edit, View
+from ..examples import Example
+from ..project.view import Edit, View
+from . import results
+from .canvas import Signature, arguments
+from .leftovers import comment, has_comment
+from .plan import Plan, root_of
+from .uses import Use, is_kept
 
 
 def remote(view: View, node: cst.BaseExpression) -> str:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from migration_tool.examples import Example
-from migration_tool.project.values import Value
-from migration_tool.project.view import View
+from ..examples import Example
+from ..project.values import Value
+from ..project.view import View
 
 _OF_RESULT = frozenset(
     {"id", "task_id", "get", "wait", "ready", "successful", "failed", "state", "status", "result", "info", "traceback",

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import libcst as cst
 
-from migration_tool.actors import bases, environment, results
-from migration_tool.actors.canvas import Canvas, applications
-from migration_tool.actors.lines import has_comments
-from migration_tool.project.view import View
+from ..project.view import View
+from . import bases, environment, results
+from .canvas import Canvas, applications
+from .lines import has_comments
 
 Key = tuple[str, str]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from migration_tool.check import code, commands, settings
-from migration_tool.engine import guarded
-from migration_tool.model import Finding, Outcome, Verdict
-from migration_tool.project.project import Project
-from migration_tool.rewriting import view_of
-from migration_tool.shim import dependencies
-from migration_tool.workspace import CELERY, Source
+from ..engine import guarded
+from ..model import Finding, Outcome, Verdict
+from ..project.project import Project
+from ..rewriting import view_of
+from ..shim import dependencies
+from ..workspace import CELERY, Source
+from . import code, commands, settings
 
 
 @dataclass(frozen=True)

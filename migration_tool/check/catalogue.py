@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from celery.app import defaults
 
-from migration_tool.model import Verdict
+from ..model import Verdict
 
 Entry = tuple[Verdict, str, str]
 WORKS: Entry = (Verdict.WORKS, "", "")

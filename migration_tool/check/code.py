@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import libcst as cst
 
-from migration_tool.check import catalogue, commands
-from migration_tool.model import Finding, Verdict
-from migration_tool.project import tables
-from migration_tool.project.project import Task
-from migration_tool.project.values import Value
-from migration_tool.project.view import View, dotted_name
-from migration_tool.rewriting import finding
-from migration_tool.shim.imports import gone, is_celery, modules
-from migration_tool.workspace import Source
+from ..model import Finding, Verdict
+from ..project import tables
+from ..project.project import Task
+from ..project.values import Value
+from ..project.view import View, dotted_name
+from ..rewriting import finding
+from ..shim.imports import gone, is_celery, modules
+from ..workspace import Source
+from . import catalogue, commands
 
 #: Packages beside Celery that look into its worker, broker or results.
 _PACKAGES = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from migration_tool.check.catalogue import Entry, changes, manual
-from migration_tool.model import Finding
-from migration_tool.workspace import Source
+from ..model import Finding
+from ..workspace import Source
+from .catalogue import Entry, changes, manual
 
 #: ``celery -A proj worker -c 4``, ``["celery", "-A", "proj", "worker"]``, ``manage.py celery worker``
 _COMMAND = re.compile(

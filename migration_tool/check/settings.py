@@ -6,12 +6,12 @@ import re
 
 import libcst as cst
 
-from migration_tool.check import catalogue
-from migration_tool.model import Finding, Verdict
-from migration_tool.project.project import Project
-from migration_tool.project.view import View
-from migration_tool.rewriting import finding
-from migration_tool.workspace import CELERY, Source
+from ..model import Finding, Verdict
+from ..project.project import Project
+from ..project.view import View
+from ..rewriting import finding
+from ..workspace import CELERY, Source
+from . import catalogue
 
 #: ``app.config_from_object("proj.celeryconfig", namespace="CELERY")``; what it is called on does not matter here.
 _NAMED = re.compile(

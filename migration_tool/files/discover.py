@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
-from migration_tool.errors import MigrationError
+from ..errors import MigrationError
 
 #: Folders that hold nothing of the project's own.
 _SKIPPED = frozenset(

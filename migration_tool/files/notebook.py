@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from migration_tool.errors import UnreadableFile
+from ..errors import UnreadableFile
 
 #: A line that IPython reads, not Python; the hash takes the place of its first character.
 _MAGIC = re.compile(r"^(?P<indent>[ \t]*)(?P<first>[%!?])(?P<rest>.*)$", re.M)

@@ -9,7 +9,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from migration_tool.errors import UnreadableFile
+from ..errors import UnreadableFile
 
 
 @cache

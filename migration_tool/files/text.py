@@ -8,7 +8,7 @@ import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
-from migration_tool.errors import UnreadableFile
+from ..errors import UnreadableFile
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),

@@ -6,7 +6,7 @@ import ast
 import warnings
 from dataclasses import dataclass, field
 
-from migration_tool.project.expressions import Expression, any_of, bounded, from_ast
+from .expressions import Expression, any_of, bounded, from_ast
 
 
 @dataclass(frozen=True)

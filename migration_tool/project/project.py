@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from migration_tool.project import tables
-from migration_tool.project.expressions import Expression
-from migration_tool.project.index import Class, Decorator, Function, Module
-from migration_tool.project.values import Value, canonical
+from . import tables
+from .expressions import Expression
+from .index import Class, Decorator, Function, Module
+from .values import Value, canonical
 
 _DEPTH = 40
 

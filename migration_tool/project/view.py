@@ -20,10 +20,10 @@ from libcst.metadata import (
 )
 from libcst.metadata.scope_provider import BaseAssignment
 
-from migration_tool.project.expressions import DEPTH, Expression, any_of, bounded
-from migration_tool.project.index import absolute
-from migration_tool.project.project import Project
-from migration_tool.project.values import Value
+from .expressions import DEPTH, Expression, any_of, bounded
+from .index import absolute
+from .project import Project
+from .values import Value
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from migration_tool.model import Finding, Outcome, Verdict
-from migration_tool.report.summary import summarise
+from ..model import Finding, Outcome, Verdict
+from .summary import summarise
 
 #: How reports call each verdict.
 WORDS = {Verdict.WORKS: "works", Verdict.CHANGES: "works, changes", Verdict.MANUAL: "by hand"}

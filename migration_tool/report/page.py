@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from migration_tool.model import Finding, Outcome, Verdict
-from migration_tool.report.formats import WORDS, text
-from migration_tool.report.summary import summarise
+from ..model import Finding, Outcome, Verdict
+from .formats import WORDS, text
+from .summary import summarise
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1a1a1a; --paper: #fff; --line: #ddd; --dim: #666;

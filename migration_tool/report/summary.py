@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from migration_tool.model import Finding, Outcome, Verdict
+from ..model import Finding, Outcome, Verdict
 
 
 @dataclass(frozen=True)

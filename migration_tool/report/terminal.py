@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from migration_tool.model import Outcome, Verdict
-from migration_tool.report.formats import text
-from migration_tool.report.summary import summarise
+from ..model import Outcome, Verdict
+from .formats import text
+from .summary import summarise
 
 #: Said once, where a finding speaks of it.
 DIRECT_MODE = (

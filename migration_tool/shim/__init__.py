@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from migration_tool.engine import guarded
-from migration_tool.model import Outcome
-from migration_tool.project.project import Project
-from migration_tool.rewriting import rewrite, set_text, view_of
-from migration_tool.shim import annotate, dependencies, imports, strings
-from migration_tool.workspace import CELERY, Source
+from ..engine import guarded
+from ..model import Outcome
+from ..project.project import Project
+from ..rewriting import rewrite, set_text, view_of
+from ..workspace import CELERY, Source
+from . import annotate, dependencies, imports, strings
 
 
 @dataclass(frozen=True)

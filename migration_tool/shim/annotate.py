@@ -13,12 +13,12 @@ from pathlib import Path
 
 import libcst as cst
 
-from migration_tool.errors import MigrationError
-from migration_tool.model import Finding, Verdict
-from migration_tool.project.project import Project, Task
-from migration_tool.project.view import Edit, View
-from migration_tool.rewriting import finding
-from migration_tool.workspace import Source
+from ..errors import MigrationError
+from ..model import Finding, Verdict
+from ..project.project import Project, Task
+from ..project.view import Edit, View
+from ..rewriting import finding
+from ..workspace import Source
 
 #: Requests that are written, in this order.
 _OPTIONS = ("num_cpus", "num_gpus", "memory")

@@ -9,11 +9,11 @@ import re
 
 import libcst as cst
 
-from migration_tool.examples import Example
-from migration_tool.model import Finding, Verdict
-from migration_tool.project.view import Edit, View
-from migration_tool.rewriting import finding
-from migration_tool.workspace import Source
+from ..examples import Example
+from ..model import Finding, Verdict
+from ..project.view import Edit, View
+from ..rewriting import finding
+from ..workspace import Source
 
 #: Extras of Celery that raycelery has too.
 EXTRAS = frozenset({"redis"})

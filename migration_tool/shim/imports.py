@@ -6,11 +6,11 @@ import libcst as cst
 from libcst.metadata import ImportAssignment, Scope
 from libcst.metadata.scope_provider import BaseAssignment
 
-from migration_tool.examples import Example
-from migration_tool.model import Finding, Verdict
-from migration_tool.project.view import Edit, View, dotted_name
-from migration_tool.rewriting import finding
-from migration_tool.workspace import Source
+from ..examples import Example
+from ..model import Finding, Verdict
+from ..project.view import Edit, View, dotted_name
+from ..rewriting import finding
+from ..workspace import Source
 
 #: What Celery 5 no longer has; raycelery has what Celery 5 has.
 GONE = {

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import libcst as cst
 
-from migration_tool.examples import Example
-from migration_tool.project.view import Edit, View
-from migration_tool.shim.imports import gone, is_celery
+from ..examples import Example
+from ..project.view import Edit, View
+from .imports import gone, is_celery
 
 #: Functions whose first argument is a dotted name that they import.
 _IMPORTERS = frozenset(

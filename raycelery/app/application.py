@@ -16,6 +16,7 @@ import celery
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.objects import cached_property
 
+from raycelery.app import spec
 from raycelery.app.conf import RememberingSettings
 from raycelery.app.producer import RayProducer, new_id
 from raycelery.app.settings import DEFAULTS, check_options, check_settings, options_of
@@ -45,7 +46,7 @@ def _calling_module() -> str | None:
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
-        if name.partition(".")[0] not in _OURS or name.startswith("raycelery.contrib"):
+        if name.partition(".")[0] not in _OURS or name.startswith(spec.MAKERS):
             return str(name)
         frame = frame.f_back  # type: ignore[assignment]
     return None

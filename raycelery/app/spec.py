@@ -39,6 +39,8 @@ TRAVELLING = ("DJANGO_", "CELERY_", "FLASK_")
 LIBRARY = os.path.dirname(os.path.dirname(os.__file__))
 #: Packages that hold applications, but never a user's.
 _NOT_SEARCHED = frozenset({"celery", "kombu", "raycelery", "ray"})
+#: Modules of raycelery that make applications all the same, for tests and benchmarks.
+MAKERS = ("raycelery.contrib.", "raycelery.bench.")
 #: Signals whose receivers in ``__main__`` are carried to the executors.
 _EXECUTOR_SIGNALS = (
     "celeryd_init",
@@ -121,7 +123,9 @@ def find_attribute(app: celery.Celery, home: str | None) -> tuple[str, str | Non
         if name and "." in name:
             names.append(name.rpartition(".")[0])
     # A factory's product is often kept by a module that has no other part in it, as Flask's guide has it.
-    others = [name for name in list(sys.modules) if name.partition(".")[0] not in _NOT_SEARCHED]
+    others = [
+        name for name in list(sys.modules) if name.partition(".")[0] not in _NOT_SEARCHED or name.startswith(MAKERS)
+    ]
     for name in [*names, *others]:
         module = sys.modules.get(name) if name and not in_main(name) else None
         if module is None or name is None:

@@ -14,7 +14,7 @@ from raycelery.cli.group import Group
 #: Subcommands and the modules that hold them; imported when used, so that ``--help`` is quick.
 COMMANDS = {
     "apps": "raycelery.cli.apps",
-    "bench": "bench.cli",
+    "bench": "raycelery.bench.cli",
     "beat": "raycelery.cli.beat",
     "demo": "raycelery.cli.demo",
     "down": "raycelery.cli.down",

@@ -107,7 +107,7 @@ PROJECT = """
 def test_a_project_of_ones_own_is_measured(bench: Bench) -> None:
     (bench.folder / "shop.py").write_text(textwrap.dedent(PROJECT))
     bench.module("""
-        from bench import call
+        from raycelery.bench import call
         from shop import price
 
         def calls(quick):
@@ -126,7 +126,8 @@ def test_a_project_of_ones_own_is_measured(bench: Bench) -> None:
 
 def test_tasks_that_need_no_cpu_are_measured_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "light_benchmark.py").write_text(
-        "from bench import call\nnum_cpus = 0\ndef calls(quick):\n    return [call(print), call(print, num_cpus=0.0)]\n"
+        "from raycelery.bench import call\nnum_cpus = 0\n"
+        "def calls(quick):\n    return [call(print), call(print, num_cpus=0.0)]\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -139,7 +140,7 @@ def test_tasks_that_need_no_cpu_are_measured_so(tmp_path: Path, monkeypatch: pyt
 def test_different_results_are_not_compared(bench: Bench) -> None:
     bench.module("""
         import sys
-        from bench import call
+        from raycelery.bench import call
 
         def where(number):
             return "ray" in sys.modules
@@ -155,7 +156,7 @@ def test_different_results_are_not_compared(bench: Bench) -> None:
 @pytest.mark.parametrize("what", ["raise ValueError('broken')", "return 3"])
 def test_wrong_results_and_failures_are_told(bench: Bench, what: str) -> None:
     bench.module(f"""
-        from bench import call
+        from raycelery.bench import call
 
         def work(number):
             {what}

@@ -117,7 +117,7 @@ def main(lines: int, jobs: int) -> None:
         for command in ("check", "shim", "actors"):
             begun = time.monotonic()
             subprocess.run(
-                [sys.executable, "-m", "migration_tool", command, "--jobs", str(jobs), str(folder)],
+                [sys.executable, "-m", "raycelery.migrate", command, "--jobs", str(jobs), str(folder)],
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
             )  # fmt: skip
             print(f"{command}: {time.monotonic() - begun:.1f} s", flush=True)

@@ -52,7 +52,7 @@ def test_the_code_is_never_run(project: Path) -> None:
     (project / "conftest.py").write_text("from bomb import *\n")
     for command in ("check", "shim", "actors"):
         done = subprocess.run(
-            [sys.executable, "-m", "migration_tool", command, "."], cwd=project, env={"PYTHONPATH": str(ROOT)},
+            [sys.executable, "-m", "raycelery.migrate", command, "."], cwd=project, env={"PYTHONPATH": str(ROOT)},
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert done.returncode == (0 if command == "check" else 1), done.stderr
@@ -209,7 +209,7 @@ def test_no_absolute_path_gets_into_a_project(project: Path, monkeypatch: pytest
 
 
 def test_a_bar_is_drawn_on_a_terminal_only(project: Path) -> None:
-    command = [sys.executable, "-m", "migration_tool", "shim", "--check", str(project)]
+    command = [sys.executable, "-m", "raycelery.migrate", "shim", "--check", str(project)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80"}
     piped = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert piped.stderr == "1 file, 1 would change\n"

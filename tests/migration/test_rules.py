@@ -42,5 +42,5 @@ def test_a_rule_shows_what_it_does_and_what_it_leaves_alone(rule: rules.Rule) ->
 
 
 def test_the_page_of_rules_is_up_to_date() -> None:
-    remedy = "run: python -m migration_tool.rules > docs/migrating-rules.md"
+    remedy = "run: python -m raycelery.migrate.rules > docs/migrating-rules.md"
     assert (ROOT / "docs" / "migrating-rules.md").read_text(encoding="utf-8") == rules.page(), remedy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from celery import chain, chord, group
 
-from bench import call
+from raycelery.bench import call
 from raycelery.errors import OptionError
 from raycelery.rightsize import calls
 from tests.rightsize import project

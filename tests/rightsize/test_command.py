@@ -65,7 +65,7 @@ def test_it_runs_a_sample_of_the_projects_calls(ray_session: RaySession, tmp_pat
         "def wait(seconds, cpu=0.0): ...\n"
     )
     subprocess.run(
-        [sys.executable, "-m", "migration_tool", "shim", "--write", "--annotate", "sizes.json", "tasks.py"],
+        [sys.executable, "-m", "raycelery.migrate", "shim", "--write", "--annotate", "sizes.json", "tasks.py"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, capture_output=True,
     )  # fmt: skip
     assert (
