@@ -106,6 +106,7 @@ setup(
     description="Celery applications on Ray: the same code, placed by what each task needs",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    license="Apache-2.0",
     # Ray's own range of Python versions.
     python_requires=">=3.10,<3.14",
     packages=[

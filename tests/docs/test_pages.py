@@ -12,6 +12,7 @@ from raycelery.app.settings import DEFAULTS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+OTHERS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
 #: The default is computed: the table says how.
 COMPUTED = {"ray_app_name"}
 
@@ -27,7 +28,7 @@ def test_the_readme_links_every_page() -> None:
     assert listed == {page.name for page in PAGES}
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*OTHERS, *PAGES], ids=lambda page: page.name)
 def test_links_lead_to_files_and_headings(page: Path) -> None:
     for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
         path, _, anchor = link.partition("#")

@@ -92,6 +92,14 @@ def test_every_file_is_in_it(names: set[str], folder: str) -> None:
     assert {f"{FOLDERS[folder]}/{file.as_posix()}" for file in kept} <= names, "a folder lacks its __init__.py"
 
 
+def test_its_license_is_in_it(wheel: Path, names: set[str]) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        [metadata] = (name for name in names if name.endswith(".dist-info/METADATA"))
+        text = archive.read(metadata).decode()
+    assert re.search(r"^License(-Expression)?: Apache-2.0$", text, re.MULTILINE)
+    assert any(name.endswith("LICENSE") for name in names)
+
+
 def test_it_takes_one_name(names: set[str]) -> None:
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"raycelery"}
 
