@@ -17,11 +17,10 @@ import threading
 import time
 import uuid
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from raycelery.client.waiting import Waiting
+from raycelery.client.inbox import Awaited, Inbox, Result
 from raycelery.errors import DispatcherUnreachable, QueueFull
 from raycelery.protocol import framing
 
@@ -35,9 +34,6 @@ LINGER_SECONDS = 0.001
 WINDOW_FRAMES = 64
 #: Seconds for which a full queue may hold up a call without a word.
 SILENT_SECONDS = 5.0
-#: Results of other submissions asked for along with an awaited one, and how many are kept unread.
-PREFETCH = 1024
-MAILBOX = 20_000
 
 _MORE: int = getattr(socket, "MSG_MORE", 0)
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -66,7 +62,7 @@ class Client:
         self._submit_timeout = submit_timeout
         self._endpoint: framing.Endpoint | None = None
         #: An executor ends with its dispatcher; others wait for it to be restarted.
-        self._may_return = self._hello["role"] != "executor"
+        self.may_return = self._hello["role"] != "executor"
         #: Called with True when a wait begins to block, with False when it ends (executors lend their CPUs meanwhile).
         self.on_block: Callable[[bool], None] | None = None
         #: Returns the keys of the large values that this process keeps.
@@ -82,8 +78,12 @@ class Client:
         _clients.add(self)
 
     def _reset(self) -> None:
+        #: Guards the socket's sending side, and everything that is buffered for it. Its holder may take the next one
+        #: and the inbox's, never the other way round.
         self._lock = threading.RLock()
-        self._arrived = threading.Condition(threading.Lock())
+        #: Guards ``_unacked`` and ``_replies``; notified when they change, and when the connection is lost.
+        self._told = threading.Condition(threading.Lock())
+        self.inbox = Inbox()
         self._sock: socket.socket | None = None
         self._lost: str | None = None
         self._sending = self._uninterrupted = False
@@ -98,11 +98,6 @@ class Client:
         self._unacked: dict[int, bytes] = {}
         self._requests = itertools.count(1)
         self._replies: dict[int, tuple[bool, Any]] = {}
-        #: Results that arrived before anybody waited for them, and who waits for those to come.
-        self._mailbox: OrderedDict[str, tuple[str, Any]] = OrderedDict()
-        self._waiting: dict[str, list[Waiting]] = {}
-        self._recent: OrderedDict[str, None] = OrderedDict()
-        self._hinted: set[str] = set()
         self.id = uuid.uuid4().hex
         #: Who is to see what tasks say that this process submits: itself, or "" for nobody; in executors whoever
         #: submitted what they run.
@@ -121,6 +116,11 @@ class Client:
             if self._sock is not None and self._lost is None:
                 return
             self._connect()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection was there and is no more."""
+        return self._lost is not None
 
     @property
     def connected(self) -> bool:
@@ -151,10 +151,7 @@ class Client:
             logger.warning("reconnected to the dispatcher; %d frames are sent again", len(self._unacked))
             for frame in list(self._unacked.values()):
                 sock.sendall(frame)
-            with self._arrived:
-                wanted = list(self._waiting)
-                hinted = list(self._hinted)
-            sock.sendall(framing.pack("watch", wanted, hinted))
+            sock.sendall(framing.pack("watch", *self.inbox.outstanding()))
         threading.Thread(target=self._read, args=(sock,), name="raycelery-reader", daemon=True).start()
 
     @property
@@ -193,10 +190,11 @@ class Client:
             frames = unpacker.feed(data)
             if frames:
                 self._receive(frames)
-        with self._arrived:
+        with self._told:
             if self._sock is sock:
                 self._lost = reason
-            self._arrived.notify_all()
+            self._told.notify_all()
+        self.inbox.wake()
         if self._sock is sock and self._on_frame is not None:
             self._on_frame(("closed", reason))
 
@@ -207,30 +205,19 @@ class Client:
             for frame in frames:
                 if frame[0] == "logs":
                     self._on_frame(frame)
-        with self._arrived:
-            for frame in frames:
-                kind = frame[0]
-                if kind == "metas":
-                    for task_id, state, payload in frame[1]:
-                        self._hinted.discard(task_id)
-                        if payload is None:
-                            for waiting in self._waiting.get(task_id, ()):
-                                waiting.ask_for(task_id)
-                        elif task_id in self._waiting:
-                            for waiting in self._waiting.pop(task_id):
-                                waiting.take(task_id, state, payload)
-                        else:
-                            self._mailbox[task_id] = (state, payload)
-                elif kind == "ack":
-                    for number in frame[1]:
+        for frame in frames:
+            kind = frame[0]
+            if kind == "metas":
+                self.inbox.put(frame[1])
+            elif kind in ("ack", "reply"):
+                with self._told:
+                    if kind == "reply":
+                        self._replies[frame[1]] = (frame[2], frame[3])
+                    for number in frame[1] if kind == "ack" else ():
                         self._unacked.pop(number, None)
-                elif kind == "reply":
-                    self._replies[frame[1]] = (frame[2], frame[3])
-                elif kind != "logs":
-                    others.append(frame)
-            while len(self._mailbox) > MAILBOX:
-                self._mailbox.popitem(last=False)
-            self._arrived.notify_all()
+                    self._told.notify_all()
+            elif kind != "logs":
+                others.append(frame)
         if self._on_frame is not None:
             for frame in others:
                 self._on_frame(frame)
@@ -292,9 +279,7 @@ class Client:
             self._bytes += size
             self.submitted += 1
             if awaited:
-                self._recent[message[0]] = None
-                if len(self._recent) > MAILBOX:
-                    self._recent.popitem(last=False)
+                self.inbox.submitted(message[0])
             full = len(self._messages) >= BATCH_MESSAGES or self._bytes >= BATCH_BYTES
             if full or not self.linger:
                 self.flush()
@@ -306,12 +291,12 @@ class Client:
             return
         limit = self._submit_timeout
         silent = SILENT_SECONDS if limit is None else min(SILENT_SECONDS, limit)
-        with self._arrived:
-            if self._arrived.wait_for(self._has_room, silent):
+        with self._told:
+            if self._told.wait_for(self._has_room, silent):
                 return
             if limit is None or limit > silent:
                 logger.warning("the queue is full (ray_max_pending): calls wait until there is room")
-                if self._arrived.wait_for(self._has_room, None if limit is None else limit - silent):
+                if self._told.wait_for(self._has_room, None if limit is None else limit - silent):
                     return
         raise QueueFull(
             f"the queue has been full for {limit} s: wait for results, raise ray_max_pending, or give the cluster more "
@@ -393,7 +378,8 @@ class Client:
             number = next(self._frames) if self._messages else 0
             frame = framing.pack("batch", number, self._definitions, self._messages, self._ops, self._reports)
             if number:
-                self._unacked[number] = frame
+                with self._told:
+                    self._unacked[number] = frame
             self._messages, self._bytes = [], 0
             self._definitions, self._ops, self._reports = [], [], []
             self._send(frame, _MORE if more else 0)
@@ -451,7 +437,7 @@ class Client:
         try:
             return self._ask(method, args, timeout)
         except DispatcherUnreachable:
-            if self._lost is None or not self._may_return:
+            if self._lost is None or not self.may_return:
                 raise
             return self._ask(method, args, timeout)
 
@@ -464,42 +450,44 @@ class Client:
 
     def _answer(self, number: int, method: str, timeout: float | None) -> Any:
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._arrived:
+        with self._told:
             while number not in self._replies:
                 if self._lost is not None:
                     raise DispatcherUnreachable(f"the dispatcher went away before it answered {method!r}: {self._lost}")
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise DispatcherUnreachable(f"the dispatcher did not answer {method!r} in {timeout} s")
-                self._arrived.wait(left)
+                self._told.wait(left)
             ok, value = self._replies.pop(number)
         if not ok:
             raise value
         return value
 
-    def take(self, task_id: str) -> tuple[str, Any] | None:
-        """Return the state and payload of a task if they have arrived and nobody waits for them."""
-        with self._arrived:
-            return self._mailbox.pop(task_id, None)
+    def watch(self, awaited: Awaited) -> None:
+        """Ask the dispatcher for what a wait is to ask for; send what is buffered, and connect again, where that helps.
 
-    def _hints(self, missing: list[str]) -> list[str]:
-        # Only one awaited task means a caller who takes results one by one: ask for its next ones too.
-        if len(missing) != 1 or missing[0] not in self._recent:
-            for task_id in missing:
-                self._recent.pop(task_id, None)
-            return []
-        del self._recent[missing[0]]
-        hints = list(itertools.islice(self._recent, PREFETCH))
-        for task_id in hints:
-            del self._recent[task_id]
-        self._hinted.update(hints)
-        return hints
+        Raises:
+            DispatcherUnreachable: the dispatcher went away, and is not one that may be started again.
+        """
+        # Looked at without the inbox's lock: what is added later wakes the wait, which comes here again.
+        if awaited.unasked:
+            with self._lock:
+                self.flush()
+                self._send(framing.pack("watch", *self.inbox.to_ask(awaited)))
+        elif self._messages:
+            self.flush()
+        if self.lost:
+            if not self.may_return:
+                raise DispatcherUnreachable(f"the dispatcher went away while results were awaited: {self._lost}")
+            self.ensure()
+
+    def take(self, task_id: str) -> Result | None:
+        """Return the state and payload of a task if they have arrived and nobody waits for them."""
+        return self.inbox.take(task_id)
 
     def forget(self, task_id: str) -> None:
         """Drop a result that arrived but was not read."""
-        with self._arrived:
-            self._mailbox.pop(task_id, None)
-            self._recent.pop(task_id, None)
+        self.inbox.forget(task_id)
 
     def after_fork(self) -> None:
         """Begin anew in a forked child: the parent keeps its socket, its buffers and its results."""
@@ -508,7 +496,7 @@ class Client:
         if self._hello["role"] == "executor":
             # What the dispatcher sends the executor is for the parent.
             self._hello = {"role": "client"}
-            self._may_return, self._on_frame, self.on_block, self.quiet = True, None, None, ()
+            self.may_return, self._on_frame, self.on_block, self.quiet = True, None, None, ()
         self.submitted = 0
         # A child may end without Python's exit hooks (os._exit), so it holds nothing back.
         self.linger = 0

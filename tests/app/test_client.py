@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
+import threading
 import uuid
 from typing import Any
 
@@ -29,6 +31,8 @@ class Connected(Client):
         kind, *fields = pickle.loads(frame[4:])
         if kind == "watch":
             self.asked.append((fields[0], fields[1]))
+        elif kind == "batch":
+            self._receive([("ack", [fields[0]])])
 
     def arrive(self, *ids: str, large: bool = False) -> None:
         self._receive([("metas", [(task_id, "SUCCESS", None if large else task_id.encode()) for task_id in ids])])
@@ -83,7 +87,7 @@ def test_what_was_not_read_is_kept_for_the_next_wait(client: Connected) -> None:
     assert len(client.asked) == 1
 
 
-def test_the_next_results_are_hinted_at_and_large_ones_asked_for(client: Connected) -> None:
+def test_the_next_results_are_prefetched_and_large_ones_asked_for(client: Connected) -> None:
     for task_id in ("a", "b", "c"):
         client.submit((task_id,), 1)
     with Waiting(client, ["a"]) as waiting:
@@ -100,6 +104,38 @@ def test_the_next_results_are_hinted_at_and_large_ones_asked_for(client: Connect
         assert client.asked[1:] == [(["c"], [])]
         client.arrive("c")
         assert waiting.next() == results("c")
+
+
+def test_one_thread_waits_for_what_another_forgets(client: Connected) -> None:
+    ids: list[str] = []
+    failed: list[BaseException] = []
+    over = threading.Event()
+
+    def forget() -> None:
+        try:
+            while not over.is_set():
+                for task_id in reversed(list(ids)):
+                    client.forget(task_id)
+        except BaseException as exc:  # whatever it is, the test tells of it
+            failed.append(exc)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=forget)
+    try:
+        thread.start()
+        for turn in range(300):
+            ids[:] = [f"{turn}/{i}" for i in range(500)]
+            for task_id in ids:
+                client.submit((task_id,), 0)
+            # The others are asked for along with it.
+            with Waiting(client, ids[:1]) as waiting:
+                assert waiting.next(0) == {}
+    finally:
+        over.set()
+        thread.join(60)
+        sys.setswitchinterval(before)
+    assert not failed, failed
 
 
 def test_ids_are_random_uuids_and_a_forked_child_makes_others() -> None:
