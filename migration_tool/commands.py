@@ -11,7 +11,7 @@ from . import shim as shim_package
 from .check.settings import configurations
 from .engine import each
 from .model import Outcome
-from .shim.annotate import read_requests
+from .shim.requests import read_requests
 from .workspace import Source, Workspace, add
 
 Progress = Callable[[int, int], None] | None

@@ -70,4 +70,5 @@ def guarded(source: Source, work: Callable[[Outcome], None]) -> Outcome:
         work(outcome)
     except UnreadableFile as error:
         outcome.after, outcome.diff, outcome.error = None, [], str(error)
+    outcome.findings.sort(key=lambda one: (one.cell or 0, one.line, one.column))
     return outcome

@@ -1,8 +1,9 @@
-"""What a rule does, shown: its examples are its tests, and the page of rules is made of them."""
+"""Examples of what a rule does: they are its tests, and the page of rules is made of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -11,12 +12,14 @@ class Example:
 
     Arguments:
         before: its text.
-        after: what it is then; None if it stays as it is.
+        after: its text after the command; None if it stays as it is.
         file: its name.
-        options: of the command.
+        options: of the command line.
+        beside: other files of the folder, by name, which stay as they are.
     """
 
     before: str
     after: str | None = None
     file: str = "tasks.py"
     options: tuple[str, ...] = ()
+    beside: Mapping[str, str] = field(default_factory=dict)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import warnings
+from dataclasses import replace
 
 import libcst as cst
 
 from .errors import UnreadableFile
 from .model import Finding, Outcome, Verdict
+from .project.edits import Edit, apply
 from .project.project import Project
-from .project.view import Edit, View, apply
+from .project.view import View
 from .workspace import Source
 
 
@@ -95,7 +97,7 @@ def rewrite(source: Source, edits: list[Edit], outcome: Outcome) -> None:
     for cell in notebook.cells:
         start = len(source.python[: cell.start].encode("utf-8", "surrogatepass"))
         end = len(source.python[: cell.end].encode("utf-8", "surrogatepass"))
-        inside = [edit for edit in set(edits) if start <= edit.start and edit.end <= end]
+        inside = [edit for edit in dict.fromkeys(edits) if start <= edit.start and edit.end <= end]
         if not inside:
             continue
         # Magics are masked in the text that was analysed, not in the cell.
@@ -105,7 +107,8 @@ def rewrite(source: Source, edits: list[Edit], outcome: Outcome) -> None:
             begin = len(raw[start : edit.start].decode("utf-8", "surrogatepass"))
             length = len(raw[edit.start : edit.end].decode("utf-8", "surrogatepass"))
             offset = len(cell.source[:begin].encode())
-            moved.append(Edit(offset, offset + len(cell.source[begin : begin + length].encode()), edit.text))
+            stop = offset + len(cell.source[begin : begin + length].encode())
+            moved.append(replace(edit, start=offset, end=stop))
         assert len(masked_before) == len(cell.source)
         changes[cell.index] = apply(cell.source, moved)
         outcome.diff.append((f"{source.path} (cell {cell.number})", cell.source, changes[cell.index]))

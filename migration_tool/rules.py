@@ -1,50 +1,43 @@
-"""All rules, and the page that shows them: ``python -m raycelery.migrate.rules > docs/migrating-rules.md``"""
+"""All rules, and the page that shows them: ``python -m raycelery.migrate.rules > docs/migrating-rules.md``
+
+:mod:`raycelery.migrate.rule` says how to add one.
+"""
 
 from __future__ import annotations
 
 import difflib
-import inspect
-from dataclasses import dataclass
-from types import ModuleType
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from .actors import bases, canvas, classes, functions, leftovers, publishing, results
+from .actors.file import ACTORS
 from .examples import Example
-from .shim import dependencies, imports, strings
+from .rule import Rule
+from .shim.file import SHIM
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One rule: a module with ``EXAMPLES``, whose docstring says what it does.
-
-    Arguments:
-        command: that it is part of.
-        module: that it is in.
-    """
+class Entry(NamedTuple):
+    """A rule of a command."""
 
     command: str
-    module: ModuleType
+    rule: Rule
 
     @property
     def name(self) -> str:
         """Such as "shim/imports"."""
-        return f"{self.command}/{self.module.__name__.rpartition('.')[2]}"
+        return f"{self.command}/{self.rule.name}"
 
     @property
     def about(self) -> str:
         """What it does, in plain English."""
-        return inspect.cleandoc(self.module.__doc__ or "")
+        return self.rule.about
 
     @property
     def examples(self) -> tuple[Example, ...]:
         """What it does, shown."""
-        found: tuple[Example, ...] = self.module.EXAMPLES
-        return found
+        return self.rule.examples
 
 
-RULES = (
-    *(Rule("shim", module) for module in (imports, strings, dependencies)),
-    *(Rule("actors", module) for module in (functions, publishing, canvas, results, classes, bases, leftovers)),
-)
+RULES = tuple(Entry(registry.command, rule) for registry in (SHIM, ACTORS) for rule in registry.rules.values())
 
 _HEAD = """\
 # Rules of raycelery-migrate
@@ -52,6 +45,9 @@ _HEAD = """\
 What each rule changes, and what it leaves alone. [Migrating](migrating.md) describes how to use them. This page is
 generated from the examples in the rules' own modules, which are also run as tests:
 `python -m raycelery.migrate.rules > docs/migrating-rules.md`.
+
+A rule is one module in `migration_tool/shim/rules` or `migration_tool/actors/rules`. The docstring of
+`migration_tool/rule.py` says how to add one.
 """
 
 
@@ -60,16 +56,21 @@ def page() -> str:
     parts = [_HEAD]
     for rule in RULES:
         parts.append(f"## {rule.name}\n\n{rule.about}\n")
-        for example in rule.examples:
-            options = f"`{' '.join(example.options)}`" if example.options else ""
-            where = ", ".join(
-                part for part in (f"`{example.file}`" if example.file != "tasks.py" else "", options) if part
-            )
-            if example.after is None:
-                parts.append(f"Left alone{f' ({where})' if where else ''}:\n\n```\n{example.before}```\n")
-            else:
-                parts.append(f"{where}{':' if where else ''}\n\n```diff\n{_diff(example)}```\n".lstrip())
+        parts += _shown(rule.examples)
     return "\n".join(parts)
+
+
+def _shown(examples: tuple[Example, ...]) -> Iterator[str]:
+    for example in examples:
+        where = [f"`{example.file}`"] if example.file != "tasks.py" else []
+        where += [f"`{' '.join(example.options)}`"] if example.options else []
+        for name, text in example.beside.items():
+            yield f"`{name}`:\n\n```\n{text}```\n"
+        if example.after is None:
+            said = f" ({', '.join(where)})" if where else ""
+            yield f"Left alone{said}:\n\n```\n{example.before}```\n"
+        else:
+            yield f"{', '.join(where)}{':' if where else ''}\n\n```diff\n{_diff(example)}```\n".lstrip()
 
 
 def _diff(example: Example) -> str:

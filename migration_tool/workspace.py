@@ -13,7 +13,8 @@ from .files.discover import Found, discover
 from .files.notebook import Notebook
 from .files.text import Text, decode
 from .project.index import index
-from .project.project import Project, key_of, package_of
+from .project.modules import key_of, package_of
+from .project.project import Project
 
 CELERY = re.compile(r"celery", re.I)
 #: A file that uses tasks made elsewhere has one of these.
@@ -88,8 +89,8 @@ class Workspace:
         importers: dict[str, set[str]] = {}
         for key, module in self.project.modules.items():
             for dotted in module.imports | set(module.stars):
-                found = self.project.find(dotted, key)
-                for one in [found] if found is not None else self.project.candidates(dotted, key):
+                found = self.project.modules.find(dotted, key)
+                for one in [found] if found is not None else self.project.modules.candidates(dotted, key):
                     importers.setdefault(one, set()).add(key)
         reached: set[str] = set()
         stack = list(interesting)
@@ -222,4 +223,4 @@ def _find_roots(workspace: Workspace) -> None:
         if parent not in packages:
             roots.add(parent)
     roots |= {folder for folder in packages if _is_start(workspace.top.joinpath(*folder.split(".")))}
-    workspace.project.roots |= roots
+    workspace.project.modules.roots |= roots

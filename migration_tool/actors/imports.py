@@ -6,11 +6,13 @@ import re
 
 import libcst as cst
 
+from ..project.celery_names import is_celery
+from ..project.edits import Edit
 from ..project.project import Project
-from ..project.view import Edit, View, dotted_name
-from ..shim.imports import is_celery
+from ..project.view import View, dotted_name
+from .analysis.uses import Use, is_loaded
+from .insertions import IMPORTS
 from .plan import Plan
-from .uses import Use, is_loaded
 
 
 def edits(
@@ -49,7 +51,7 @@ def edits(
 def _plain(view: View, node: cst.Import, changes: list[Edit], gone: set[cst.CSTNode]) -> list[Edit]:
     """Take ``import celery`` away if nothing needs it any more."""
     alias = node.names[0]
-    if len(node.names) > 1 or alias.evaluated_name != "celery" or view.project.shadows_celery(view.key):
+    if len(node.names) > 1 or alias.evaluated_name != "celery" or view.project.modules.shadows_celery(view.key):
         return []
     local = alias.evaluated_alias or "celery"
     dotted = [
@@ -179,7 +181,7 @@ def added(view: View, plan: Plan, needed: set[str], helper: str | None, gone: se
         text += view.newline * (2 if isinstance(first, cst.FunctionDef | cst.ClassDef) else 1)
     if at and not view.raw[:at].endswith((b"\n", b"\r")):
         text = view.newline + text
-    return [Edit(at, at, text)]
+    return [Edit(at, at, text, IMPORTS)]
 
 
 def _imports(project: Project, key: str, module: str) -> bool:

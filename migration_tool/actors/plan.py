@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from ..project.project import Project
-from ..shim.annotate import names
-from .classes import Launch
-from .functions import Definition
-from .uses import Facts, Key
+from .analysis.definitions import Definition
+from .analysis.launches import Launch
+from .analysis.uses import Facts, Key
 
 HELPER = "ray_tasks"
 
@@ -58,6 +56,15 @@ class Plan:
         """Whether results of tasks that are converted may be read by id."""
         return any(self.converts(key) for key in self.kept_results)
 
+    def is_looked_up(self, key: Key, dropped: bool) -> bool:
+        """Whether somebody may ask for a submission's result by its id.
+
+        Arguments:
+            dropped: the submitting code does not look at the result.
+        """
+        definition = self.definitions.get(key)
+        return key in self.kept_results and (not dropped or (definition is not None and definition.tells_state))
+
     @property
     def actor_classes(self) -> set[Key]:
         """The classes that become actors."""
@@ -76,18 +83,18 @@ def root_of(project: Project, module: str) -> str:
     What the project's imports say decides: how others import the module, or it them. Else it is the nearest folder that
     is no package.
     """
-    written = project.imports_by_name().get(module.rpartition(".")[2], set())
+    written = project.modules.imports_by_name().get(module.rpartition(".")[2], set())
     known = [dotted for dotted in written if module == dotted or module.endswith(f".{dotted}")]
     if known:
         return module.removesuffix(max(known, key=len)).rstrip(".")
     for dotted in sorted(project.modules[module].absolute, key=len, reverse=True) if module in project.modules else ():
-        found = project.find(dotted, module)
+        found = project.modules.find(dotted, module)
         if found is not None and found.endswith(dotted):
             return found.removesuffix(dotted).rstrip(".")
     parts = module.split(".")
     for end in range(len(parts) - 1, -1, -1):
         root = ".".join(parts[:end])
-        if root in project.roots:
+        if root in project.modules.roots:
             return root
     return ""
 
@@ -98,7 +105,7 @@ def names_of(project: Project, keys: list[Key]) -> dict[str, Key]:
     for key in keys:
         task = project.task(*key)
         if task is not None:
-            for name in names(task, project):
+            for name in sorted(task.names):
                 found.setdefault(name, key)
     return found
 
@@ -203,8 +210,3 @@ def _place_helpers(plan: Plan) -> None:
     for root, found in tops.items():
         top = found.pop() if len(found) == 1 else ""
         plan.helpers[root] = ".".join(part for part in (root, top, HELPER) if part)
-
-
-def helper_path(key: str) -> PurePosixPath:
-    """The helper's file below the project's top."""
-    return PurePosixPath(*key.split(".")).with_suffix(".py")

@@ -8,7 +8,7 @@ from ..engine import guarded
 from ..model import Finding, Outcome, Verdict
 from ..project.project import Project
 from ..rewriting import view_of
-from ..shim import dependencies
+from ..shim import requirements
 from ..workspace import CELERY, Source
 from . import code, commands, settings
 
@@ -45,7 +45,7 @@ def examine(source: Source, options: Options) -> Outcome:
             return
         if source.kind in commands.KINDS:
             outcome.findings += commands.find(source, source.text.content)
-        after, left = dependencies.swap(source)
+        after, left = requirements.swap(source)
         outcome.findings += left
         if after != source.text.content:
             pairs = zip(source.text.content.split("\n"), after.split("\n"), strict=False)

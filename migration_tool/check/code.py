@@ -6,11 +6,11 @@ import libcst as cst
 
 from ..model import Finding, Verdict
 from ..project import tables
+from ..project.celery_names import gone, is_celery, modules
 from ..project.project import Task
 from ..project.values import Value
 from ..project.view import View, dotted_name
 from ..rewriting import finding
-from ..shim.imports import gone, is_celery, modules
 from ..workspace import Source
 from . import catalogue, commands
 
@@ -63,11 +63,11 @@ def _import(view: View, source: Source, node: cst.Import | cst.ImportFrom) -> li
     found = []
     for module in modules(node):
         top = module.partition(".")[0]
-        if top in _PACKAGES and view.project.find(module, view.key) is None:
+        if top in _PACKAGES and view.project.modules.find(module, view.key) is None:
             found.append(_entry(view, source, node, "import", module, _PACKAGES[top]))
         if not is_celery(module):
             continue
-        if view.project.shadows_celery(view.key):
+        if view.project.modules.shadows_celery(view.key):
             found.append(
                 finding(view, source, node, "import", module, Verdict.MANUAL,
                         "a celery.py beside this file hides Celery", "rename that file")

@@ -36,10 +36,14 @@ def configurations(project: Project, texts: dict[str, str]) -> dict[str, str]:
             found[key] = "CELERY"
     for key, text in texts.items():
         for match in _NAMED.finditer(text):
-            named = project.find(match["module"], key)
+            named = project.modules.find(match["module"], key)
             if named is not None:
                 found[named] = match["namespace"] or ""
     return found
+
+
+#: The types of nodes that make settings.
+NODES = (cst.Assign, cst.AnnAssign, cst.Call, cst.ClassDef)
 
 
 def uses(view: View, source: Source, namespace: str | None) -> list[Finding]:
@@ -48,18 +52,21 @@ def uses(view: View, source: Source, namespace: str | None) -> list[Finding]:
     Arguments:
         namespace: the prefix of the names in a module of settings; None for any other module.
     """
-    found: list[Finding] = []
-    for node in view.nodes:
-        match node:
-            case cst.Assign() | cst.AnnAssign():
-                targets = [one.target for one in node.targets] if isinstance(node, cst.Assign) else [node.target]
-                for target in targets:
-                    found += _target(view, source, target, namespace)
-            case cst.Call():
-                found += _call(view, source, node)
-            case cst.ClassDef():
-                found += _class(view, source, node)
-    return found
+    return [one for node in view.nodes if isinstance(node, NODES) for one in of_node(view, source, node, namespace)]
+
+
+def of_node(view: View, source: Source, node: cst.CSTNode, namespace: str | None) -> list[Finding]:
+    """Settings that one node makes, which is of a type in ``NODES``; the arguments are those of :func:`uses`."""
+    match node:
+        case cst.Assign():
+            return [one for each in node.targets for one in _target(view, source, each.target, namespace)]
+        case cst.AnnAssign():
+            return _target(view, source, node.target, namespace)
+        case cst.Call():
+            return _call(view, source, node)
+        case cst.ClassDef():
+            return _class(view, source, node)
+    return []
 
 
 def _report(view: View, source: Source, node: cst.CSTNode, written: str, namespace: str = "") -> list[Finding]:

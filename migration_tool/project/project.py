@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from . import tables
 from .expressions import Expression
-from .index import Class, Decorator, Function, Module
+from .index import Class, Decorator, Function
+from .modules import Modules
 from .values import Value, canonical
 
 _DEPTH = 40
@@ -40,108 +40,55 @@ class Task:
         """Whether its first parameter is the task itself."""
         return self.decorator.keywords.get("bind") == "True"
 
+    @property
+    def names(self) -> set[str]:
+        """The names that Celery may give it, depending on the folder its worker starts in."""
+        given = self.decorator.keywords.get("name", "")
+        if len(given) > 2 and given[0] in "\"'":
+            return {given[1:-1]}
+        parts = self.module.split(".")
+        function = self.function.qualname.rpartition(".")[2]
+        return {".".join([*parts[start:], function]) for start in range(len(parts))}
+
 
 @dataclass
 class Project:
-    """The modules by key: the dotted path of the file below the project's top, without ``.py``.
+    """What the names in a project's files stand for.
 
     Arguments:
         modules: what each file defines.
-        roots: dotted paths of folders that imports may start from (those that are no packages); "" is the top.
     """
 
-    modules: dict[str, Module] = field(default_factory=dict)
-    roots: set[str] = field(default_factory=lambda: {""})
+    modules: Modules = field(default_factory=Modules)
+    #: Expressions that are being worked out: one that is made of itself stands for nothing.
     _busy: set[object] = field(default_factory=set, repr=False)
     _known: dict[object, Value | None] = field(default_factory=dict, repr=False)
-    _found: dict[tuple[str, str], str | None] = field(default_factory=dict, repr=False)
-    _packages: set[str] = field(default_factory=set, repr=False)
-    _imports: dict[str, set[str]] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, object]:
-        fresh: dict[str, object] = {"_busy": set(), "_known": {}, "_found": {}, "_packages": set(), "_imports": {}}
-        return {"modules": self.modules, "roots": self.roots, **fresh}
+        return {"modules": self.modules, "_busy": set(), "_known": {}}
 
     # ---- modules
-
-    def find(self, dotted: str, near: str) -> str | None:
-        """The project's module of that name as the module ``near`` would import it."""
-        mark = (dotted, near)
-        if mark not in self._found:
-            self._found[mark] = self._find(dotted, near)
-        return self._found[mark]
-
-    def _find(self, dotted: str, near: str) -> str | None:
-        if not dotted:
-            return None
-        folder = near.rpartition(".")[0]
-        above = [root for root in self.roots if not root or folder == root or folder.startswith(f"{root}.")]
-        for root in sorted(above, key=len, reverse=True):
-            key = f"{root}.{dotted}" if root else dotted
-            if key in self.modules and key != near:
-                return key
-        elsewhere = self.candidates(dotted, near)
-        return elsewhere[0] if len(elsewhere) == 1 else None
-
-    def candidates(self, dotted: str, near: str) -> list[str]:
-        """Modules of that name below any folder that imports may start from."""
-        keys = [f"{root}.{dotted}" if root else dotted for root in self.roots]
-        return [key for key in keys if key in self.modules and key != near]
 
     def imported(self, module: str, name: str | None, near: str, depth: int) -> Value | None:
         """What an import statement gives."""
         if name is None:
-            key = self.find(module, near)
-            if key is not None and not self._is_celery(module, key, near):
+            key = self.modules.find(module, near)
+            if key is not None and not self.modules.is_celery(module, key, near):
                 return Value("module", key, key)
-            if key is None and module in self._folders():
+            if key is None and module in self.modules.folders():
                 return Value("package", module, near)
             return _external(module)
-        key = self.find(module, near)
-        if key is not None and not self._is_celery(module, key, near):
+        key = self.modules.find(module, near)
+        if key is not None and not self.modules.is_celery(module, key, near):
             found = self.member(key, name, depth + 1)
             if found is not None:
                 return found
-        below = self.find(f"{module}.{name}", near)
+        below = self.modules.find(f"{module}.{name}", near)
         if below is not None and module.partition(".")[0] not in ("celery", "raycelery"):
             return Value("module", below, below)
-        if key is not None and not self._is_celery(module, key, near):
+        if key is not None and not self.modules.is_celery(module, key, near):
             return None
         return _external(f"{module}.{name}")
-
-    def imports_by_name(self) -> dict[str, set[str]]:
-        """The dotted names by which the project's modules import others, by their last part."""
-        if not self._imports:
-            for module in self.modules.values():
-                for dotted in module.absolute:
-                    self._imports.setdefault(dotted.rpartition(".")[2], set()).add(dotted)
-        return self._imports
-
-    def _folders(self) -> set[str]:
-        """Dotted paths of all folders that hold modules."""
-        if not self._packages:
-            for key in self.modules:
-                parts = key.split(".")
-                self._packages.update(".".join(parts[:end]) for end in range(1, len(parts)))
-        return self._packages
-
-    def _is_celery(self, dotted: str, key: str, near: str) -> bool:
-        """Whether ``import celery`` means Celery although the project has a ``celery.py`` that could be meant.
-
-        Such a file is what Celery's own guide tells Django projects to write. It shadows Celery only for modules
-        beside it, and only if it does not itself use Celery.
-        """
-        if dotted.partition(".")[0] not in ("celery", "raycelery"):
-            return False
-        module = self.modules[key]
-        return key.rpartition(".")[0] != near.rpartition(".")[0] or bool(
-            {one.partition(".")[0] for one in module.imports} & {"celery", "raycelery"}
-        )
-
-    def shadows_celery(self, near: str) -> bool:
-        """Whether ``import celery`` in a module gives a file of the project that is not Celery."""
-        key = self.find("celery", near)
-        return key is not None and not self._is_celery("celery", key, near)
 
     def member(self, key: str, name: str, depth: int = 0) -> Value | None:
         """What a module's global of that name is."""
@@ -180,8 +127,8 @@ class Project:
                 if name in module.bindings:
                     return self.evaluate(module.bindings[name], key, depth)
                 for star in module.stars:
-                    source = self.find(star, key)
-                    if source is not None and not self._is_celery(star, source, key):
+                    source = self.modules.find(star, key)
+                    if source is not None and not self.modules.is_celery(star, source, key):
                         found = self.member(source, name, depth)
                         if found is not None:
                             return found
@@ -430,16 +377,3 @@ def _external(dotted: str) -> Value:
     """What something outside the project is."""
     name = canonical(dotted)
     return Value("app", name) if name in tables.APPS else Value("external", name)
-
-
-def key_of(relative: PurePosixPath) -> str:
-    """The key of a file below the project's top."""
-    parts = list(relative.with_suffix("").parts)
-    if parts and parts[-1] == "__init__":
-        parts = parts[:-1]
-    return ".".join(parts) or "__init__"
-
-
-def package_of(relative: PurePosixPath) -> str:
-    """The dotted path of the folder that a file is in, from which its relative imports are counted."""
-    return ".".join(relative.parent.parts)

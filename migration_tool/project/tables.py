@@ -21,7 +21,7 @@ SUBMIT = frozenset({"delay", "apply_async", "apply", "retry", "replace"})
 SIGNATURES = frozenset({"s", "si", "signature", "subtask", "map", "starmap", "chunks", "signature_from_request"})
 #: Of a signature: give a signature.
 CHAINED = frozenset({"set", "clone", "on_error", "stamp", "group"})
-"""Celery's canvas functions, by their dotted name."""
+#: Celery's canvas functions, by their dotted name.
 CANVAS = frozenset(
     {f"celery.{name}" for name in ("chain", "group", "chord", "chunks", "xmap", "xstarmap", "signature",
                                    "maybe_signature", "Signature")}

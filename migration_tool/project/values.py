@@ -20,7 +20,6 @@ _SHORT = {
     "celery.utils.log.get_logger": "celery.utils.log.get_task_logger",
     "celery.decorators.periodic_task": "celery.task.periodic_task",
 }  # fmt: skip
-CANVAS = ("chain", "group", "chord", "chunks", "xmap", "xstarmap", "signature", "maybe_signature", "Signature")
 
 
 def canonical(dotted: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 
 import libcst as cst
@@ -20,41 +20,11 @@ from libcst.metadata import (
 )
 from libcst.metadata.scope_provider import BaseAssignment
 
+from .edits import Edit, apply
 from .expressions import DEPTH, Expression, any_of, bounded
 from .index import absolute
 from .project import Project
 from .values import Value
-
-
-@dataclass(frozen=True)
-class Edit:
-    """A replacement of a part of the text.
-
-    Arguments:
-        start, end: offsets in bytes of its UTF-8 form.
-        text: what is to stand there.
-    """
-
-    start: int
-    end: int
-    text: str
-
-
-def apply(text: str, edits: list[Edit]) -> str:
-    """Apply edits to a text; equal ones count once.
-
-    Raises:
-        ValueError: two of them overlap.
-    """
-    raw = text.encode("utf-8", "surrogatepass")
-    parts = []
-    at = 0
-    for edit in sorted(set(edits), key=lambda one: (one.start, one.end)):
-        if edit.start < at:
-            raise ValueError(f"two changes meet at byte {edit.start}")
-        parts += [raw[at : edit.start], edit.text.encode()]
-        at = edit.end
-    return b"".join([*parts, raw[at:]]).decode("utf-8", "surrogatepass")
 
 
 class View:
@@ -115,6 +85,18 @@ class View:
             stack.extend(reversed(inner.children))
         return found
 
+    @cached_property
+    def inside_out(self) -> list[cst.CSTNode]:
+        """All nodes, children before their parents, in the order of the text."""
+        found: list[cst.CSTNode] = []
+        stack: list[cst.CSTNode] = [self.tree]
+        while stack:
+            node = stack.pop()
+            found.append(node)
+            stack.extend(node.children)
+        found.reverse()
+        return found
+
     # ---- places
 
     def span(self, node: cst.CSTNode) -> tuple[int, int]:
@@ -136,13 +118,13 @@ class View:
 
     def between(self, start: int, end: int) -> str:
         """The text of some bytes, with what is changed already."""
-        inside = [one for one in self.pending if start <= one.start and one.end <= end]
-        moved = [Edit(one.start - start, one.end - start, one.text) for one in inside]
+        inside = [one for one in self.pending if one.is_inside(start, end)]
+        moved = [replace(one, start=one.start - start, end=one.end - start) for one in inside]
         return apply(self.raw[start:end].decode("utf-8", "surrogatepass"), moved)
 
     def change(self, edit: Edit) -> None:
         """Make a change; those inside it are in its text already."""
-        self.pending = [one for one in self.pending if not (edit.start <= one.start and one.end <= edit.end)]
+        self.pending = [one for one in self.pending if not one.is_inside(edit.start, edit.end)]
         self.pending.append(edit)
 
     @cached_property

@@ -8,8 +8,9 @@ from ..engine import guarded
 from ..model import Outcome
 from ..project.project import Project
 from ..rewriting import rewrite, set_text, view_of
+from ..rule import TextRule, apply
 from ..workspace import CELERY, Source
-from . import annotate, dependencies, imports, strings
+from .file import SHIM, File
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Options:
 
     Arguments:
         project: what names mean.
-        requests: resource requests by task name: ``{"num_cpus": 2.0, "memory": 1000000}``.
+        requests: resource requests by task name: ``{"num_cpus": 2.0, "memory": 1000000}``; memory in bytes.
     """
 
     project: Project
@@ -29,21 +30,22 @@ def migrate(source: Source, options: Options) -> Outcome:
     """Swap one file's imports, or its dependencies."""
 
     def work(outcome: Outcome) -> None:
-        assert source.text is not None
         if source.python is None:
-            after, findings = dependencies.swap(source)
+            _rewrite_text(source, outcome)
+        elif CELERY.search(source.python) or options.requests:
+            view = view_of(source, options.project)
+            file = File(view=view, source=source, findings=outcome.findings, requests=options.requests)
+            apply(SHIM.rules.values(), file)
+            rewrite(source, view.pending, outcome)
+
+    return guarded(source, work)
+
+
+def _rewrite_text(source: Source, outcome: Outcome) -> None:
+    assert source.text is not None
+    for rule in SHIM.rules.values():
+        if isinstance(rule, TextRule) and source.kind in rule.kinds:
+            after, findings = rule.rewrite(source)
             outcome.findings += findings
             if after != source.text.content:
                 set_text(source, after, outcome)
-            return
-        if not (CELERY.search(source.python) or options.requests):
-            return
-        view = view_of(source, options.project)
-        edits = imports.edits(view, source, outcome.findings) + strings.edits(view)
-        if source.path.name == "setup.py":
-            edits += dependencies.in_setup(view, source, outcome.findings)
-        if options.requests:
-            edits += annotate.edits(view, source, options.requests, outcome.findings)
-        rewrite(source, edits, outcome)
-
-    return guarded(source, work)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "corpus"
 #: Stands in the cases as the one word HELPER.
-HELPER = Path(__file__).parents[2] / "migration_tool" / "actors" / "ray_tasks.py"
+HELPER = Path(__file__).parents[2] / "migration_tool" / "templates" / "ray_tasks.py"
 _HEAD = re.compile(r"^=== (before|after): (\S+)\n", re.M)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from migration_tool.actors import ray_tasks
-from migration_tool.actors.ray_tasks import Results, Task, gather, keep, launcher, result_of, retrying, submit
+from migration_tool.templates import ray_tasks
+from migration_tool.templates.ray_tasks import Results, Task, gather, keep, launcher, result_of, retrying, submit
 from tests.support import ROOT, RaySession
 
 SECONDS = 60
@@ -187,7 +187,7 @@ def test_ids_of_others_are_asked_of_others() -> None:
 
 SUBMITTER = """
 import ray, sys
-from migration_tool.actors.ray_tasks import keep, submit
+from migration_tool.templates.ray_tasks import keep, submit
 
 ray.init(address=sys.argv[1], log_to_driver=False)
 

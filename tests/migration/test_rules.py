@@ -20,17 +20,20 @@ EXAMPLES = [(rule, number, example) for rule in rules.RULES for number, example 
     [(rule, example) for rule, _, example in EXAMPLES],
     ids=[f"{rule.name}-{number}" for rule, number, _ in EXAMPLES],
 )
-def test_example(rule: rules.Rule, example: Example, tmp_path: Path) -> None:
+def test_example(rule: rules.Entry, example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / ".hg").mkdir()  # so that no backups are made
     path = tmp_path / example.file
     path.write_text(example.before)
+    for name, text in example.beside.items():
+        (tmp_path / name).write_text(text)
     done = CliRunner().invoke(main, [rule.command, "--write", "--jobs", "1", *example.options, str(path)])
     assert done.exit_code in (0, 1), done.output
     assert path.read_text() == (example.before if example.after is None else example.after)
 
 
 @pytest.mark.parametrize("rule", rules.RULES, ids=[rule.name for rule in rules.RULES])
-def test_a_rule_shows_what_it_does_and_what_it_leaves_alone(rule: rules.Rule) -> None:
+def test_a_rule_shows_what_it_does_and_what_it_leaves_alone(rule: rules.Entry) -> None:
     changed = [example for example in rule.examples if example.after is not None]
     assert changed
     assert rule.about
@@ -39,6 +42,13 @@ def test_a_rule_shows_what_it_does_and_what_it_leaves_alone(rule: rules.Rule) ->
     else:
         # What stays on raycelery is told by a comment.
         assert any("# raycelery-migrate:" in (example.after or "") for example in rule.examples)
+
+
+@pytest.mark.parametrize("command", ["shim", "actors"])
+def test_every_module_of_the_folder_is_a_rule(command: str) -> None:
+    folder = ROOT / "migration_tool" / command / "rules"
+    modules = {f"{command}/{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"}
+    assert modules == {rule.name for rule in rules.RULES if rule.command == command}
 
 
 def test_the_page_of_rules_is_up_to_date() -> None:

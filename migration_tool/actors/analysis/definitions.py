@@ -1,0 +1,151 @@
+"""Task functions: whether one can become a remote function, and what there is to know for that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import libcst as cst
+
+from ...project.project import Task
+from ...project.view import View
+
+#: Requests that Ray's remote functions take as they are.
+REQUESTS = ("num_cpus", "num_gpus", "memory", "resources", "runtime_env")
+#: Options that the helper's ``retrying`` takes as they are.
+RETRIES = (
+    "max_retries", "default_retry_delay", "autoretry_for", "dont_autoretry_for", "retry_kwargs", "retry_backoff",
+    "retry_backoff_max", "retry_jitter",
+)  # fmt: skip
+#: Options that say nothing once there is neither broker nor result store.
+_NOTHING = frozenset(
+    {"bind", "name", "ignore_result", "track_started", "throws", "typing", "trail", "send_events", "acks_late",
+     "reject_on_worker_lost", "shared", "store_errors_even_if_ignored", "acks_on_failure_or_timeout",
+     "store_eager_result"}
+)  # fmt: skip
+#: Options that say nothing if they are what Ray does.
+_SERIALIZERS = frozenset({"serializer", "result_serializer"})
+_REQUEST = frozenset({"id", "retries", "args", "kwargs"})
+_RETRY_ARGUMENTS = frozenset({"exc", "countdown", "max_retries", "args", "kwargs", "throw"})
+
+
+@dataclass
+class Definition:
+    """How one task function is to be rewritten; plain data.
+
+    Arguments:
+        problem: why it is not; None if it is.
+        self_name: its first parameter, if it is bound.
+        self_used: its body reads it.
+        base: the class of the project that it is an object of.
+        tells_state: it calls ``update_state``, or reads its own id, by which somebody may ask for it.
+    """
+
+    problem: str | None = None
+    self_name: str | None = None
+    self_used: bool = False
+    tells_state: bool = False
+    base: tuple[str, str] | None = None
+
+
+def define(view: View, node: cst.FunctionDef, task: Task) -> Definition:
+    """Look at a task function."""
+    found = Definition(base=_base(view, node, task))
+    keywords = task.decorator.keywords
+    found.problem = _shape(view, node, task) or _options(task, found.base is not None)
+    if task.bind and found.problem is None:
+        positional = [*node.params.posonly_params, *node.params.params]
+        if not positional:
+            found.problem = "it is bound and has no parameter for itself"
+        else:
+            found.self_name = positional[0].name.value
+            _look_at_self(view, node, found)
+    if keywords.get("bind") not in (None, "True", "False"):
+        found.problem = "bind= is not a constant"
+    return found
+
+
+def _shape(view: View, node: cst.FunctionDef, task: Task) -> str | None:
+    name = node.name.value
+    if not isinstance(view.parents[node], cst.Module):
+        return "it is not defined at the top of its module"
+    if node.asynchronous is not None:
+        return "it is a coroutine"
+    if task.function.yields:
+        return "it is a generator"
+    if task.position:
+        return "another decorator stands above the one that makes it a task"
+    module = view.project.modules[view.key]
+    if module.bindings.get(name) != ("function", name):
+        return "its name is bound more than once"
+    if f"{name}_remote" in module.bindings:
+        return f"the name {name}_remote is taken"
+    target = view.value(_target(node.decorators[task.position].decorator))
+    if target is None or target.kind == "function" or (target.kind == "external" and target.name == "celery.task"):
+        return "its decorator is the project's own"
+    return None
+
+
+def _target(node: cst.BaseExpression) -> cst.BaseExpression:
+    return node.func if isinstance(node, cst.Call) else node
+
+
+def _base(view: View, node: cst.FunctionDef, task: Task) -> tuple[str, str] | None:
+    """The class of the project that a task names as its base."""
+    call = node.decorators[task.position].decorator
+    for argument in call.args if isinstance(call, cst.Call) else ():
+        if argument.keyword is not None and argument.keyword.value == "base":
+            value = view.value(argument.value)
+            return (value.module, value.name) if value is not None and value.kind == "class" else None
+    return None
+
+
+def _options(task: Task, has_base: bool) -> str | None:
+    if task.decorator.starred:
+        return "its options are only known when it runs"
+    for name, text in task.decorator.keywords.items():
+        if (name == "base" and has_base) or (name in _SERIALIZERS and text in ("'pickle'", '"pickle"')):
+            continue
+        if name not in _NOTHING and name not in REQUESTS and name not in RETRIES:
+            return f"it has {name}=, for which plain Ray has no equivalent"
+    return None
+
+
+def _look_at_self(view: View, node: cst.FunctionDef, found: Definition) -> None:
+    for name in view.nodes_in(node.body):
+        if not isinstance(name, cst.Name) or name.value != found.self_name:
+            continue
+        parent = view.parents[name]
+        if isinstance(parent, cst.Attribute) and parent.attr is name:
+            continue
+        if isinstance(parent, cst.Arg) and parent.keyword is name:
+            continue
+        found.self_used = True
+        if not isinstance(parent, cst.Attribute):
+            found.problem = f"{found.self_name} is passed on"
+            return
+        attribute, outer = parent.attr.value, view.parents[parent]
+        if found.base is not None and _has(view, found.base, attribute):
+            continue
+        if attribute == "request" and isinstance(outer, cst.Attribute) and outer.attr.value in _REQUEST:
+            found.tells_state |= outer.attr.value == "id"
+            continue
+        if attribute in ("max_retries", "default_retry_delay", "name"):
+            continue
+        if attribute == "retry" and isinstance(outer, cst.Call) and _known(outer):
+            continue
+        if attribute == "update_state" and isinstance(outer, cst.Call):
+            found.tells_state = True
+            continue
+        what = view.source(outer) if attribute == "request" else f"{found.self_name}.{attribute}"
+        found.problem = f"it uses {what}"
+        return
+
+
+def _has(view: View, owner: tuple[str, str], name: str) -> bool:
+    """Whether a class of the project has an attribute or method."""
+    klass = view.project.modules[owner[0]].classes[owner[1]]
+    return name in klass.attributes or name in klass.methods or name in klass.assigned
+
+
+def _known(call: cst.Call) -> bool:
+    return all(one.keyword is not None and one.keyword.value in _RETRY_ARGUMENTS and not one.star for one in call.args)

@@ -1,0 +1,45 @@
+"""The helper module that is written into projects: ``ray_tasks.py``, from ``templates``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+from ..errors import MigrationError
+from ..model import Outcome
+from ..workspace import Workspace, as_named
+from .plan import HELPER
+
+_TEMPLATE = Path(__file__).parents[1] / "templates" / f"{HELPER}.py"
+#: Stands in every helper module, whatever its users have made of it.
+_WRITTEN = "Written by raycelery-migrate"
+
+
+def outcomes(workspace: Workspace, keys: set[str], limit: int | None) -> list[Outcome]:
+    """The helper modules that are needed and not there yet, as files to create.
+
+    Arguments:
+        keys: of the helper modules that files import.
+        limit: most unfinished submissions at once; None for the template's.
+
+    Raises:
+        MigrationError: the project has another module of that name.
+    """
+    template = _TEMPLATE.read_text(encoding="utf-8")
+    if limit is not None:
+        template = re.sub(r"(?m)^LIMIT = \d+$", f"LIMIT = {limit}", template)
+    created = []
+    for key in sorted(keys):
+        path = as_named(workspace.top / _path(key))
+        if key in workspace.project.modules:
+            existing = next(one for one in workspace.sources if one.key == key)
+            if _WRITTEN not in (existing.python or ""):
+                raise MigrationError(f"{path}: the project has a module of this name; rename it, then run this again")
+            continue
+        created.append(Outcome(path, b"", template.encode(), diff=[(str(path), "", template)], creates=True))
+    return created
+
+
+def _path(key: str) -> PurePosixPath:
+    """A module's file below the project's top."""
+    return PurePosixPath(*key.split(".")).with_suffix(".py")

@@ -1,0 +1,113 @@
+"""Celery's error of a wait that takes too long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import libcst as cst
+
+from ...examples import Example
+from ...project.edits import Edit
+from ...project.view import dotted_name
+from ...rule import TreeRule
+from ..file import ACTORS, File
+from ..insertions import comment, has_comment
+
+
+@ACTORS.register
+class Timeouts(TreeRule[File]):
+    """Celery's time-out error becomes Ray's, if no task stays and nothing else is imported with it."""
+
+    matches = (cst.ImportFrom,)
+    examples = (
+        Example(
+            """\
+from celery import shared_task
+from celery.exceptions import TimeoutError
+
+
+@shared_task
+def train(zone):
+    return zone
+
+
+def main(zone):
+    try:
+        train.delay(zone).get(timeout=1)
+    except TimeoutError:
+        print("too late")
+""",
+            """\
+from ray.exceptions import GetTimeoutError as TimeoutError
+import ray
+
+
+def train(zone):
+    return zone
+
+
+train_remote = ray.remote(num_cpus=1, max_retries=0)(train)
+
+
+def main(zone):
+    try:
+        ray.get(train_remote.remote(zone), timeout=1)
+    except TimeoutError:
+        print("too late")
+""",
+        ),
+        Example(
+            """\
+from celery import shared_task
+from celery.exceptions import Retry, TimeoutError
+
+
+@shared_task
+def train(zone):
+    return zone
+
+
+def main(zone):
+    try:
+        train.delay(zone).get(timeout=1)
+    except (Retry, TimeoutError):
+        print("too late")
+""",
+            """\
+# raycelery-migrate: remote functions raise ray.exceptions.GetTimeoutError instead
+from raycelery.exceptions import Retry, TimeoutError
+import ray
+
+
+def train(zone):
+    return zone
+
+
+train_remote = ray.remote(num_cpus=1, max_retries=0)(train)
+
+
+def main(zone):
+    try:
+        ray.get(train_remote.remote(zone), timeout=1)
+    except (Retry, TimeoutError):
+        print("too late")
+""",
+        ),
+    )
+
+    def wanted(self, file: File) -> bool:
+        return bool(file.plan.converted)
+
+    def write(self, file: File, node: cst.ImportFrom) -> Iterator[Edit]:
+        if node.relative or dotted_name(node.module) != "celery.exceptions" or isinstance(node.names, cst.ImportStar):
+            return
+        names = list(node.names)
+        if all(one.evaluated_name != "TimeoutError" for one in names):
+            return
+        if file.plan.kept or len(names) > 1 or node.lpar:
+            at = file.view.span(node)[0]
+            if file.uses and not has_comment(file.view, at):
+                yield comment(file.view, at, "remote functions raise ray.exceptions.GetTimeoutError instead")
+        else:
+            local = names[0].evaluated_alias or "TimeoutError"
+            yield Edit(*file.view.span(node), f"from ray.exceptions import GetTimeoutError as {local}")

@@ -1,0 +1,1 @@
+"""The rules of ``shim``; :mod:`raycelery.migrate.rule` says how to add one."""

@@ -1,0 +1,1 @@
+"""Modules that are written into projects as they stand here."""
