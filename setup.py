@@ -20,6 +20,9 @@ INSTALL_REQUIRES = [
     "kombu>=5.3,<6",
     # Runs the tasks. [default] brings the job server that the launcher submits to, and the metrics exporter.
     "ray[default]>=2.40,<3",
+    # What processes say to each other: dataclasses that it encodes by position and checks on arrival, several times
+    # faster than pickle does, and without running what was sent.
+    "msgspec>=0.19",
     # Finds equal large arguments by content, fast enough to hash every one of them.
     "xxhash>=3.0",
     # Holds NumPy's and scikit-learn's thread pools to the CPUs that a task asked for.

@@ -32,7 +32,7 @@ class Call:
     """One call of a function that every worker can import.
 
     Arguments:
-        target: ``"package.module:function"``; :func:`call` makes it of the function.
+        target: ``"package.module:function"``; ``call`` makes it of the function.
         args: positional arguments; JSON unless the workload's serializer is pickle.
         group: calls of a group are also measured by themselves.
         at: seconds after the start at which it is submitted; calls are in this order.
@@ -56,7 +56,7 @@ def call(function: Any, *args: Any, **options: Any) -> Call:
     Arguments:
         function: what to call. A Celery task's own ``num_cpus`` and ``memory`` are kept.
         args: its arguments.
-        options: of the :class:`Call`.
+        options: those of a ``Call``: ``num_cpus``, ``memory``, ``group``, ``at``, ``application``.
 
     Raises:
         ValueError: workers could not import it.

@@ -13,9 +13,12 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import celery as _celery
+
+if TYPE_CHECKING:
+    from raycelery.app.application import Celery as Celery
 
 __version__ = "0.1.0"
 

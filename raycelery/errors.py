@@ -26,6 +26,10 @@ class DispatcherUnreachable(RayCeleryError, OperationalError):
     """The cluster or the application's dispatcher cannot be reached, or went away."""
 
 
+class VersionMismatch(DispatcherUnreachable):
+    """The application's dispatcher and this process are of versions of raycelery that do not understand each other."""
+
+
 class QueueFull(RayCeleryError, OperationalError):
     """``ray_max_pending`` messages are waiting and ``ray_submit_timeout`` has passed."""
 

@@ -18,8 +18,9 @@ from kombu.utils.objects import cached_property
 
 from raycelery.app import spec
 from raycelery.app.conf import RememberingSettings
+from raycelery.app.options import check_options, options_of
 from raycelery.app.producer import RayProducer, new_id
-from raycelery.app.settings import DEFAULTS, check_options, check_settings, options_of
+from raycelery.app.settings import DEFAULTS, check_settings
 from raycelery.app.urls import schemes
 from raycelery.errors import OptionError
 

@@ -17,7 +17,7 @@ from celery.loaders import get_loader_cls
 from kombu.utils.imports import symbol_by_name
 from kombu.utils.objects import cached_property
 
-from raycelery.app.settings import TASK_OPTIONS
+from raycelery.app.options import TASK_OPTIONS
 from raycelery.errors import ArgumentError
 from raycelery.serialization import values
 

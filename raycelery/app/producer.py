@@ -28,8 +28,9 @@ from kombu.utils.objects import cached_property
 
 from raycelery.app import environment, left_out, spec
 from raycelery.app.consuming import request_class
+from raycelery.app.options import TASK_OPTIONS, check_options, options_of
 from raycelery.app.routing import Routes
-from raycelery.app.settings import TASK_OPTIONS, check_options, options_of, travels_as_is
+from raycelery.app.settings import travels_as_is
 from raycelery.app.standins import RayChannel, RayConnection, RayPool
 from raycelery.app.urls import low_first
 from raycelery.client import session

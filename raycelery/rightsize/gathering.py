@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.canvas import Signature
 
-from raycelery.app.settings import options_of
+from raycelery.app.options import options_of
 from raycelery.client import session
 from raycelery.errors import RayCeleryError
 from raycelery.rightsize.sample import Sample

@@ -45,7 +45,7 @@ def make_app(name: str | None = None, config: dict[str, Any] | None = None, **kw
     return raycelery.contrib.testing.app.TestApp(name or APP, settings, **kwargs)
 
 
-class BridgeCelery(raycelery.Celery):  # type: ignore[misc]
+class BridgeCelery(raycelery.Celery):
     """What the suite makes for itself, in bridge mode."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

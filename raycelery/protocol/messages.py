@@ -1,0 +1,399 @@
+"""Messages of tasks on their way to an executor, and what executors report of them.
+
+A client *submits*, the dispatcher *assigns*, an executor *reports*. What is to be run travels as one encoded
+:class:`TaskMessage` from the client to the executor; the dispatcher keeps its bytes, and opens it for observers only.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from raycelery.protocol.codec import Decoder, Plain, Tagged, encode
+
+#: What became of a message, in the order in which it is shown. A retry is a message of its own.
+Outcome = Literal["succeeded", "failed", "retried", "revoked", "rejected", "ignored"]
+
+
+# -- what is to be run -------------------------------------------------------------------------------------------------
+
+
+class Headers(Plain, frozen=True):
+    """Celery's headers of a task message, by Celery's names, see
+    https://docs.celeryq.dev/en/stable/internals/protocol.html#version-2.
+
+    ``timelimit`` is in two: ``time_limit`` and ``soft_time_limit``, in seconds. ``eta`` and ``expires`` are ISO 8601.
+    None where a header is not there, or is of another type than here: then it is in :attr:`TaskMessage.more`.
+    """
+
+    lang: str | None = None
+    shadow: str | None = None
+    eta: str | None = None
+    expires: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    retries: int | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    argsrepr: str | None = None
+    kwargsrepr: str | None = None
+    origin: str | None = None
+    ignore_result: bool | None = None
+    replaced_task_nesting: int | None = None
+    time_limit: int | float | None = None
+    soft_time_limit: int | float | None = None
+
+
+class Delivery(Plain, frozen=True):
+    """Where a message was published to.
+
+    Arguments:
+        exchange: name of the exchange.
+        routing_key: as on a broker.
+        priority: as the caller gave it.
+    """
+
+    exchange: str
+    routing_key: str
+    priority: int | None
+
+
+class CodeKey(Plain, frozen=True):
+    """The code of a task that travels by value.
+
+    Arguments:
+        key: of the code, see :class:`raycelery.protocol.definitions.DefineCode`.
+        prefer_import: whether a task of that name that the executor can import is to be preferred.
+    """
+
+    key: str
+    prefer_import: bool
+
+
+class TaskMessage(Plain, frozen=True):
+    """A Celery task message: what an executor needs to run it. Client -> executor, by way of the dispatcher.
+
+    Arguments:
+        headers: Celery's.
+        delivery: where it was published to.
+        module: where the caller has the task from; None: ``__main__``, or the caller does not know it.
+        code: where the task travels by value.
+        content_type: of the body; None: pickled as Ray pickles, see
+            :func:`raycelery.serialization.values.dumps_body`.
+        content_encoding: of the body; None along with ``content_type``.
+        body: arguments, and what follows the task; for the executor.
+        embed: what follows the task, pickled, where a serializer has encoded the body; b"" for nothing.
+        correlation_id: as on a broker.
+        reply_to: as on a broker.
+        log_to: id of the client that shows what the task prints; None: nobody.
+        more: headers and properties that are not plain data or not Celery's own, pickled; b"" for none.
+    """
+
+    headers: Headers
+    delivery: Delivery
+    module: str | None
+    code: CodeKey | None
+    content_type: str | None
+    content_encoding: str | None
+    body: bytes
+    embed: bytes = b""
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    log_to: str | None = None
+    more: bytes = b""
+
+
+#: Where a header is in :class:`Headers`, and its type; most are strings.
+_TYPES = {"group_index": int, "retries": int, "replaced_task_nesting": int, "ignore_result": bool}
+_PLACES: dict[str, tuple[int, type]] = {
+    name: (place, _TYPES.get(name, str))
+    for place, name in enumerate(Headers.__struct_fields__)
+    if not name.endswith("time_limit")
+}
+_PROPERTIES = ("correlation_id", "reply_to", "log_to")
+
+
+def task_message(
+    headers: Mapping[str, Any],
+    properties: Mapping[str, Any],
+    delivery: tuple[str, str, Any],
+    body: bytes,
+    *,
+    embed: bytes = b"",
+    content_type: str | None = None,
+    content_encoding: str | None = None,
+    module: str | None = None,
+    code: tuple[str, bool] | None = None,
+) -> bytes:
+    """Encode the message of a call.
+
+    Arguments:
+        headers: Celery's, and the caller's own, which may be anything that can be pickled.
+        properties: likewise.
+        delivery: exchange, routing key, and the priority as the caller gave it.
+
+    For the others see :class:`TaskMessage`.
+    """
+    known: list[Any] = [None] * len(_PLACES)
+    others: dict[str, Any] = {}
+    for name, value in headers.items():
+        place = _PLACES.get(name)
+        if place is None or (value is not None and type(value) is not place[1]):
+            others[name] = value
+        else:
+            known[place[0]] = value
+    # They travel apart, and are Celery's defaults in nearly all messages.
+    del others["id"], others["task"]
+    limits = others.pop("timelimit", None) or (None, None)
+    if not (len(limits) == 2 and all(limit is None or type(limit) in (int, float) for limit in limits)):
+        others["timelimit"], limits = limits, (None, None)
+    if not others.get("stamps") and not others.get("stamped_headers"):
+        others.pop("stamps", None)
+        others.pop("stamped_headers", None)
+    own = {
+        name: value
+        for name, value in properties.items()
+        if name not in _PROPERTIES or (value is not None and type(value) is not str)
+    }
+    exchange, routing_key, priority = delivery
+    if priority is not None and type(priority) is not int:
+        others["priority"], priority = priority, None
+    plain = {name: properties.get(name) if name not in own else None for name in _PROPERTIES}
+    return encode(
+        TaskMessage(
+            Headers(*known, *limits),
+            Delivery(exchange, routing_key, priority),
+            module,
+            None if code is None else CodeKey(*code),
+            content_type,
+            content_encoding,
+            body,
+            embed,
+            **plain,
+            more=pickle.dumps((others, own), 5) if others or own else b"",
+        )
+    )
+
+
+_task_message: Decoder[TaskMessage] = Decoder(TaskMessage)
+
+
+def opened(payload: bytes) -> TaskMessage:
+    """Undo :func:`task_message`.
+
+    Raises:
+        ProtocolError: it is no such message.
+    """
+    return _task_message.decode(payload)
+
+
+def headers_and_properties(message: TaskMessage, task_id: str, task: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return headers and properties as Celery knows them; for executors, which have the caller's classes."""
+    plain = message.headers
+    headers: dict[str, Any] = {name: getattr(plain, name) for name in _PLACES}
+    headers.update(
+        id=task_id, task=task, timelimit=[plain.time_limit, plain.soft_time_limit], stamps={}, stamped_headers=None
+    )
+    properties = {"correlation_id": message.correlation_id, "reply_to": message.reply_to}
+    if message.log_to is not None:
+        properties["log_to"] = message.log_to
+    if message.more:
+        more, own = pickle.loads(message.more)
+        headers.update(more)
+        properties.update(own)
+    return headers, properties
+
+
+# -- to the dispatcher -------------------------------------------------------------------------------------------------
+
+
+class Submission(Plain, frozen=True):
+    """A message for the dispatcher's queues: what it decides by. Client -> dispatcher.
+
+    Arguments:
+        task_id: Celery's; a retry has that of the run before.
+        task: its name.
+        queue: whose limits it counts against.
+        lane: key of a lane that was defined before.
+        payload: an encoded :class:`TaskMessage`, for the executor.
+        priority: lower runs first.
+        eta: when it is due, in seconds since the epoch; None: now.
+        time_limit: hard, in seconds, or None.
+        stamps: Celery's stamped headers, by which it may be revoked.
+        keys: of large values that it refers to.
+    """
+
+    task_id: str
+    task: str
+    queue: str
+    lane: str
+    payload: bytes
+    priority: int = 0
+    eta: float | None = None
+    time_limit: float | None = None
+    stamps: dict[str, Any] | None = None
+    keys: tuple[str, ...] = ()
+
+
+# -- to an executor ----------------------------------------------------------------------------------------------------
+
+
+class Assignment(Tagged, frozen=True):
+    """A message for an executor to run, or to do Celery's bookkeeping of. Dispatcher -> executor.
+
+    Arguments:
+        seq: the scheduler's number of it.
+        task_id: Celery's.
+        task: its name.
+        payload: an encoded :class:`TaskMessage`.
+        settle_reason: why it is not to be run, see :data:`raycelery.scheduler.model.SettleReason`; None: it is.
+        reason: the same in words, for the error.
+        deliveries: how often it was handed to an executor before.
+    """
+
+    seq: int
+    task_id: str
+    task: str
+    payload: bytes
+    settle_reason: str | None = None
+    reason: str = ""
+    deliveries: int = 0
+
+
+class ChordAssignment(Tagged, frozen=True):
+    """A chord whose parts are all there, for an executor to call the body of. Dispatcher -> executor.
+
+    Arguments:
+        seq: the scheduler's number of it.
+        group: id of the header.
+        callback: the pickled signature of the body.
+        origin: what the body inherits of the task that was the last part, pickled.
+        parts: what each header task left, encoded, in the header's order.
+    """
+
+    seq: int
+    group: str
+    callback: bytes
+    origin: bytes
+    parts: list[bytes]
+
+
+class BatchAssignment(Tagged, frozen=True):
+    """Messages of a bridge for an executor to run one after the other. Dispatcher -> executor.
+
+    Arguments:
+        seq: the scheduler's number of the batch.
+        quick: whether they are expected to be short, so that nobody needs to hear that one has begun.
+        messages: what each is, pickled by the bridge, for the executor; in order of their numbers.
+    """
+
+    seq: int
+    quick: bool
+    messages: list[bytes]
+
+
+# -- reports of executors ----------------------------------------------------------------------------------------------
+
+
+class TaskError(Plain, frozen=True):
+    """What a task failed with, as an executor tells it.
+
+    Arguments:
+        kind: name of the exception's class, with its module where that is not ``builtins``.
+        text: the exception's own words, which may be cut short.
+        place: file, line and function that raised it; "" if that is not known.
+        traceback: of the executor; its end, where it is long.
+    """
+
+    kind: str
+    text: str
+    place: str = ""
+    traceback: str = ""
+
+
+class Ready(Tagged, frozen=True):
+    """The application is loaded. Executor -> dispatcher.
+
+    Arguments:
+        node: Ray's id of the node.
+    """
+
+    node: str
+
+
+class Begun(Tagged, frozen=True):
+    """The first of the messages that it was given has begun. Executor -> dispatcher."""
+
+
+class Done(Tagged, frozen=True):
+    """A message, a batch or a chord has ended. Executor -> dispatcher.
+
+    Arguments:
+        seq: the scheduler's number.
+        seconds: that it ran; None where its task was not called.
+        outcome: what became of it.
+        error: why it failed, where it did.
+    """
+
+    seq: int
+    seconds: float | None
+    outcome: Outcome = "succeeded"
+    error: TaskError | None = None
+
+
+class Requeue(Tagged, frozen=True):
+    """A message is to be run again. Executor -> dispatcher.
+
+    Arguments:
+        seq: the scheduler's number.
+        rejected: whether its task gave it back, by ``Reject(requeue=True)``.
+    """
+
+    seq: int
+    rejected: bool
+
+
+class Recalled(Tagged, frozen=True):
+    """Messages are given back that were not begun. Executor -> dispatcher.
+
+    Arguments:
+        seqs: the scheduler's numbers.
+    """
+
+    seqs: list[int]
+
+
+class Outdated(Tagged, frozen=True):
+    """The project has changed since it was imported. Executor -> dispatcher."""
+
+
+class Blocked(Tagged, frozen=True):
+    """The task that runs begins or ceases to wait for its subtasks. Executor -> dispatcher.
+
+    Arguments:
+        blocked: whether it waits.
+    """
+
+    blocked: bool
+
+
+class Bye(Tagged, frozen=True):
+    """It ends as it was told to. Executor -> dispatcher."""
+
+
+class BatchReport(Tagged, frozen=True):
+    """What happens to a message of a batch. Executor -> dispatcher.
+
+    Arguments:
+        seq: the scheduler's number of the batch.
+        index: which of its messages.
+        event: what happened.
+    """
+
+    seq: int
+    index: int
+    event: tuple[Any, ...]
+
+
+Report = Ready | Begun | Done | Requeue | Recalled | Outdated | Blocked | Bye | BatchReport

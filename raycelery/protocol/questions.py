@@ -1,0 +1,503 @@
+"""What a process may ask of the dispatcher; the type in brackets is the answer's.
+
+All are asked by clients: programs, executors, bridges and tools. A :class:`Change` is kept in the journal.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar, get_args
+
+import msgspec
+
+from raycelery.protocol.codec import Decoder, Plain, Tagged
+
+A = TypeVar("A")
+
+
+class Question(Tagged, Generic[A], frozen=True):
+    """Something asked of the dispatcher."""
+
+
+class Change(Question[A], Generic[A], frozen=True):
+    """A question that changes something which outlives the dispatcher's process."""
+
+
+# -- work --------------------------------------------------------------------------------------------------------------
+
+
+class Pending(Question[int], frozen=True):
+    """How many messages are not finished."""
+
+
+class Drained(Question[None], frozen=True):
+    """Answered once no message is left."""
+
+
+class Left(Question[dict[str, Any]], frozen=True):
+    """What is not finished: how much, how much of it runs or is due later and when, of which tasks, why one waits."""
+
+
+class Why(Question[str], frozen=True):
+    """Why a message waits, in one sentence.
+
+    Arguments:
+        task_id: its.
+    """
+
+    task_id: str
+
+
+class Messages(Question[list[dict[str, Any]]], frozen=True):
+    """Messages that are not finished.
+
+    Arguments:
+        place: "running", "next" (handed out, not begun), "waiting" or "eta"; anywhere if "".
+        ids: of those that are looked for; None: of all.
+    """
+
+    place: str
+    ids: list[str] | None = None
+
+
+class Unknown(Question[list[str]], frozen=True):
+    """Those of some task ids of which there is no message.
+
+    Arguments:
+        ids: the task ids.
+    """
+
+    ids: list[str]
+
+
+class Revoke(Change[None], frozen=True):
+    """Revoke messages by task id, those yet to be submitted included.
+
+    Arguments:
+        ids: the task ids.
+        terminate: whether those that run are ended.
+    """
+
+    ids: list[str]
+    terminate: bool
+
+
+class RevokeStamps(Change[None], frozen=True):
+    """Revoke messages by stamped headers.
+
+    Arguments:
+        stamps: values, or lists of them, by name.
+        terminate: whether those that run are ended.
+    """
+
+    stamps: dict[str, Any]
+    terminate: bool
+
+
+class Purge(Change[int], frozen=True):
+    """Drop what waits, and count it.
+
+    Arguments:
+        queue: only of this queue; None: of all.
+    """
+
+    queue: str | None = None
+
+
+class Failures(Question[list[dict[str, Any]]], frozen=True):
+    """The last failures, grouped by error; see :meth:`raycelery.dispatcher.outcomes.Outcomes.failures`."""
+
+
+class Retry(Question[dict[str, list[str]]], frozen=True):
+    """Have tasks run once more that are among the last failures: which were "retried", are "unknown", or are "gone".
+
+    Arguments:
+        ids: of the tasks.
+        app: key of the application's definition by which they run now.
+    """
+
+    ids: list[str]
+    app: str
+
+
+# -- results and values ------------------------------------------------------------------------------------------------
+
+
+class StoredResult(Plain, frozen=True):
+    """What is stored of a task.
+
+    Arguments:
+        state: Celery's, or one of the task's own.
+        payload: the encoded meta.
+    """
+
+    state: str
+    payload: bytes
+
+
+class GetResult(Question[StoredResult | None], frozen=True):
+    """State and result of a task.
+
+    Arguments:
+        task_id: its.
+    """
+
+    task_id: str
+
+
+class Forget(Change[None], frozen=True):
+    """Drop a result.
+
+    Arguments:
+        task_id: of the task.
+    """
+
+    task_id: str
+
+
+class GetValue(Question[bytes | None], frozen=True):
+    """A value by key.
+
+    Arguments:
+        key: whatever Celery's backend code makes.
+    """
+
+    key: bytes
+
+
+class SetValue(Change[None], frozen=True):
+    """Keep a value.
+
+    Arguments:
+        key: whatever Celery's backend code makes.
+        value: its, too.
+        expires: seconds that it is kept; None: for ever.
+    """
+
+    key: bytes
+    value: bytes
+    expires: float | None
+
+
+class DeleteValue(Change[None], frozen=True):
+    """Drop a value.
+
+    Arguments:
+        key: of the value.
+    """
+
+    key: bytes
+
+
+class LargeValue(Question[list[bytes]], frozen=True):
+    """The parts of a large value, for a process that cannot use Ray.
+
+    Arguments:
+        key: of the value.
+    """
+
+    key: str
+
+
+# -- limits ------------------------------------------------------------------------------------------------------------
+
+
+class SetRate(Change[None], frozen=True):
+    """Set a task's rate limit, whatever the application says from now on.
+
+    Arguments:
+        task: its name.
+        per_second: runs per second; None: no limit.
+    """
+
+    task: str
+    per_second: float | None
+
+
+class SetLimit(Change[None], frozen=True):
+    """Set how many messages may run at once, whatever the application says from now on.
+
+    Arguments:
+        name: "app", "queue:NAME" or "task:NAME".
+        maximum: so many; None: no limit.
+    """
+
+    name: str
+    maximum: int | None
+
+
+class RestoreLimit(Change[None], frozen=True):
+    """Let a limit be again what the application says.
+
+    Arguments:
+        name: of the limit.
+    """
+
+    name: str
+
+
+class SetTimeLimit(Change[None], frozen=True):
+    """Set a task's time limits, for messages that do not bring their own.
+
+    Arguments:
+        task: its name.
+        soft: seconds, or None.
+        hard: seconds, or None.
+    """
+
+    task: str
+    soft: float | None
+    hard: float | None
+
+
+class TimeLimits(Question[dict[str, tuple[float | None, float | None]]], frozen=True):
+    """Soft and hard time limits that were set, in seconds, by task."""
+
+
+# -- observers ---------------------------------------------------------------------------------------------------------
+
+
+class Stats(Question[dict[str, Any]], frozen=True):
+    """Counts of everything, and the memory of the dispatcher's process in bytes."""
+
+
+class Overview(Question[dict[str, Any]], frozen=True):
+    """Everything that ``raycelery status`` and ``top`` show; see :mod:`raycelery.dispatcher.monitoring.status`."""
+
+
+class Respondents(Question[int], frozen=True):
+    """How many will answer a remote control command that is meant for all."""
+
+
+class Measure(Question[None], frozen=True):
+    """Have executors measure what they run for a while.
+
+    Arguments:
+        seconds: for so long; 0: no longer.
+    """
+
+    seconds: float
+
+
+class Samples(Plain, frozen=True):
+    """Runs that were measured.
+
+    Arguments:
+        count: how many there have been since the dispatcher started.
+        samples: those that were asked for and are kept, each an encoded :class:`raycelery.rightsize.sample.Sample`.
+    """
+
+    count: int
+    samples: list[bytes]
+
+
+class Measured(Question[Samples], frozen=True):
+    """What executors have measured.
+
+    Arguments:
+        after: without the first so many.
+    """
+
+    after: int
+
+
+# -- applications ------------------------------------------------------------------------------------------------------
+
+
+class Limits(Plain, frozen=True):
+    """The bounds of one dispatcher; the ``ray_*`` settings of the same names."""
+
+    max_pending: int
+    max_result_bytes: float
+    max_deliveries: int
+    max_executors: int
+    idle_seconds: float
+    infeasible_seconds: float
+    journal: str | None = None
+
+
+class Introduce(Question[tuple[str, int, bytes]], frozen=True):
+    """Where another application's dispatcher listens (host, port, secret); it is started if there is none.
+
+    Arguments:
+        name: of the application.
+        limits: the bounds of a dispatcher that is started.
+    """
+
+    name: str
+    limits: Limits
+
+
+class GiveUp(Question[None], frozen=True):
+    """Let go of what was to outlive this dispatcher, which is about to be ended for good."""
+
+
+# -- the bus of remote control and events ------------------------------------------------------------------------------
+
+#: Routing key, pattern and queue, as ``kombu.transport.virtual`` writes them.
+Binding = tuple[str, str | None, str]
+#: A message of ``kombu.transport.virtual``; a body that is bytes stays so.
+BusMessage = dict[str, Any]
+
+
+class OpenBus(Question[None], frozen=True):
+    """Say how the application names its exchanges of remote control and events.
+
+    Arguments:
+        control_exchange: of remote control.
+        event_exchange: of events.
+        event_serializer: what events are encoded with.
+    """
+
+    control_exchange: str
+    event_exchange: str
+    event_serializer: str
+
+
+class DeclareQueue(Question[None], frozen=True):
+    """Make a queue, which ends with the connection.
+
+    Arguments:
+        queue: its name.
+        expires: seconds that it lasts while nobody reads it; None: no end.
+    """
+
+    queue: str
+    expires: float | None
+
+
+class HasQueue(Question[bool], frozen=True):
+    """Whether there is a queue of that name, of the bus or of tasks.
+
+    Arguments:
+        queue: its name.
+    """
+
+    queue: str
+
+
+class QueueSize(Question[int], frozen=True):
+    """How many messages wait in a queue, of the bus or of tasks.
+
+    Arguments:
+        queue: its name.
+    """
+
+    queue: str
+
+
+class PurgeQueue(Question[int], frozen=True):
+    """Empty a queue, of the bus or of tasks, and count what was in it.
+
+    Arguments:
+        queue: its name.
+    """
+
+    queue: str
+
+
+class DeleteQueue(Question[None], frozen=True):
+    """Remove a queue of the bus and its bindings.
+
+    Arguments:
+        queue: its name.
+    """
+
+    queue: str
+
+
+class Bind(Question[None], frozen=True):
+    """Bind a queue to an exchange.
+
+    Arguments:
+        exchange: its name.
+        binding: routing key, pattern and queue.
+    """
+
+    exchange: str
+    binding: Binding
+
+
+class Unbind(Question[None], frozen=True):
+    """Undo :class:`Bind`.
+
+    Arguments:
+        exchange: its name.
+        binding: routing key, pattern and queue.
+    """
+
+    exchange: str
+    binding: Binding
+
+
+class Bindings(Question[list[Binding]], frozen=True):
+    """The bindings of an exchange.
+
+    Arguments:
+        exchange: its name.
+    """
+
+    exchange: str
+
+
+class Put(Question[None], frozen=True):
+    """Put a message into a queue of the bus.
+
+    Arguments:
+        queue: its name.
+        message: the message.
+    """
+
+    queue: str
+    message: BusMessage
+
+
+class Fanout(Question[None], frozen=True):
+    """Put a message into all queues of an exchange.
+
+    Arguments:
+        exchange: its name.
+        message: the message.
+    """
+
+    exchange: str
+    message: BusMessage
+
+
+class Read(Question[list[tuple[str, BusMessage]]], frozen=True):
+    """Messages of some queues, as soon as there are any: queue and message.
+
+    Arguments:
+        queues: their names.
+        seconds: to wait for; then there are none.
+    """
+
+    queues: list[str]
+    seconds: float
+
+
+BusQuestion = (
+    OpenBus | DeclareQueue | HasQueue | QueueSize | PurgeQueue | DeleteQueue | Bind | Unbind | Bindings | Put | Fanout
+    | Read
+)  # fmt: skip
+AnyQuestion = (
+    Pending | Drained | Left | Why | Messages | Unknown | Revoke | RevokeStamps | Purge | Failures | Retry
+    | GetResult | Forget | GetValue | SetValue | DeleteValue | LargeValue
+    | SetRate | SetLimit | RestoreLimit | SetTimeLimit | TimeLimits
+    | Stats | Overview | Respondents | Measure | Measured | Introduce | GiveUp | BusQuestion
+)  # fmt: skip
+
+_decoders: dict[Any, Decoder[Any]] = {}
+
+
+def answer_to(question: Question[A], value: msgspec.Raw) -> A:
+    """Decode the answer to a question.
+
+    Raises:
+        ProtocolError: it is not what that question is answered with.
+    """
+    kind = type(question)
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        [base] = kind.__orig_bases__  # type: ignore[attr-defined]
+        decoder = _decoders[kind] = Decoder(get_args(base)[0])
+    return decoder.decode(value)  # type: ignore[no-any-return]
