@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .calls import resolve
+
 _HOST = socket.gethostname()
 
 
@@ -52,7 +54,7 @@ def recorded(target: str) -> Callable[..., list[Any]]:
     """Return a function that calls the target and returns its value, start, end, CPU seconds and slot.
 
     Arguments:
-        target: as a `bench.work.Call` names it; imported by the first call.
+        target: as a `bench.Call` names it; imported by the first call.
     """
 
     def run(*args: Any) -> list[Any]:
@@ -68,8 +70,6 @@ def recorded(target: str) -> Callable[..., list[Any]]:
 
 @functools.cache
 def _function(target: str) -> Callable[..., Any]:
-    from .work import resolve
-
     found: Callable[..., Any] = resolve(target)
     return found
 

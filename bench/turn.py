@@ -22,11 +22,12 @@ from typing import Any, NoReturn
 import psutil
 
 from . import systems, workloads
+from .calls import Call, Fleet, WrongResultError
 from .record import Outcome
 from .sampling import end_left
 from .systems.base import SETUP_VARIABLE, WARM, postponed
 from .systems.redis import URL_VARIABLE
-from .work import Call, Fleet, Settings, WrongResultError
+from .work import Settings
 
 #: Marks the processes of a turn, by a variable of the environment.
 MARK = "RAYCELERY_BENCH_TURN"

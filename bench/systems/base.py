@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 
 from .. import record
+from ..calls import Call, Fleet, WrongResultError
 from ..record import Outcome
-from ..work import Call, Fleet, WrongResultError
 
 #: Seconds after which a result is missing rather than late, and a system that does not come up is broken.
 TIMEOUT, START_TIMEOUT = 900.0, 60.0

@@ -6,8 +6,8 @@ from typing import Any
 
 from celery import chain, chord
 
+from ..calls import Call
 from ..record import recorded
-from ..work import Call
 from .base import TIMEOUT, System, setup_from_environment
 
 

@@ -11,8 +11,8 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
+from ..calls import Call
 from ..record import recorded
-from ..work import Call
 from . import base, redis
 
 #: By target.

@@ -8,8 +8,8 @@ from typing import Any
 
 from huey import RedisHuey
 
+from ..calls import Call
 from ..record import recorded
-from ..work import Call
 from . import base, redis
 
 #: By target.

@@ -7,8 +7,8 @@ from typing import Any
 
 import ray
 
+from ..calls import Call
 from ..record import recorded
-from ..work import Call
 from . import base, ray_cluster
 
 #: References that are waited for together.

@@ -9,7 +9,7 @@ from typing import Any
 
 from raycelery import Celery
 
-from ..work import Call
+from ..calls import Call
 from . import celery_like, ray_cluster
 from .base import SETUP_VARIABLE, TIMEOUT, setup_from_environment
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
 
+from ..calls import Call
 from ..record import recorded
-from ..work import Call
 from . import base, redis
 
 #: By target.

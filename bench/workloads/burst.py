@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from .. import work
+from ..calls import Call, call
 
 _SECONDS = 0.1
 
@@ -27,15 +28,15 @@ class Workload(work.Workload):
         "queueing_p95:dashboard", "queueing_p50:dashboard", "queueing_p95:alerts", "queueing_p95:nightly", "makespan",
     )  # fmt: skip
 
-    def calls(self, system: str) -> list[work.Call]:
+    def calls(self, system: str) -> list[Call]:
         nightly, others, every, begin = (40, 6, 0.1, 0.3) if self.settings.quick else (600, 150, 0.15, 2.0)
         seconds = 0.05 if self.settings.quick else _SECONDS
-        calls = [work.call(step, number, seconds, group="nightly", application="nightly") for number in range(nightly)]
+        calls = [call(step, number, seconds, group="nightly", application="nightly") for number in range(nightly)]
         for offset, name in enumerate(("dashboard", "alerts")):
             for number in range(others):
                 at = begin + (number + offset / 2) * every
-                calls.append(work.call(step, number, seconds, group=name, application=name, at=at))
+                calls.append(call(step, number, seconds, group=name, application=name, at=at))
         return sorted(calls, key=lambda one: one.at)
 
-    def check(self, calls: list[work.Call], values: list[Any]) -> None:
+    def check(self, calls: list[Call], values: list[Any]) -> None:
         work.expect(calls, values, lambda one: one.args[0])

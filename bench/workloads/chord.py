@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import work
+from ..calls import Call, WrongResultError, call
 from ..record import Outcome
 from .noop import noop
 
@@ -35,13 +36,13 @@ class Workload(work.Workload):
     def _counts(self) -> tuple[int, int]:
         return (50, 10) if self.settings.quick else (1_000, 200)
 
-    def calls(self, system: str) -> list[work.Call]:
+    def calls(self, system: str) -> list[Call]:
         count, _ = self._counts()
         # The last two are not submitted as such: they tell the workers of their functions.
-        header = [work.call(noop, value) for value in range(count)]
-        return [*header, work.call(total, []), work.call(increment, 0)]
+        header = [call(noop, value) for value in range(count)]
+        return [*header, call(total, []), call(increment, 0)]
 
-    def drive(self, system: System, calls: list[work.Call], progress: Callable[[int, int], None]) -> work.Drive:
+    def drive(self, system: System, calls: list[Call], progress: Callable[[int, int], None]) -> work.Drive:
         *header, body, link = calls
         runs: dict[str, Callable[[], Any]] = {
             "chord": lambda: system.chord(header, body.target),
@@ -56,7 +57,7 @@ class Workload(work.Workload):
             progress(len(outcomes), len(runs))
         return work.Drive(outcomes, figures)
 
-    def check(self, calls: list[work.Call], values: list[Any]) -> None:
+    def check(self, calls: list[Call], values: list[Any]) -> None:
         count, length = self._counts()
         if values != [sum(range(count)), length]:
-            raise work.WrongResultError(f"the chord and the chain returned {values}")
+            raise WrongResultError(f"the chord and the chain returned {values}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import work
+from ..calls import Call, call
 
 _COLUMNS = 5
 
@@ -40,15 +41,15 @@ class Workload(work.Workload):
     size: tuple[int, int, int] = (200, 100, 4)
     quick_size: tuple[int, int, int] = (2, 8, 4)
 
-    def calls(self, system: str) -> list[work.Call]:
+    def calls(self, system: str) -> list[Call]:
         megabytes, many, few = self.quick_size if self.settings.quick else self.size
         frame = frame_of(megabytes)
-        return [work.call(checksum, frame, number) for number in range(few if system in work.QUEUES else many)]
+        return [call(checksum, frame, number) for number in range(few if system in work.QUEUES else many)]
 
     def warm(self) -> str:
         return f"{__name__}:prepare"
 
-    def check(self, calls: list[work.Call], values: list[Any]) -> None:
+    def check(self, calls: list[Call], values: list[Any]) -> None:
         frame = calls[0].args[0]
         rows, total = len(frame), float(frame["c0"].sum())
         work.expect(calls, values, lambda one: [one.args[1], rows, total])

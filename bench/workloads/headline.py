@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import work
+from ..calls import Call, Fleet, call
 
 if TYPE_CHECKING:
     from ..systems.base import System
@@ -45,24 +46,24 @@ class Workload(work.Workload):
         """Hosts, their CPUs, tasks, and mean seconds of one."""
         return (2, 4, 24, 0.2) if self.settings.quick else (_HOSTS, _CPUS, _TASKS, _MEAN)
 
-    def fleet(self, system: str) -> work.Fleet:
+    def fleet(self, system: str) -> Fleet:
         hosts, cpus, _, _ = self._shape()
         if system in work.QUEUES:
-            return work.Fleet(hosts)
-        return work.Fleet(hosts * cpus // _NUM_CPUS, num_cpus=_NUM_CPUS, cpus=cpus, nodes=hosts)
+            return Fleet(hosts)
+        return Fleet(hosts * cpus // _NUM_CPUS, num_cpus=_NUM_CPUS, cpus=cpus, nodes=hosts)
 
-    def calls(self, system: str) -> list[work.Call]:
+    def calls(self, system: str) -> list[Call]:
         _, _, count, mean = self._shape()
-        return [work.call(train, number, seconds) for number, seconds in enumerate(lengths(count, mean))]
+        return [call(train, number, seconds) for number, seconds in enumerate(lengths(count, mean))]
 
-    def drive(self, system: System, calls: list[work.Call], progress: Callable[[int, int], None]) -> work.Drive:
+    def drive(self, system: System, calls: list[Call], progress: Callable[[int, int], None]) -> work.Drive:
         began = time.time()
         drive = super().drive(system, calls, progress)
         seconds = time.time() - began
         drive.figures["ideal"] = seconds / ideal([one.args[1] for one in calls], system.fleet.slots)
         return drive
 
-    def check(self, calls: list[work.Call], values: list[Any]) -> None:
+    def check(self, calls: list[Call], values: list[Any]) -> None:
         work.expect(calls, values, lambda one: one.args[0])
 
 

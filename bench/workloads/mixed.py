@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from .. import work
+from ..calls import Call, Fleet, call
 
 _SMALL_SECONDS, _LARGE_SECONDS = 0.05, 5.0
 _LARGE_BYTES = 2 * 10**9
@@ -58,24 +59,24 @@ class Workload(work.Workload):
     figures = ("queueing_p95:small", "queueing_p50:small", "queueing_max:small", "queueing_p95:large", "makespan",
                "utilisation", "memory")  # fmt: skip
 
-    def fleet(self, system: str) -> work.Fleet:
+    def fleet(self, system: str) -> Fleet:
         concurrency = max(2, self.settings.concurrency)
         if system in work.QUEUES:
-            return work.Fleet(concurrency // 2)
-        return work.Fleet(concurrency, cpus=concurrency)
+            return Fleet(concurrency // 2)
+        return Fleet(concurrency, cpus=concurrency)
 
     def warm(self) -> str:
         return f"{__name__}:prepare"
 
-    def calls(self, system: str) -> list[work.Call]:
+    def calls(self, system: str) -> list[Call]:
         count, every = (16, 8) if self.settings.quick else (160, 20)
         seconds, size = (0.3, 10**7) if self.settings.quick else (_LARGE_SECONDS, _LARGE_BYTES)
         calls = []
         for number in range(count):
             if number % every == 0:
-                calls.append(work.call(large, number, seconds, size, group="large", num_cpus=2.0, memory=size))
-            calls.append(work.call(small, number, group="small", num_cpus=1.0))
+                calls.append(call(large, number, seconds, size, group="large", num_cpus=2.0, memory=size))
+            calls.append(call(small, number, group="small", num_cpus=1.0))
         return calls
 
-    def check(self, calls: list[work.Call], values: list[Any]) -> None:
+    def check(self, calls: list[Call], values: list[Any]) -> None:
         work.expect(calls, values, lambda one: one.args[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import work
+from ..calls import Call, call
 
 
 def noop(value: int) -> int:
@@ -20,8 +21,8 @@ class Workload(work.Workload):
     systems = work.ALL
     figures = ("throughput", "calling", "cpu_per_task", "memory")
 
-    def calls(self, system: str) -> list[work.Call]:
-        return [work.call(noop, value) for value in range(300 if self.settings.quick else 10_000)]
+    def calls(self, system: str) -> list[Call]:
+        return [call(noop, value) for value in range(300 if self.settings.quick else 10_000)]
 
-    def check(self, calls: list[work.Call], values: list[Any]) -> None:
+    def check(self, calls: list[Call], values: list[Any]) -> None:
         work.expect(calls, values, lambda one: one.args[0])

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from .. import work
+from ..calls import Call, Fleet, WrongResultError, import_path
 
 
 class Workload(work.Workload):
@@ -28,7 +29,7 @@ class Workload(work.Workload):
         super().__init__(settings)
         if settings.module is None:
             raise ValueError("the workload 'own' needs --module, the name of a module that has calls(quick)")
-        work.import_path(os.getcwd())
+        import_path(os.getcwd())
         self._module = importlib.import_module(settings.module)
         if not hasattr(self._module, "calls"):
             raise ValueError(f"the module {settings.module} has no calls(quick), which returns what to run")
@@ -37,19 +38,19 @@ class Workload(work.Workload):
     def _get(self, name: str, default: Any) -> Any:
         return getattr(self._module, name, default)
 
-    def fleet(self, system: str) -> work.Fleet:
+    def fleet(self, system: str) -> Fleet:
         concurrency = self.settings.concurrency
         if system in work.QUEUES:
-            return work.Fleet(self._get("workers", concurrency))
+            return Fleet(self._get("workers", concurrency))
         asked = {one.num_cpus for one in self.calls(system)}
         num_cpus = self._get("num_cpus", asked.pop() if len(asked) == 1 else None)
         if num_cpus is None:
             num_cpus = 1
         workers = max(1, int(concurrency / num_cpus)) if num_cpus else concurrency
-        return work.Fleet(workers, num_cpus=num_cpus, cpus=concurrency)
+        return Fleet(workers, num_cpus=num_cpus, cpus=concurrency)
 
-    def calls(self, system: str) -> list[work.Call]:
-        found: list[work.Call] = list(self._module.calls(self.settings.quick))
+    def calls(self, system: str) -> list[Call]:
+        found: list[Call] = list(self._module.calls(self.settings.quick))
         if not found:
             raise ValueError(f"{self.settings.module}.calls() returned nothing to run")
         return found
@@ -57,11 +58,11 @@ class Workload(work.Workload):
     def warm(self) -> str:
         return f"{self.settings.module}:warm" if hasattr(self._module, "warm") else super().warm()
 
-    def check(self, calls: list[work.Call], values: list[Any]) -> None:
+    def check(self, calls: list[Call], values: list[Any]) -> None:
         try:
             self._get("check", lambda values: None)(values)
         except Exception as error:  # an AssertionError or whatever the user raises
-            raise work.WrongResultError(f"{self.settings.module}.check: {error or type(error).__name__}") from error
+            raise WrongResultError(f"{self.settings.module}.check: {error or type(error).__name__}") from error
 
     def comparable(self, value: Any) -> Any:
         return self._get("comparable", lambda value: value)(value)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import work
+from ..calls import Call, Fleet, call
 
 if TYPE_CHECKING:
     from ..systems.base import System
@@ -55,20 +56,20 @@ class Workload(work.Workload):
         """Tasks, seconds of one, seconds between two kills."""
         return (12, 0.4, 1.0) if self.settings.quick else (200, 2.0, 3.0)
 
-    def fleet(self, system: str) -> work.Fleet:
+    def fleet(self, system: str) -> Fleet:
         slots = 2 if self.settings.quick else 2 * self.settings.concurrency
-        return work.Fleet(slots, cpus=slots)
+        return Fleet(slots, cpus=slots)
 
     @contextlib.contextmanager
     def environment(self) -> Iterator[dict[str, str]]:
         with tempfile.TemporaryDirectory(prefix="rb-notes-") as folder:
             yield {_NOTES: folder}
 
-    def calls(self, system: str) -> list[work.Call]:
+    def calls(self, system: str) -> list[Call]:
         count, seconds, _ = self._shape()
-        return [work.call(work_on, number, seconds) for number in range(count)]
+        return [call(work_on, number, seconds) for number in range(count)]
 
-    def drive(self, system: System, calls: list[work.Call], progress: Callable[[int, int], None]) -> work.Drive:
+    def drive(self, system: System, calls: list[Call], progress: Callable[[int, int], None]) -> work.Drive:
         notes = Path(os.environ[_NOTES])
         over = threading.Event()
         killed: list[int] = []
@@ -87,7 +88,7 @@ class Workload(work.Workload):
         }
         return drive
 
-    def check(self, calls: list[work.Call], values: list[Any]) -> None:
+    def check(self, calls: list[Call], values: list[Any]) -> None:
         # What was lost is counted, not refused.
         answered = [(one, value) for one, value in zip(calls, values, strict=True) if value is not None]
         work.expect([one for one, _ in answered], [value for _, value in answered], lambda one: one.args[0])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import work
+from ..calls import Call, call
 from .noop import noop
 
 if TYPE_CHECKING:
@@ -20,15 +21,15 @@ class Workload(work.Workload):
     systems = work.ALL
     figures = ("latency_p50", "latency_p95", "latency_p99", "cpu_per_task")
 
-    def calls(self, system: str) -> list[work.Call]:
-        return [work.call(noop, value) for value in range(50 if self.settings.quick else 2_000)]
+    def calls(self, system: str) -> list[Call]:
+        return [call(noop, value) for value in range(50 if self.settings.quick else 2_000)]
 
-    def drive(self, system: System, calls: list[work.Call], progress: Callable[[int, int], None]) -> work.Drive:
+    def drive(self, system: System, calls: list[Call], progress: Callable[[int, int], None]) -> work.Drive:
         outcomes = []
         for count, one in enumerate(calls, 1):
             outcomes += system.batch([one], lambda *_: None)
             progress(count, len(calls))
         return work.Drive(outcomes)
 
-    def check(self, calls: list[work.Call], values: list[Any]) -> None:
+    def check(self, calls: list[Call], values: list[Any]) -> None:
         work.expect(calls, values, lambda one: one.args[0])

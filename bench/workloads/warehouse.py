@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from .. import work
+from ..calls import Call, Fleet, WrongResultError, call
 from . import zones
 
 _URL = "RAYCELERY_BENCH_WAREHOUSE"
@@ -51,7 +52,7 @@ def fetch_and_train(origin: str, dest: str, daypart: str) -> dict[str, Any]:
     query = f"{origin}/{dest}/{daypart}"
     with urllib.request.urlopen(f"{os.environ[_URL]}/{query}", timeout=60) as answer:
         if json.load(answer)["query"] != query:
-            raise work.WrongResultError(f"the warehouse answered something else than {query}")
+            raise WrongResultError(f"the warehouse answered something else than {query}")
     return zones.train(origin, dest, daypart)
 
 
@@ -66,11 +67,11 @@ class Workload(zones.Workload):
     systems = work.USUAL
     figures = ("utilisation", "makespan", "throughput", "concurrency", "memory")
 
-    def fleet(self, system: str) -> work.Fleet:
+    def fleet(self, system: str) -> Fleet:
         concurrency = self.settings.concurrency
         if system in work.QUEUES:
-            return work.Fleet(1)
-        return work.Fleet(int(concurrency / _NUM_CPUS), num_cpus=_NUM_CPUS, cpus=concurrency)
+            return Fleet(1)
+        return Fleet(int(concurrency / _NUM_CPUS), num_cpus=_NUM_CPUS, cpus=concurrency)
 
     @contextlib.contextmanager
     def environment(self) -> Iterator[dict[str, str]]:
@@ -91,5 +92,5 @@ class Workload(zones.Workload):
         found: list[tuple[str, str, str]] = partitions(1 if self.settings.quick else 10)
         return found
 
-    def calls(self, system: str) -> list[work.Call]:
-        return [work.call(fetch_and_train, *partition) for partition in self.partitions()]
+    def calls(self, system: str) -> list[Call]:
+        return [call(fetch_and_train, *partition) for partition in self.partitions()]

@@ -11,6 +11,7 @@ from typing import Any
 import raycelery
 
 from .. import work
+from ..calls import Call, WrongResultError, call, import_path
 
 #: In a checkout, and in an installed copy.
 _PLACES = ("../legacy_examples/zone_forecast", "legacy_examples/zone_forecast")
@@ -59,7 +60,7 @@ class Workload(work.Workload):
     @contextlib.contextmanager
     def environment(self) -> Iterator[dict[str, str]]:
         # For this process, and for the workers.
-        work.import_path(folder())
+        import_path(folder())
         yield {"PYTHONPATH": os.pathsep.join([folder(), os.environ.get("PYTHONPATH", "")])}
 
     def partitions(self) -> list[tuple[str, str, str]]:
@@ -72,12 +73,12 @@ class Workload(work.Workload):
     def warm(self) -> str:
         return f"{__name__}:prepare"
 
-    def calls(self, system: str) -> list[work.Call]:
-        return [work.call(train, *partition) for partition in self.partitions()]
+    def calls(self, system: str) -> list[Call]:
+        return [call(train, *partition) for partition in self.partitions()]
 
-    def check(self, calls: list[work.Call], values: list[Any]) -> None:
+    def check(self, calls: list[Call], values: list[Any]) -> None:
         # That the numbers are right is told by their being the same on all systems.
         work.expect(calls, [(v["origin"], v["dest"], v["daypart"]) for v in values], lambda one: one.args)
         for value in values:
             if len(value["forecast"]) != 7 or not all(day["departures"] >= 0 for day in value["forecast"]):
-                raise work.WrongResultError(f"{value['zone']} {value['daypart']} has no forecast of seven days")
+                raise WrongResultError(f"{value['zone']} {value['daypart']} has no forecast of seven days")

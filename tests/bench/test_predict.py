@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from bench.calls import Call, Fleet
 from bench.predict import Checked, table
 from bench.turn import sized, warm_options
-from bench.work import Call, Fleet, Settings
+from bench.work import Settings
 from raycelery.rightsize.predicting import Hosts, Prediction
 from raycelery.rightsize.recommending import recommend
 from tests.rightsize.made_up import many
