@@ -9,6 +9,7 @@ import tempfile
 import time
 from typing import Any
 
+import celery
 from celery import Task, group
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
@@ -145,7 +146,11 @@ def soft_retried(path: str) -> None:
     time.sleep(60)
 
 
-@app.task(time_limit=0.5, acks_late=True, acks_on_timeout=False)
+#: Celery has one option for both until 5.7.
+_RUN_AGAIN = {"acks_on_timeout" if celery.VERSION >= (5, 7) else "acks_on_failure_or_timeout": False}
+
+
+@app.task(time_limit=0.5, acks_late=True, **_RUN_AGAIN)
 def late_and_limited(path: str) -> str:
     records.write(path)
     if len(records.read(path)) == 1:

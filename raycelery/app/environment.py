@@ -7,6 +7,7 @@ uploaded first, as Ray does for jobs. See https://docs.ray.io/en/latest/ray-core
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import os
 import tempfile
@@ -67,6 +68,12 @@ def _is_file(field: str, part: Any) -> bool:
     )
 
 
+def _is_local(field: str, part: Any) -> bool:
+    return field in ("working_dir", "py_modules") and any(
+        "://" not in path for path in ([part] if isinstance(part, str) else part)
+    )
+
+
 def merged(base: Mapping[str, Any] | None, over: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return ``base`` with the fields of ``over`` in their place, by Ray's rule: ``env_vars`` add up."""
     base, over = dict(base or {}), dict(over or {})
@@ -89,19 +96,24 @@ def packaged(env: Mapping[str, Any], *, connected: bool) -> dict[str, Any]:
         OptionError: a folder or file that it names cannot be read or uploaded.
     """
     from ray._private.runtime_env import packaging, py_modules, working_dir
+    from ray.exceptions import RuntimeEnvSetupError
     from ray.runtime_env import RuntimeEnv
 
     try:
-        full: dict[str, Any] = dict(RuntimeEnv(**env))
-        folders = [*full.get("py_modules", ()), full.get("working_dir") or ""]
-        if all("://" in folder for folder in folders if folder):
+        local = {field: part for field, part in env.items() if _is_local(field, part)}
+        # Ray 2.40 takes no local folders here, newer ones do.
+        full: dict[str, Any] = dict(RuntimeEnv(**{field: part for field, part in env.items() if field not in local}))
+        if not local:
             return full
         if not connected:
             raise ValueError("a forked child cannot upload its folders: call the task in the parent first")
+        full.update(local)
         with tempfile.TemporaryDirectory(prefix="raycelery-") as scratch:
-            full = py_modules.upload_py_modules_if_needed(full, include_gitignore=True, scratch_dir=scratch)
-            full = working_dir.upload_working_dir_if_needed(full, include_gitignore=True, scratch_dir=scratch)
-    except (OSError, TypeError, ValueError, RuntimeError) as exc:
+            for upload in (py_modules.upload_py_modules_if_needed, working_dir.upload_working_dir_if_needed):
+                # Ray 2.40 leaves out what .gitignore names without being asked.
+                asked = "include_gitignore" in inspect.signature(upload).parameters
+                full = upload(full, scratch_dir=scratch, **({"include_gitignore": True} if asked else {}))
+    except (OSError, TypeError, ValueError, RuntimeError, RuntimeEnvSetupError) as exc:
         raise OptionError(f"runtime_env={dict(env)!r} cannot be used: {exc}") from exc
     for uri in [*full.get("py_modules", ()), full.get("working_dir") or ""]:
         if uri.startswith("gcs://"):

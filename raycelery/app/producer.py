@@ -288,7 +288,7 @@ class RayProducer:
             definitions.append((("rate", name, per_second), ("rate", name, per_second)))
         info = _Task(lane.key, definitions)
         if task is not None:
-            info.hard_limit = task.time_limit
+            info.hard_limit = task.time_limit or self.app.conf.task_time_limit  # in tasks themselves since Celery 5.7
             module = task.__module__
             info.module = None if module in ("__main__", None) else module
             if spec.needs_value(task, app_spec.value is not None):

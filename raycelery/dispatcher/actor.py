@@ -473,7 +473,8 @@ class Dispatcher:
     async def _introduce(self, conn: Connection, number: int, name: str, limits: Limits) -> None:
         """Tell a process where another application's dispatcher listens, which is started if there is none."""
         try:
-            conn.reply(number, True, await find_dispatcher(name, limits).endpoint.remote())
+            dispatcher = find_dispatcher(name, limits)  # held: in Ray 2.40 its methods do not hold it
+            conn.reply(number, True, await dispatcher.endpoint.remote())
         except (ValueError, ray.exceptions.RayError) as exc:
             conn.reply(number, False, DispatcherUnreachable(f"the dispatcher of {name!r} does not answer: {exc}"))
 

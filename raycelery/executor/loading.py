@@ -216,6 +216,11 @@ class Tasks:
     def _limit(self, task: Any) -> None:
         if task.name in self._time_limits:
             task.soft_time_limit, task.time_limit = self._time_limits[task.name]
+            return
+        # Before 5.7 Celery's worker hands these settings to its pool, and tasks do not have them.
+        conf = self._app.conf
+        task.soft_time_limit = task.soft_time_limit or conf.task_soft_time_limit
+        task.time_limit = task.time_limit or conf.task_time_limit
 
     def learn(self, codes: list[tuple[str, str, bytes, bool]]) -> None:
         """Register tasks that travel by value; they may be called from one another before their own messages come.

@@ -42,6 +42,12 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
         self._taken = threading.local()
         self._script: Any = None
 
+    def encode_result(self, result: Any, state: str) -> Any:
+        """Encode an error in Celery's form, also one that is no ``Exception``; Celery does so since 5.7."""
+        if state in self.EXCEPTION_STATES and isinstance(result, BaseException):
+            return self.prepare_exception(result)
+        return super().encode_result(result, state)
+
     def _store_result(self, task_id: str, *args: Any, **kwargs: Any) -> Any:
         key = self.get_key_for_task(task_id)
         try:

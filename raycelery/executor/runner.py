@@ -318,8 +318,11 @@ class Runner:
             request._announce_revoked("terminated", True, signal.SIGTERM, False)
         elif settle_reason == "timeout":
             limit = request.time_limits[0] or request.task.time_limit
-            self.ended = ending.failed(TimeLimitExceeded(limit))
+            exc = TimeLimitExceeded(limit)
+            self.ended = ending.failed(exc)
             request.on_timeout(False, limit)
+            if celery.VERSION < (5, 7):
+                self._follow_timeout(request, exc)
         else:
             kind = InfeasibleError if settle_reason == "infeasible" and self._ours(request) else WorkerLostError
             try:
@@ -345,11 +348,25 @@ class Runner:
             request.id, exc, einfo.traceback, request=context, store_result=request.store_errors
         )
         request.task.on_failure(exc, request.id, request.args, request.kwargs, einfo)
+        self._tell_of_failure(request, exc, einfo)
+
+    def _tell_of_failure(self, request: Request, exc: BaseException, einfo: ExceptionInfo) -> None:
         signals.task_failure.send(
             sender=request.task, task_id=request.id, exception=exc, args=request.args, kwargs=request.kwargs,
             traceback=einfo.traceback, einfo=einfo,
         )  # fmt: skip
         request.send_event("task-failed", exception=safe_repr(exc), traceback=einfo.traceback)
+
+    def _follow_timeout(self, request: Request, exc: TimeLimitExceeded) -> None:
+        """Do what ``on_timeout`` leaves to ``on_failure`` in Celery before 5.7, whose pool calls both."""
+        task = request.task
+        if celery.VERSION >= (5, 5) and task.acks_late and not task.acks_on_failure_or_timeout:
+            request.reject(requeue=True)
+            return
+        try:
+            raise exc
+        except TimeLimitExceeded:
+            self._tell_of_failure(request, exc, ExceptionInfo())
 
     def _fail(self, request: dict[str, Any], exc: BaseException) -> None:
         logger.error("Task %s[%s] cannot run: %s", request["task"], request["id"], exc)

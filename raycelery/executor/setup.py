@@ -115,5 +115,9 @@ def _level(app: celery.Celery) -> int:
 
 def _set_up_logging(app: celery.Celery) -> None:
     """Log as Celery's worker does, to whoever submitted the task; see :mod:`raycelery.executor.output`."""
-    app.log.setup_logging_subsystem(loglevel=_level(app), logfile=sys.stderr, colorize=False)
+    answers = app.log.setup_logging_subsystem(loglevel=_level(app), logfile=sys.stderr, colorize=False)
+    for _, answer in answers or ():
+        if isinstance(answer, Exception):  # Celery raises it itself since 5.7
+            app.log.already_setup = False
+            raise answer
     OUTPUT.handle_loggers()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+import celery
 import pytest
 
 from tests import scripts
@@ -253,6 +254,7 @@ def test_a_django_project(run: Run, tmp_path: Path) -> None:
     """)
 
 
+@pytest.mark.skipif(celery.VERSION < (5, 5), reason="Celery has pydantic=True since 5.5")
 def test_pydantic_tasks(run: Run) -> None:
     run(
         """

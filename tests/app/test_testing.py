@@ -134,10 +134,11 @@ FIXTURES = """
             failed.get(timeout=30)
         assert failed.state == "FAILURE" and "Hostile" in failed.traceback
         heard = []
-        added = project.add.delay(3, 4)
+        added = project.add.apply_async((3, 4), countdown=0.1)
+        celery_app.AsyncResult(added.id).then(heard.append)
         added.then(heard.append)
         added.get(timeout=30)
-        assert [result.result for result in heard] == [7]
+        assert [result.result for result in heard] == [7, 7], "all that wait for a task are told"
 
     def test_session(celery_session_app, celery_session_worker):
         assert project.where.delay().get(timeout=30) == os.getpid()

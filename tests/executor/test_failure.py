@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import celery
 import pytest
 from celery import chord
 from celery.exceptions import ChordError, WorkerLostError
@@ -93,6 +94,7 @@ def test_late_acknowledgement_alone_does_not_run_again(path: str) -> None:
     assert len(records.read(path)) == 1
 
 
+@pytest.mark.skipif(celery.VERSION < (5, 7), reason="Celery has retry_on_worker_lost since 5.7")
 def test_retry_on_worker_lost(path: str, tmp_path: Path) -> None:
     assert tasks.retried_death.delay(path, 2).get(timeout=SECONDS) == "survived"
     assert len(records.read(path)) == 3

@@ -6,6 +6,7 @@ import threading
 from collections import defaultdict
 from typing import Any
 
+from celery import states
 from celery.backends.asynchronous import AsyncBackendMixin, BaseResultConsumer
 from celery.backends.base import BaseKeyValueStoreBackend
 
@@ -17,6 +18,8 @@ class _ResultConsumer(BaseResultConsumer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        #: Result objects that wait for a task, by the task's id and their own.
+        self.waiting: dict[str, dict[int, Any]] = {}
         #: Guards ``_stored``, and wakes who waits for it to change.
         self._changed = threading.Condition()
         #: How many states have been stored.
@@ -35,6 +38,21 @@ class _ResultConsumer(BaseResultConsumer):  # type: ignore[misc]
         for meta in result._iter_meta(**kwargs):
             if meta is not None:
                 self.on_state_change(meta, None)
+
+    def on_state_change(self, meta: dict[str, Any], message: Any) -> None:
+        """Give a task's final state to all that wait for it; Celery before 5.7 gives it to the first only."""
+        if self.on_message:
+            self.on_message(meta)
+        if meta["status"] not in states.READY_STATES:
+            return
+        waiting = list(self.waiting.get(meta["task_id"], {}).values())
+        if not waiting:
+            self._pending_messages.put(meta["task_id"], meta)
+        for result in waiting:
+            result._maybe_set_cache(meta)
+            bucket = self.buckets.pop(result, None)
+            if bucket is not None:
+                bucket.append(result)
 
     def drain_events(self, timeout: float | None = None) -> None:
         """Return when something was stored since this thread's last call.
@@ -77,6 +95,18 @@ class MemoryBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):  # type: ignor
         self.result_consumer = _ResultConsumer(
             self, self.app, self.accept, self._pending_results, self._pending_messages
         )
+
+    def _add_pending_result(self, task_id: str, result: Any, weak: bool = False) -> None:
+        self.result_consumer.waiting.setdefault(task_id, {})[id(result)] = result
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """Tell a result object nothing any more."""
+        waiting = self.result_consumer.waiting
+        others = waiting.get(result.id, {})
+        others.pop(id(result), None)
+        if not others:
+            waiting.pop(result.id, None)
+        return result
 
     def as_uri(self, include_password: bool = False) -> str:
         """Return ``memory://``."""
