@@ -179,7 +179,8 @@ def short() -> Any:
 def test_an_executor_imports_no_more_than_its_application_does(tmp_path: Path, ray_session: RaySession) -> None:
     shop = """
         import sys
-        from raycelery import Celery, values
+        from raycelery import Celery
+        from raycelery.serialization import values
 
         app = Celery("lean")
 
