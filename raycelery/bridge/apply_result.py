@@ -1,6 +1,7 @@
-"""A message on its way through the pool, and the callbacks of Celery's ``Request`` that hear of it.
+"""What the pool returns to Celery for each message, as billiard's pool returns an ``ApplyResult``.
 
-Follows what ``celery.concurrency.prefork`` calls, see https://docs.celeryq.dev/en/stable/internals/reference/.
+It calls the callbacks of Celery's ``Request`` as ``celery.concurrency.prefork`` does, see
+https://docs.celeryq.dev/en/stable/internals/reference/celery.worker.request.html.
 """
 
 from __future__ import annotations
@@ -9,37 +10,40 @@ import logging
 import pickle
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from billiard.einfo import ExceptionInfo, RemoteTraceback
 from celery.exceptions import InvalidTaskError, Terminated, WorkerLostError
+from celery.worker import state
 
 from raycelery.bridge import logs
-from raycelery.bridge.ack_timeout import was_kept
+from raycelery.bridge.ack_timeout import was_copied
 from raycelery.bridge.sources import queue_of
-
-if TYPE_CHECKING:
-    from raycelery.bridge.pool import Pool
 
 logger = logging.getLogger(__name__)
 
-#: What executors need not be told: they have it from the message's body.
-_DECODED = ("args", "kwargs")
+#: Headers that executors need not be told: the message's body has them.
+_IN_BODY = ("args", "kwargs")
 #: No time limit is longer, in seconds.
 _LONGEST = 1e9
 
 
-class Job:
-    """What the pool returns to Celery for each message it is given.
+class ApplyResult:
+    """A message that the pool was given, until Celery has been told of its end.
 
     Arguments:
-        pool: whose.
-        arguments: what a pool's child would call Celery's tracer with.
-        options: what Celery's ``Request`` asks of a pool: callbacks and time limits.
+        arguments: what a pool's child process would call Celery's tracer with.
+        options: what Celery's ``Request`` passes to a pool: callbacks, and time limits in seconds.
+        on_terminate: called when Celery wants the message's run to end.
+
+    Raises:
+        InvalidTaskError: the task id or a time limit is not usable; Celery rejects such a message.
     """
 
-    def __init__(self, pool: Pool, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        self._pool = pool
+    def __init__(
+        self, arguments: tuple[Any, ...], options: dict[str, Any], on_terminate: Callable[[ApplyResult], None]
+    ) -> None:
+        self._on_terminate = on_terminate
         self.task, self.id, self._headers, self._body, self._content_type, self._encoding = arguments
         self._on_accepted: Callable[..., Any] | None = options.get("accept_callback")
         self._on_timeout: Callable[..., Any] | None = options.get("timeout_callback")
@@ -49,22 +53,23 @@ class Job:
             raise InvalidTaskError(f"the task id {self.id!r} is not a string")
         self.soft_limit = _seconds(options.get("soft_timeout"))
         self.hard_limit = _seconds(options.get("timeout"))
-        #: Celery's ``Request``.
+        #: Celery's ``Request``; None for a call that is no message's.
         self.request: Any = getattr(self._on_accepted, "__self__", None)
         delivery = self._headers.get("delivery_info") or {}
-        #: Whether the broker may have delivered it before.
-        self.again = bool(delivery.get("redelivered")) or was_kept(self._headers)
+        #: Whether the broker may have delivered the message before, so that it may be running already.
+        self.redelivered = bool(delivery.get("redelivered")) or was_copied(self._headers)
         self.queue = queue_of(self.request)
-        #: In which bundle, and where in it; None while it waits.
-        self.bundle: Any = None
+        #: The batch that it is in, and its place in that; None while it waits, and once it has ended.
+        self.batch_id: int | None = None
         self.index = 0
+        #: Whether Celery was told that it runs, and the process that runs it (0: not known).
         self.accepted = False
         self.pid = 0
-        #: Whether it counts as one that takes its slot for long.
+        #: Whether it is not known to be short, so that nothing is fetched ahead for its slot.
         self.slow = False
-        #: Whether the broker delivers its message again, so that it need not be run unless it has begun.
+        #: Whether the broker delivers its message again, so that it is dropped unless it has begun.
         self.stale = False
-        #: The signal, once it is to be terminated.
+        #: The signal that Celery wants it to be terminated with.
         self.terminating: int | None = None
         self.ended = False
 
@@ -75,13 +80,18 @@ class Job:
         # An exchange may have put one message into several queues.
         parts = [self.id, self.queue, str(headers.get("retries") or 0), str(headers.get("replaced_task_nesting") or 0)]
         tag = getattr(getattr(self.request, "_message", None), "delivery_tag", None)
-        if isinstance(tag, str):
+        if isinstance(tag, str):  # Redis's; RabbitMQ's is the channel's count of deliveries
             parts.append(tag)
         return "/".join(parts)
 
     def payload(self, module: str | None, code: tuple[str, bool] | None) -> bytes:
-        """Return what the executor is told, and where it finds the task."""
-        headers = {key: value for key, value in self._headers.items() if key not in _DECODED}
+        """Return what the executor is told, pickled.
+
+        Arguments:
+            module: that has the task.
+            code: key of the task's code where it travels by value, and whether an import is to be preferred.
+        """
+        headers = {key: value for key, value in self._headers.items() if key not in _IN_BODY}
         body = bytes(self._body) if isinstance(self._body, memoryview) else self._body
         arguments = (self.task, self.id, headers, body, self._content_type, self._encoding)
         return pickle.dumps((*arguments, self.soft_limit, headers.get("hostname"), module, code), 5)
@@ -89,65 +99,78 @@ class Job:
     # -- what Celery asks ---------------------------------------------------------------------------------------
 
     def terminate(self, signum: int) -> None:
-        """End it at once; Celery's ``Request`` calls this."""
+        """End the run at once; Celery's ``Request`` calls this."""
         if not self.ended and self.terminating is None:
             self.terminating = int(signum)
-            self._pool.terminate(self)
+            self._on_terminate(self)
 
-    def withdrawn(self) -> bool:
+    def revoked(self) -> bool:
         """Return whether it was revoked, or has expired, before it began; Celery has done the bookkeeping then."""
         if self.request is None or not self.request.revoked():
             return False
         self.ended = True
         return True
 
-    def invalid(self, exc: Exception) -> None:
-        """Fail it: it cannot be handed to the dispatcher."""
-        logger.error("task %s cannot be handed to the dispatcher: %s", self.id, exc)
-        self.ended = True
-        self.accept(0)
-        self._tell(self._on_failure, _raised(exc))
-
     # -- what became of it --------------------------------------------------------------------------------------
 
     def accept(self, pid: int) -> None:
-        """Tell Celery that it has begun: an early acknowledgement is sent, ``task-started`` too."""
+        """Tell Celery that it runs: an early acknowledgement and the event task-started are sent."""
         if not self.accepted:
             self.accepted = True
-            self._tell(self._on_accepted, pid, time.monotonic())
+            self._callback(self._on_accepted, pid, time.monotonic())
 
     def end(self, event: tuple[Any, ...]) -> None:
-        """Tell Celery how it ended."""
+        """Tell Celery how it ended.
+
+        Arguments:
+            event: the last one that was reported of it.
+        """
         self.ended = True
         kind = event[0]
         if kind in ("ok", "failed", "rejected", "error"):
             self.accept(event[3])
             if kind == "ok":
                 if self.request is not None:
-                    self._tell(logs.succeeded, self.request, event[1], event[2])
+                    self._callback(logs.succeeded, self.request, event[1], event[2])
                 self._succeed(event[1], event[2])
             else:
-                einfo = _loaded(event[1])
+                einfo = _einfo_from(event[1])
                 if kind == "error":
-                    self._tell(self._on_failure, einfo)
+                    self._callback(self._on_failure, einfo)
                 else:
                     if self.request is not None:
-                        self._tell(logs.failed, self.request, einfo)
-                    self._tell(self._on_success, (1, einfo, event[2]))
+                        self._callback(logs.failed, self.request, einfo)
+                    self._callback(self._on_success, (1, einfo, event[2]))
         elif kind == "terminated" or (kind == "lost" and self.terminating is not None):
             self.accept(self.pid)
-            self._tell(self._on_failure, _raised(Terminated(self.terminating or 15)))
+            self._callback(self._on_failure, _einfo_of(Terminated(self.terminating or 15)))
         elif kind == "timeout":
             self.accept(self.pid)
-            self._tell(self._on_timeout, False, self.hard_limit)
+            self._callback(self._on_timeout, False, self.hard_limit)
         elif kind == "lost":
             self.accept(self.pid)
-            self._tell(self._on_failure, _raised(WorkerLostError(event[1])))
+            self._callback(self._on_failure, _einfo_of(WorkerLostError(event[1])))
         else:
             self._fail_for_good(event[1])
 
+    def fail(self, exc: Exception) -> None:
+        """Fail it with an error: it cannot be handed to the dispatcher."""
+        logger.error("task %s cannot be handed to the dispatcher: %s", self.id, exc)
+        self.ended = True
+        self.accept(0)
+        self._callback(self._on_failure, _einfo_of(exc))
+
+    def requeue(self) -> None:
+        """Return the message to the broker: it has not begun, and another worker may have room for it."""
+        self.ended = True
+        request = self.request
+        request.on_reject(logger, request.connection_errors, True)
+        request.acknowledged = True
+        state.requests.pop(self.id, None)
+        state.reserved_requests.discard(request)
+
     def _succeed(self, value: Any, seconds: float) -> None:
-        self._tell(self._on_success, (0, value, seconds))
+        self._callback(self._on_success, (0, value, seconds))
 
     def _fail_for_good(self, reason: str) -> None:
         """Have Celery record a failure that no setting turns into another delivery."""
@@ -158,22 +181,11 @@ class Job:
         before = task.reject_on_worker_lost
         task.reject_on_worker_lost = False
         try:
-            self._tell(self._on_failure, _raised(WorkerLostError(reason)))
+            self._callback(self._on_failure, _einfo_of(WorkerLostError(reason)))
         finally:
             task.reject_on_worker_lost = before
 
-    def give_back(self) -> None:
-        """Return the message to the broker: it has not begun, and somebody else may have room for it."""
-        from celery.worker import state
-
-        self.ended = True
-        request = self.request
-        request.on_reject(logger, request.connection_errors, True)
-        request.acknowledged = True
-        state.requests.pop(self.id, None)
-        state.reserved_requests.discard(request)
-
-    def _tell(self, callback: Callable[..., Any] | None, *args: Any) -> None:
+    def _callback(self, callback: Callable[..., Any] | None, *args: Any) -> None:
         if callback is None:
             return
         try:
@@ -190,14 +202,14 @@ def _seconds(value: Any) -> float | None:
     return value
 
 
-def _raised(exc: Exception) -> ExceptionInfo:
+def _einfo_of(exc: Exception) -> ExceptionInfo:
     try:
         raise exc
     except Exception:  # it is the one above
         return ExceptionInfo()
 
 
-def _loaded(pickled: bytes) -> ExceptionInfo:
+def _einfo_from(pickled: bytes) -> ExceptionInfo:
     """Return what an executor tells of an error, as Celery's pool would; a class that is not here has a stand-in."""
     exc, tb, traceback, internal = pickle.loads(pickled)
     exc.__cause__ = RemoteTraceback(f'\n"""\n{traceback}"""')

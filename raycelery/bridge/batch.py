@@ -1,76 +1,87 @@
-"""Messages that are handed to an executor together, and which may be."""
+"""Batches: messages that are handed to an executor together, and which messages may be."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Any
 
-from raycelery.bridge.apply_result import Job
+from raycelery.bridge.apply_result import ApplyResult
 
-#: Most messages in a bundle, and the seconds that it should take.
-MOST = 64
-SECONDS = 0.02
-#: A task is known to be short after so many runs.
-SAMPLES = 16
+#: Most messages in a batch, and the seconds that a batch should take.
+MAX_MESSAGES = 64
+MAX_SECONDS = 0.02
+#: A task's mean run time is relied on once so many runs were seen.
+MIN_RUNS = 16
 
 
-class Bundle:
-    """Jobs that an executor runs one after the other; it takes one slot of the pool.
+class Batch:
+    """Messages of one task that an executor runs one after the other; a batch takes one slot of the pool.
 
     Arguments:
-        number: of the bundle.
-        jobs: what is in it.
-        quick: whether they are expected to be short.
+        batch_id: unique within this bridge.
+        results: of its messages, in order.
+        quick: whether they are expected to be short; the executor then does not report that one has begun.
     """
 
-    def __init__(self, number: int, jobs: list[Job], quick: bool) -> None:
-        self.number = number
-        self.jobs = jobs
+    def __init__(self, batch_id: int, results: list[ApplyResult], quick: bool) -> None:
+        self.batch_id = batch_id
+        self.results = results
         self.quick = quick
-        self.left = len(jobs)
-        #: When the latest of them ended, and whether the others were called back since.
-        self.moved = time.monotonic()
+        #: How many have not ended and were not given back.
+        self.left = len(results)
+        #: When one of them ended last, by `time.monotonic`, and whether the others have been recalled since.
+        self.progressed = time.monotonic()
         self.recalled = False
-        for index, job in enumerate(jobs):
-            job.bundle, job.index = self, index
+        for index, result in enumerate(results):
+            result.batch_id, result.index = batch_id, index
 
-    def running(self) -> Job | None:
-        """Return the job that is running, if any is."""
-        return next((job for job in self.jobs if not job.ended and job.bundle is self), None)
+    def holds(self, result: ApplyResult) -> bool:
+        """Return whether a message is in this batch still: it was not given back."""
+        return result.batch_id == self.batch_id
+
+    def first_left(self) -> ApplyResult | None:
+        """Return the first message that has not ended, which is the one that runs; None if all have ended."""
+        return next((result for result in self.results if not result.ended and self.holds(result)), None)
 
 
 class Runtimes:
-    """Knows which tasks are short."""
+    """Mean run times by task, and which messages are short enough to share a batch."""
 
     def __init__(self) -> None:
+        #: Runs seen, and their mean in seconds.
         self._seen: dict[str, tuple[int, float]] = {}
 
     def note(self, task: str, seconds: float) -> None:
-        """Note a run."""
+        """Take a run into account that took so many seconds."""
         count, mean = self._seen.get(task, (0, 0.0))
         self._seen[task] = (count + 1, mean + (seconds - mean) / min(count + 1, 20))
 
-    def mean(self, job: Job) -> float | None:
-        """Return the seconds that runs of a job's task take, if they are known to be short; None if not."""
-        seen = self._seen.get(job.task)
-        if seen is None or seen[0] < SAMPLES or seen[1] >= SECONDS or job.hard_limit:
+    def short_mean(self, result: ApplyResult) -> float | None:
+        """Return the mean seconds of runs of a message's task if it is known to be short, else None."""
+        seen = self._seen.get(result.task)
+        if seen is None or seen[0] < MIN_RUNS or seen[1] >= MAX_SECONDS or result.hard_limit:
             return None
         return seen[1]
 
-    def take(self, waiting: deque[Job], most: int) -> tuple[list[Job], bool]:
-        """Remove from ``waiting`` what may be handed over together; and whether that is expected to be short."""
+    def take(self, waiting: deque[ApplyResult], most: int) -> tuple[list[ApplyResult], bool]:
+        """Remove what may be the next batch from the left end of ``waiting``, which is not empty.
+
+        Arguments:
+            most: messages in the batch, at most.
+
+        Returns:
+            the messages, and whether they are expected to be short.
+        """
         first = waiting.popleft()
-        jobs = [first]
-        mean = self.mean(first)
+        results = [first]
+        mean = self.short_mean(first)
         if mean is None:
-            return jobs, False
-        room = min(most, MOST, max(1, int(SECONDS / max(mean, 1e-6))))
-        while waiting and len(jobs) < room and _alike(first, waiting[0]):
-            jobs.append(waiting.popleft())
-        return jobs, True
+            return results, False
+        room = min(most, MAX_MESSAGES, max(1, int(MAX_SECONDS / max(mean, 1e-6))))
+        while waiting and len(results) < room and _alike(first, waiting[0]):
+            results.append(waiting.popleft())
+        return results, True
 
 
-def _alike(one: Job, other: Job) -> bool:
-    same: Any = (one.task, one.queue) == (other.task, other.queue)
-    return bool(same and not other.hard_limit)
+def _alike(one: ApplyResult, other: ApplyResult) -> bool:
+    return bool((one.task, one.queue) == (other.task, other.queue) and not other.hard_limit)

@@ -17,27 +17,31 @@ from raycelery.protocol import framing
 
 logger = logging.getLogger(__name__)
 
-#: What executors say of jobs: the bridge's numbers of bundle and job, and what happened. None: the connection broke.
-Said = tuple[int, int, tuple[Any, ...]] | None
+#: What became of a message: batch id, index in the batch, and what executors report. None: the connection was lost.
+Report = tuple[int, int, tuple[Any, ...]] | None
 
 
-class Link:
-    """Hands bundles to the dispatcher, and keeps what it says of them until it is asked for.
+class DispatcherClient:
+    """Sends batches to the dispatcher, and queues what it reports of them.
 
     Arguments:
         app: the worker's application.
-        wake: called from another thread when there is something to be asked for.
+        wake: called from the connection's reading thread when there are reports to take.
+
+    Raises:
+        DispatcherUnreachable: no dispatcher answers.
     """
 
     def __init__(self, app: Any, wake: Callable[[], None]) -> None:
         self._app = app
         self._wake = wake
-        self._said: deque[Said] = deque()
+        #: Filled by the reading thread, emptied by whoever takes reports; a deque's own operations are atomic.
+        self._reports: deque[Report] = deque()
         self._closing = False
-        from raycelery.serialization import ray_serializers
+        from raycelery.serialization import ray_serializers  # it imports Ray
 
         ray_serializers.postpone()
-        with _SignalsKept():
+        with _KeepSignalHandlers():
             self.session = session.of(app)
         self._client = Client(
             lambda: session.endpoint(self.session.dispatcher), {"role": "bridge"}, on_frame=self._on_frame
@@ -48,31 +52,34 @@ class Link:
 
     @property
     def epoch(self) -> bytes | None:
-        """Differs from one start of the dispatcher to the next."""
+        """Identifies this run of the dispatcher; it has another one after a restart."""
         return self._client.epoch
 
     def _on_frame(self, frame: tuple[Any, ...]) -> None:
         if frame[0] == "jobs":
-            self._said.extend(frame[1])
+            self._reports.extend(frame[1])
         elif frame[0] == "logs":
             logs.relog(frame, self._app)
             return
         elif frame[0] == "closed" and not self._closing:
-            self._said.append(None)
+            self._reports.append(None)
         self._wake()
 
-    def said(self) -> Iterable[Said]:
-        """Yield what was said since the last call."""
-        while self._said:
-            yield self._said.popleft()
+    def reports(self) -> Iterable[Report]:
+        """Yield the reports that have come since the last call, in order."""
+        while self._reports:
+            yield self._reports.popleft()
 
     def define(self, definitions: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
-        """Tell the dispatcher of lanes and applications that bundles will name."""
+        """Tell the dispatcher of the lanes and applications that the next batch names."""
         for key, definition in definitions:
             self._client.define(key, definition)
 
     def send(self, kind: str, *fields: Any) -> bool:
-        """Send a frame; return whether there is a connection. That it was lost is said like everything else."""
+        """Send a frame; return whether there is a connection.
+
+        If it is lost, :meth:`reports` says so, too.
+        """
         try:
             self._client.post(framing.pack(kind, *fields))
         except DispatcherUnreachable as exc:
@@ -94,14 +101,14 @@ class Link:
         self._client.close()
 
 
-class _SignalsKept:
-    """Keeps handlers of signals as Celery's worker set them: Ray installs its own when it starts."""
+class _KeepSignalHandlers:
+    """Keeps the signal handlers that Celery's worker set: Ray installs its own when it starts."""
 
     def __enter__(self) -> None:
         self._handlers = {}
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
 
     def __exit__(self, *exc_info: Any) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        for signum, handler in self._handlers.items():
+            signal.signal(signum, handler)

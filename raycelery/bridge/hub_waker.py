@@ -1,4 +1,4 @@
-"""Wakes the worker's event loop from another thread."""
+"""Wakes the worker's event loop (kombu's ``Hub``) from another thread."""
 
 from __future__ import annotations
 
@@ -8,53 +8,56 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Waker:
-    """Has something called in the event loop; where there is none, in the thread that wakes.
+class HubWaker:
+    """Has a function called by the event loop. Where there is no event loop, the thread that wakes calls it.
 
     Arguments:
-        call: what to call.
+        call: the function.
     """
 
     def __init__(self, call: Callable[[], None]) -> None:
         self._call = call
-        self._lock = threading.Lock()
+        #: Set once by the worker's main thread, before the event loop begins.
         self._hub: Any = None
-        self._ends: tuple[int, int] | None = os.pipe()
-        for end in self._ends:
+        #: Guards the pipe: it is not closed while another thread writes to it.
+        self._lock = threading.Lock()
+        #: Reading and writing end of the pipe; None once closed.
+        self._pipe: tuple[int, int] | None = os.pipe()
+        for end in self._pipe:
             os.set_blocking(end, False)
 
     def register(self, hub: Any) -> None:
-        """Use an event loop of kombu's from now on, or again after it was reset."""
-        if self._ends is not None:
+        """Use an event loop from now on; called again after Celery has reset it."""
+        if self._pipe is not None:
             self._hub = hub
-            hub.add_reader(self._ends[0], self._on_readable)
+            hub.add_reader(self._pipe[0], self._on_readable)
 
     def wake(self) -> None:
-        """Have it called soon."""
+        """Have the function called soon; may be called from any thread."""
         if self._hub is None:
             self._call()
             return
         with self._lock:
-            if self._ends is not None:
+            if self._pipe is not None:
                 try:
-                    os.write(self._ends[1], b"x")
+                    os.write(self._pipe[1], b"x")
                 except BlockingIOError:
-                    pass  # it is awake
+                    pass  # the pipe is full, so the event loop will read from it
 
     def _on_readable(self) -> None:
-        if self._ends is not None:
+        if self._pipe is not None:
             try:
-                os.read(self._ends[0], 65_536)
+                os.read(self._pipe[0], 65_536)
             except BlockingIOError:
                 pass
         self._call()
 
     def close(self) -> None:
-        """Wake nobody any more."""
+        """Close the pipe; ``wake`` does nothing from then on where there is an event loop."""
         with self._lock:
-            ends, self._ends = self._ends, None
-        if ends is not None:
+            pipe, self._pipe = self._pipe, None
+        if pipe is not None:
             if self._hub is not None:
-                self._hub.remove_reader(ends[0])
-            for end in ends:
+                self._hub.remove_reader(pipe[0])
+            for end in pipe:
                 os.close(end)

@@ -15,7 +15,7 @@ _SETTINGS = ("broker_url", "broker_read_url", "broker_write_url", "result_backen
 
 
 class _Application:
-    """A Celery application with what raycelery's own has in addition.
+    """The worker's application, with the attributes that the producer expects of raycelery's own.
 
     Arguments:
         app: plain Celery's, or raycelery's.
@@ -32,15 +32,15 @@ class _Application:
         return getattr(self._app, name)
 
 
-class Placing(RayProducer):
-    """Tells lanes of tasks, and what the dispatcher must have been told before.
+class Placement(RayProducer):
+    """Finds the lane of a task, and the definitions that the dispatcher needs before a batch names that lane.
 
-    Rate limits and the worker's concurrency are left to Celery's worker and its pool.
+    Rate limits are left to Celery's worker, and its concurrency to the pool.
 
     Arguments:
         app: the worker's application.
         session: of this process.
-        settings: more settings for the executors.
+        settings: Celery settings of the executors, in addition to those that the worker's command line may change.
     """
 
     def __init__(self, app: Any, session: Any, settings: Mapping[str, Any]) -> None:

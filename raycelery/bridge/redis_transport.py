@@ -107,7 +107,7 @@ class QoS(redis.QoS):  # type: ignore[misc]
     def restore_unacked_once(self, stderr: Any = None) -> None:
         if self.channel.connection.client is None:
             # Celery may close a lost connection's transport before its channels, which then do not know where Redis is.
-            # What is unacknowledged stays so: it runs, or its lease ends.
+            # What is unacknowledged stays so: it runs, or its visibility timeout ends.
             self._on_collect.cancel()
             return
         try:
@@ -154,7 +154,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
         )  # fmt: skip
 
     def _give_back_lost(self) -> None:
-        """Put what was fetched with a lost connection back into its queues, rather than wait until its lease ends."""
+        """Put what was fetched with a lost connection back into its queues, before its visibility timeout ends."""
         with self.conn_or_acquire() as client:
             for key in list(_lost):
                 tags = client.lrange(key, 0, -1)

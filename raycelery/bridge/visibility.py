@@ -1,4 +1,8 @@
-"""Leases: Redis gives a message to somebody else after ``visibility_timeout``, unless it is told that work goes on."""
+"""Extends the visibility timeout of Redis's messages while the bridge still has them.
+
+kombu's Redis transport hands a message to another worker once it has been unacknowledged for ``visibility_timeout``
+seconds, see https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,28 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-#: How often a lease is renewed before it would end.
-TIMES = 4
+#: The timeout is extended so many times before it would end.
+EXTENSIONS = 4
 
 
-class Leases:
-    """Renews the leases of a channel's messages: those that run, and those that wait for their time.
+class VisibilityTimeout:
+    """Extends the timeout of all unacknowledged messages of a channel: those that run, and those that wait for an ETA.
 
     Arguments:
-        channel: kombu's, of its Redis transport.
+        channel: of kombu's Redis transport.
     """
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
-        self.seconds = max(0.1, channel.visibility_timeout / TIMES)
+        #: Seconds between two calls of :meth:`extend`.
+        self.interval = max(0.1, channel.visibility_timeout / EXTENSIONS)
 
-    def adopt(self, requests: Iterable[Any]) -> None:
-        """Take messages over that came on a connection which is lost: Redis knows them by a tag of their own."""
+    def take_over(self, requests: Iterable[Any]) -> None:
+        """Acknowledge by this channel what came by one that is lost; delivery tags stay valid on Redis.
+
+        Arguments:
+            requests: Celery's ``Request`` objects, or None for calls that have none.
+        """
         delivered = self._channel.qos._delivered
         for request in requests:
             message = getattr(request, "_message", None)
@@ -33,10 +42,10 @@ class Leases:
                 message.channel = self._channel
                 delivered[message.delivery_tag] = message
         if delivered:
-            self.renew()
+            self.extend()
 
-    def renew(self) -> None:
-        """Renew them all."""
+    def extend(self) -> None:
+        """Have the timeout of all unacknowledged messages begin anew; a lost connection is logged, not raised."""
         channel = self._channel
         tags = list(channel.qos._delivered)
         if not tags or channel.closed:
@@ -44,7 +53,7 @@ class Leases:
         now = time.time()
         try:
             with channel.conn_or_acquire() as client:
-                # Only those that are there: one may be acknowledged by now.
+                # XX: one that was acknowledged meanwhile must not be added again.
                 client.zadd(channel.unacked_index_key, dict.fromkeys(tags, now), xx=True)
         except channel.connection_errors as exc:
-            logger.warning("could not renew the leases of %d messages: %s", len(tags), exc)
+            logger.warning("could not extend the visibility timeout of %d messages: %s", len(tags), exc)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import ray
 
 from raycelery.client.session import find_dispatcher
-from raycelery.dispatcher.bridge_jobs import Bridges
+from raycelery.dispatcher.bridge_jobs import BridgeJobs
 from raycelery.dispatcher.cluster_monitor import Watch
 from raycelery.dispatcher.connection import Connection
 from raycelery.dispatcher.cpu_leases import Sharing
@@ -121,7 +121,14 @@ class Dispatcher:
         self.watched = False
         self.journal = Journal(_journal_path(name, limits.journal))
         self.rpc = Rpc(self)
-        self.bridges = Bridges(self)
+        self.bridge_jobs = BridgeJobs(
+            self.scheduler,
+            self.journal,
+            tell=self.executor_manager.tell,
+            count=self.outcomes.note,
+            on_change=self.turn_soon,
+            max_deliveries=limits.max_deliveries,
+        )
         self.logs = Logs(self)
         self.profiling = Profiling(self)
         self.sharing = Sharing(self)
@@ -295,12 +302,12 @@ class Dispatcher:
         if executor is None:
             return
         if kind == "job":
-            self.bridges.on_report(conn.info["node"], *report[1:])
+            self.bridge_jobs.on_report(conn.info["node"], *report[1:])
         elif kind == "done":
             message = self.scheduler.finished(executor, report[1], report[2], now)
             if message is not None:
                 if message.bridged:
-                    self.bridges.finished(message)
+                    self.bridge_jobs.finished(message)
                 elif message.settle_reason != "chord":
                     outcome, error = report[3] if len(report) > 3 else ("succeeded", None)
                     self.outcomes.note(message, outcome, report[2], conn.info["node"], now, error)
@@ -366,7 +373,7 @@ class Dispatcher:
         for message in self.scheduler.returned:
             self.scheduler.gone(message)
             self.journal.append("", framing.pack("batch", 0, [], [], [], [("done", message.seq, 0.0)]))
-            self.bridges.returned(message)
+            self.bridge_jobs.returned(message)
         self.scheduler.returned.clear()
         for message in self.scheduler.dropped:
             logger.error("message %s of %s was given up: %s", message.id, message.task, message.reason)

@@ -1,9 +1,11 @@
 """What the dispatcher does for bridges: Celery workers that consume a broker and execute on Ray, see raycelery.bridge.
 
-A bridge sends *bundles*: messages of one task that an executor runs one after the other. Each of them is a *job*. The
-broker keeps the messages, and Celery's worker does their bookkeeping; so bundles are not in the journal, and the bridge
-is told what becomes of its jobs. One task id runs once at a time, whichever bridges got it: a message that was
-delivered again takes part in the run that goes on, or gets the outcome of the one that has ended.
+A bridge sends *batches*: messages of one task that an executor runs one after the other. To the scheduler a batch is
+one message; each message in it is a *job*. The broker keeps the messages, and Celery's worker does their bookkeeping,
+so batches are not in the journal, and the bridge is told what becomes of its jobs.
+
+One task id runs once at a time, whichever bridges got it: a message that was delivered again joins the run that goes
+on, or gets the outcome of the one that has ended.
 """
 
 from __future__ import annotations
@@ -11,14 +13,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from raycelery.protocol import framing
 from raycelery.scheduler.model import Message
+from raycelery.scheduler.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from raycelery.dispatcher.actor import Dispatcher
-    from raycelery.dispatcher.connection import Connection
+    from raycelery.dispatcher.journal import Journal
 
 logger = logging.getLogger(__name__)
 
@@ -26,91 +29,128 @@ logger = logging.getLogger(__name__)
 REMEMBERED = 20_000
 #: Outcomes that are larger, in bytes, are not remembered.
 OUTCOME_BYTES = 16_384
-#: Outcomes of a job, by the kind of event that tells of it.
+#: Kinds of events with which a job has an outcome.
 _OUTCOMES = frozenset({"ok", "failed", "error"})
-#: A job that gave its message back to the broker has ended, and will run again.
+#: Kinds of events with which a run ends: a job that was rejected gave its message back to the broker, and runs again.
 _ENDS = _OUTCOMES | {"rejected"}
 #: What is counted where the event does not tell by itself: Celery's tracer fails for a retry, too.
 _COUNTED = {"ok": "succeeded", "error": "failed", "rejected": "rejected", "terminated": "revoked"}
 
-#: Where a job was asked for: the connection, and the bridge's numbers for bundle and job.
-Place = tuple["Connection", int, int]
 Event = tuple[Any, ...]
+#: Task, queue, lane's key, hard time limit in seconds, and whether the jobs are expected to be short.
+Kind = tuple[str, str, str, "float | None", bool]
+Remembered = TypeVar("Remembered")
+
+
+class BridgeConnection(Protocol):
+    """The connection of a bridge."""
+
+    #: Reports that have not been sent: batch id, index in the batch, event.
+    jobs: list[tuple[int, int, Event]]
+
+    def dirty(self) -> None:
+        """Have the reports sent soon."""
+
+
+class Requester(NamedTuple):
+    """A bridge that asked for a job: its connection, its id of the batch, and the job's position there."""
+
+    connection: BridgeConnection
+    batch_id: int
+    position: int
 
 
 class Job:
-    """One message of a bundle.
+    """One message of a batch.
 
     Arguments:
         identity: of the message: the same when it is delivered again, another for a retry of its task.
         task_id: Celery's.
         payload: what the executor is told, pickled.
-        place: who asked for it.
+        requester: the first bridge that asked for it.
     """
 
-    __slots__ = ("bundle", "ended", "identity", "payload", "places", "task_id")
+    __slots__ = ("ended", "identity", "payload", "requesters", "task_id")
 
-    def __init__(self, identity: str, task_id: str, payload: bytes, place: Place) -> None:
+    def __init__(self, identity: str, task_id: str, payload: bytes, requester: Requester) -> None:
         self.identity = identity
         self.task_id = task_id
         self.payload = payload
-        self.places = [place]
-        self.bundle = 0
+        self.requesters = [requester]
         self.ended = False
 
-    def tell(self, event: Event) -> None:
-        """Tell whoever asked for it what became of it."""
-        for conn, bundle, index in self.places:
-            conn.jobs.append((bundle, index, event))
-            conn.dirty()
+    def report(self, event: Event) -> None:
+        """Tell the bridges that asked for it what became of it."""
+        for requester in self.requesters:
+            requester.connection.jobs.append((requester.batch_id, requester.position, event))
+            requester.connection.dirty()
 
 
-class Bridges:
+class BridgeJobs:
     """The jobs of all bridges.
 
     Arguments:
-        dispatcher: whose.
+        scheduler: places the batches.
+        journal: is told the numbers that the scheduler gave to batches, so that a restart gives none twice.
+        tell: sends a frame to an executor, if it is connected.
+        count: counts how a job ended: the batch's message, outcome, seconds that it ran, node, time.
+        on_change: called when there may be something for the scheduler to decide.
+        max_deliveries: after so many losses of one message its task fails for good.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-        self._bundles: dict[int, tuple[Message, list[Job]]] = {}
-        #: Jobs that have not ended, by task id; those that wait for one of the same id.
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        journal: Journal,
+        *,
+        tell: Callable[..., None],
+        count: Callable[[Message, str, float | None, str, float], None],
+        on_change: Callable[[], None],
+        max_deliveries: int,
+    ) -> None:
+        self._scheduler = scheduler
+        self._journal = journal
+        self._tell = tell
+        self._count = count
+        self._on_change = on_change
+        self._max_deliveries = max_deliveries
+        #: Batches that have not ended, by the number that the scheduler gave their message.
+        self._batches: dict[int, tuple[Message, list[Job]]] = {}
+        #: Jobs that have not ended, by task id; those that wait for the end of one with the same id.
         self._jobs: dict[str, Job] = {}
-        self._waiting: dict[str, deque[tuple[Job, tuple[Any, ...]]]] = {}
+        self._waiting: dict[str, deque[tuple[Job, Kind]]] = {}
+        #: The last outcomes, and how often a message's run was lost, by identity.
         self._outcomes: OrderedDict[str, Event] = OrderedDict()
         self._losses: OrderedDict[str, int] = OrderedDict()
 
     # -- what bridges say ---------------------------------------------------------------------------------------
 
-    def on_frame(self, conn: Connection, frame: tuple[Any, ...]) -> None:
-        """Take bundles, or a wish that concerns one of them."""
+    def on_frame(self, conn: BridgeConnection, frame: tuple[Any, ...]) -> None:
+        """Take a frame of a bridge: batches, or a request that concerns one of them."""
         kind = frame[0]
-        if kind == "bundles":
-            for bundle in frame[1]:
-                self._take(conn, bundle)
-        elif kind == "recall_jobs":
-            for seq in self._of(conn, frame[1]):
+        if kind == "run_batches":
+            for batch in frame[1]:
+                self._take(conn, *batch)
+        elif kind == "recall_batch":
+            for seq in self._batches_of(conn, frame[1]):
                 self._recall(seq)
         elif kind == "kill_job":
-            self._kill(conn, frame[1], frame[2])
+            self._kill(Requester(conn, frame[1], frame[2]))
         elif kind == "new_code":
-            scheduler = self._dispatcher.scheduler
-            scheduler.retire(list(scheduler.executors), time.time())
-        self._dispatcher.turn_soon()
+            self._scheduler.retire(list(self._scheduler.executors), time.time())
+        self._on_change()
 
-    def _take(self, conn: Connection, bundle: tuple[Any, ...]) -> None:
-        number, kind, fields = bundle
+    def _take(self, conn: BridgeConnection, batch_id: int, kind: Kind, messages: list[tuple[Any, ...]]) -> None:
         fresh = []
-        for index, (identity, task_id, again, payload) in enumerate(fields):
-            place = (conn, number, index)
+        for index, (identity, task_id, redelivered, payload) in enumerate(messages):
+            requester = Requester(conn, batch_id, index)
             other = self._jobs.get(task_id)
-            if again and identity in self._outcomes:
-                Job(identity, task_id, b"", place).tell(self._outcomes[identity])
-            elif again and other is not None and other.identity == identity:
-                other.places.append(place)
+            if redelivered and identity in self._outcomes:
+                Job(identity, task_id, b"", requester).report(self._outcomes[identity])
+            elif redelivered and other is not None and other.identity == identity:
+                other.requesters.append(requester)
             else:
-                job = Job(identity, task_id, payload, place)
+                job = Job(identity, task_id, payload, requester)
                 if other is not None:
                     self._waiting.setdefault(task_id, deque()).append((job, kind))
                 else:
@@ -119,82 +159,85 @@ class Bridges:
         if fresh:
             self._submit(fresh, kind)
 
-    def _submit(self, jobs: list[Job], kind: tuple[Any, ...]) -> None:
+    def _submit(self, jobs: list[Job], kind: Kind) -> None:
         task, queue, lane, time_limit, quick = kind
         payload = [quick, [(index, job.payload) for index, job in enumerate(jobs)]]
         message = Message(jobs[0].task_id, task, queue, lane, payload, time_limit=time_limit, bridged=True)
-        dispatcher = self._dispatcher
-        dispatcher.scheduler.submit(message, time.time())
-        dispatcher.journal.append("", framing.pack("numbered", message.seq))
-        self._bundles[message.seq] = (message, jobs)
-        for job in jobs:
-            job.bundle = message.seq
+        self._scheduler.submit(message, time.time())
+        self._journal.append("", framing.pack("numbered", message.seq))
+        self._batches[message.seq] = (message, jobs)
 
-    def _of(self, conn: Connection, number: int) -> list[int]:
+    def _batches_of(self, conn: BridgeConnection, batch_id: int) -> list[int]:
+        """Return the numbers of the batches that have jobs of a bridge's batch: some may have joined another's runs."""
         return [
             seq
-            for seq, (_, jobs) in self._bundles.items()
-            if any(place[0] is conn and place[1] == number for job in jobs for place in job.places)
+            for seq, (_, jobs) in self._batches.items()
+            if any(one.connection is conn and one.batch_id == batch_id for job in jobs for one in job.requesters)
         ]
 
     def _recall(self, seq: int) -> None:
-        """Have what was not begun of a bundle given back."""
-        message, jobs = self._bundles[seq]
+        """Have what has not begun of a batch given back."""
+        message, jobs = self._batches[seq]
         if message.place == "executor":
-            self._dispatcher.executor_manager.tell(message.executor, "unbundle", seq)
+            self._tell(message.executor, "recall_batch", seq)
         elif message.place == "stream":
-            scheduler = self._dispatcher.scheduler
-            scheduler.withdraw(message)
-            scheduler.gone(message)
-            del self._bundles[seq]
+            self._scheduler.withdraw(message)
+            self._scheduler.gone(message)
+            del self._batches[seq]
             for job in jobs:
                 self._not_begun(job)
 
-    def _kill(self, conn: Connection, number: int, index: int) -> None:
-        for seq in self._of(conn, number):
-            message, jobs = self._bundles[seq]
-            job = next((job for job in jobs if (conn, number, index) in job.places), None)
+    def _kill(self, requester: Requester) -> None:
+        for seq in self._batches_of(requester.connection, requester.batch_id):
+            message, jobs = self._batches[seq]
+            job = next((job for job in jobs if requester in job.requesters), None)
             if job is None or job.ended:
                 continue
             if message.place != "executor":
                 self._recall(seq)
                 continue
-            scheduler = self._dispatcher.scheduler
-            state = scheduler.executors[message.executor]
+            state = self._scheduler.executors[message.executor]
             if state.running() is message:
-                scheduler.kill(state, seq, "terminated", f"task {job.task_id} was terminated")
+                self._scheduler.kill(state, seq, "terminated", f"task {job.task_id} was terminated")
 
-    def gone(self, conn: Connection) -> None:
+    def gone(self, conn: BridgeConnection) -> None:
         """Take note that a bridge has ended.
 
-        What its executors run goes on: the result is written by the executor, and if the message is delivered again,
-        whoever gets it takes part. The rest is dropped: its messages were not acknowledged.
+        What its executors run goes on: the executor writes the result, and if the message is delivered again, the
+        bridge that gets it joins the run. The rest is dropped: its messages were not acknowledged.
         """
-        for seq, (_, jobs) in list(self._bundles.items()):
+        for seq, (_, jobs) in list(self._batches.items()):
             for job in jobs:
-                job.places = [place for place in job.places if place[0] is not conn]
-            if not any(job.places for job in jobs):
+                job.requesters = [requester for requester in job.requesters if requester.connection is not conn]
+            if not any(job.requesters for job in jobs):
                 self._recall(seq)
         for task_id, waiting in list(self._waiting.items()):
-            kept = deque(entry for entry in waiting if entry[0].places[0][0] is not conn)
+            kept = deque(entry for entry in waiting if entry[0].requesters[0].connection is not conn)
             if kept:
                 self._waiting[task_id] = kept
             else:
                 del self._waiting[task_id]
 
-    def looking(self, seq: int, index: int) -> list[Connection]:
-        """Return the bridges that asked for a job."""
-        _, jobs = self._bundles.get(seq, (None, []))
-        return [place[0] for place in jobs[index].places] if index < len(jobs) else []
+    def connections_of(self, seq: int, index: int) -> list[BridgeConnection]:
+        """Return the connections of the bridges that asked for a job."""
+        _, jobs = self._batches.get(seq, (None, []))
+        return [requester.connection for requester in jobs[index].requesters] if index < len(jobs) else []
 
     # -- what becomes of jobs -----------------------------------------------------------------------------------
 
     def on_report(self, node: str, seq: int, index: int, event: Event) -> None:
-        """Take what an executor on a node says of a job."""
-        bundle = self._bundles.get(seq)
-        if bundle is None:
+        """Take what an executor reports of a job.
+
+        Arguments:
+            node: Ray's id of the executor's node.
+            seq: the number of the batch.
+            index: the job's in the batch.
+            event: its kind, and what belongs to that.
+        """
+        if seq not in self._batches:
             return
-        job = bundle[1][index]
+        message, jobs = self._batches[seq]
+        job = jobs[index]
         if event[0] == "unbegun":
             self._not_begun(job)
         elif event[0] in _ENDS:
@@ -203,45 +246,45 @@ class Bridges:
             self._losses.pop(job.identity, None)
             if not job.ended:
                 outcome = event[4] if event[0] == "failed" else _COUNTED[event[0]]
-                self._dispatcher.outcomes.note(bundle[0], outcome, event[2], node, time.time())
+                self._count(message, outcome, event[2], node, time.time())
             self._end(job, event)
         else:
-            job.tell(event)
+            job.report(event)
 
     def finished(self, message: Message) -> None:
-        """Take note that an executor is done with a bundle."""
-        _, jobs = self._bundles.pop(message.seq, (None, []))
+        """Take note that an executor is done with a batch."""
+        _, jobs = self._batches.pop(message.seq, (None, []))
         for job in jobs:
             self._not_begun(job)
 
     def returned(self, message: Message) -> None:
-        """Take note that a bundle will not be run to its end; ``settle_reason`` and ``reason`` tell why."""
-        _, jobs = self._bundles.pop(message.seq, (None, []))
+        """Take note that a batch will not be run to its end; ``settle_reason`` and ``reason`` tell why."""
+        _, jobs = self._batches.pop(message.seq, (None, []))
         left = [job for job in jobs if not job.ended]
         settle_reason, reason = message.settle_reason, message.reason
         if settle_reason in ("undeliverable", "infeasible"):
             for job in left:
-                self._count(message, "undeliverable")
+                self._count_settled(message, "undeliverable")
                 self._end(job, ("undeliverable", reason))
             return
+        # The first one ran; those behind it had not begun.
         for job in left[1:]:
             self._not_begun(job)
         if left:
-            self._count(message, str(settle_reason))
+            self._count_settled(message, str(settle_reason))
             self._end(left[0], self._loss(left[0], str(settle_reason), reason))
 
-    def _count(self, message: Message, settle_reason: str) -> None:
-        outcome = _COUNTED.get(settle_reason, "failed")
-        self._dispatcher.outcomes.note(message, outcome, 0.0, "", time.time())
+    def _count_settled(self, message: Message, settle_reason: str) -> None:
+        self._count(message, _COUNTED.get(settle_reason, "failed"), 0.0, "", time.time())
 
     def _loss(self, job: Job, settle_reason: str, reason: str) -> Event:
         if settle_reason not in ("lost", "timeout"):
             return (settle_reason, reason)
-        if not job.places:
+        if not job.requesters:
             logger.error("task %s was lost, and so was the bridge that had its message: %s", job.task_id, reason)
         losses = self._losses.get(job.identity, 0) + 1
         _remember(self._losses, job.identity, losses)
-        most = self._dispatcher.limits.max_deliveries
+        most = self._max_deliveries
         if settle_reason == "lost" and losses >= most > 1:
             return (
                 "undeliverable",
@@ -258,7 +301,7 @@ class Bridges:
         if job.ended:
             return
         job.ended = True
-        job.tell(event)
+        job.report(event)
         if self._jobs.get(job.task_id) is job:
             del self._jobs[job.task_id]
         waiting = self._waiting.get(job.task_id)
@@ -268,10 +311,10 @@ class Bridges:
                 del self._waiting[job.task_id]
             self._jobs[following.task_id] = following
             self._submit([following], kind)
-            self._dispatcher.turn_soon()
+            self._on_change()
 
 
-def _remember(where: OrderedDict[str, Any], key: str, value: Any) -> None:
+def _remember(where: OrderedDict[str, Remembered], key: str, value: Remembered) -> None:
     where[key] = value
     where.move_to_end(key)
     if len(where) > REMEMBERED:

@@ -40,7 +40,7 @@ class Connection(asyncio.Protocol):
         self.watching: set[str] = set()
         self.metas: list[tuple[str, str, bytes | None]] = []
         self.acks: list[int] = []
-        #: What became of a bridge's jobs: its numbers of bundle and job, and an event.
+        #: What became of a bridge's jobs: its batch id, index in the batch, event.
         self.jobs: list[tuple[int, int, tuple[Any, ...]]] = []
         self._dirty = False
         self._later: asyncio.TimerHandle | None = None
@@ -77,8 +77,8 @@ class Connection(asyncio.Protocol):
                 self.dispatcher.on_watch(self, frame)
             elif kind == "call":
                 self.dispatcher.on_call(self, frame, raw)
-            elif kind in ("bundles", "recall_jobs", "kill_job", "new_code"):
-                self.dispatcher.bridges.on_frame(self, frame)
+            elif kind in ("run_batches", "recall_batch", "kill_job", "new_code"):
+                self.dispatcher.bridge_jobs.on_frame(self, frame)
             elif kind in ("logs", "follow"):
                 self.dispatcher.logs.on_frame(self, frame)
             elif kind == "measured":
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
         dispatcher.held = [(conn, number) for conn, number in dispatcher.held if conn is not self]
         dispatcher.drainers = [(conn, number) for conn, number in dispatcher.drainers if conn is not self]
         if self.info.get("role") == "bridge":
-            dispatcher.bridges.gone(self)
+            dispatcher.bridge_jobs.gone(self)
             dispatcher.turn_soon()
         if self.source and dispatcher._loop is not None:
             # It may only have to connect again.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from raycelery.protocol import framing
 
@@ -57,7 +57,7 @@ class Logs:
             return
         _, to, file, lines, left_out, ids = frame
         if isinstance(to, tuple):
-            looking = self._dispatcher.bridges.looking(*to)
+            looking = cast("list[Connection]", self._dispatcher.bridge_jobs.connections_of(*to))
         else:
             client = self._clients.get(to)
             looking = [] if client is None else [client]

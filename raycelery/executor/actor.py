@@ -154,7 +154,7 @@ class Loop:
                 if type(message[1]) is list:
                     self._bundles[message[0]] = Bundle(message[0], *message[1])
                 self._inbox.put(("run", message))
-        elif kind == "unbundle":
+        elif kind == "recall_batch":
             bundle = self._bundles.get(frame[1])
             if bundle is not None:
                 self._client.report(*bundle.take_back())
