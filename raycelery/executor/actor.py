@@ -6,25 +6,29 @@ import json
 import logging
 import os
 import pickle
-import queue
 import resource
 import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raycelery import executor
 from raycelery.app.spec import AppSpec
 from raycelery.client import session
 from raycelery.client.connection import Client
 from raycelery.errors import LEAVING, AppLoadError, DispatcherUnreachable
-from raycelery.executor import sources
-from raycelery.executor.batches import Bundle
+from raycelery.executor.batch import Batch
 from raycelery.executor.eventer import Eventer
+from raycelery.executor.hostname import HOSTNAME
+from raycelery.executor.inbox import Inbox
 from raycelery.executor.output import OUTPUT
+from raycelery.executor.sources import Sources
 from raycelery.protocol import framing
 from raycelery.serialization import ray_serializers, values
+
+if TYPE_CHECKING:
+    from raycelery.executor.assignments import Assignments
 
 # Ray imports this when it starts an executor, before it decodes what the executor was started with.
 ray_serializers.postpone_in_actors()
@@ -35,6 +39,8 @@ logger = logging.getLogger(__name__)
 REPORT_SECONDS = 0.002
 #: An executor that cannot load its application fails what comes for this many seconds, and ends.
 UNLOADABLE_SECONDS = 3.0
+#: ``ru_maxrss`` is in KiB on Linux, in bytes on macOS.
+_MAXRSS_UNIT = 1024 if sys.platform == "darwin" else 1
 
 
 class Loop:
@@ -68,42 +74,38 @@ class Loop:
         # Ray may have given this process to another one before.
         executor.request.clear()
         executor.request.update(request)
-        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._number = number
         self._once = once
+        #: How many messages were run, and when reports were last sent on by the kernel, by `time.monotonic`.
         self._done = 0
-        #: Whether the dispatcher may take this executor to have nothing to do.
-        self._idle = True
-        #: What was imported, once it was; whether it has changed since; whether the task waits for its subtasks.
-        self._sources: sources.Sources | None = None
-        self._outdated = False
-        self._blocked = False
-        context = ray.get_runtime_context()
-        self._node = context.get_node_id()
+        self._flushed = 0.0
+        self._node = ray.get_runtime_context().get_node_id()
+        self._inbox = Inbox()
         self._client = Client(
             lambda: framing.Endpoint(*endpoint),
             {"role": "executor", "executor": number, "node": self._node, "app": app_key},
-            on_frame=self._on_frame,
+            on_frame=self._inbox.on_frame,
         )
         self._client.linger = 0.0005
         self._eventer = Eventer(self._client, self._node)
+        self._inbox.use(self._client, self._eventer)
         dispatcher = ray.get_actor(f"raycelery:{_name(spec)}", namespace=session.NAMESPACE)
         session.install(session.Session(_name(spec), self._client, dispatcher))
         # What Ray is given from now on may be the application's.
         ray_serializers.restore()
         self._app_spec: AppSpec = pickle.loads(spec)
         self._env: dict[str, Any] = json.loads(env or "{}")
-        self.runner: Any = None
-        self._bundle_runner: Any = None
-        #: What bridges sent, and was not done.
-        self._bundles: dict[int, Bundle] = {}
+        self._assignments: Assignments
         #: Once somebody has asked for measurements.
         self._meter: Any = None
+
+    # -- loading ------------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
         from celery.result import _set_task_join_will_block
 
-        from raycelery.executor import batches, load_errors, loading, runner, setup
+        from raycelery.executor import load_errors, loading, setup
+        from raycelery.executor.assignments import Assignments
+        from raycelery.executor.runner import Runner
 
         spec = self._app_spec
         try:
@@ -111,10 +113,9 @@ class Loop:
             if hasattr(app, "producer"):  # else it is a plain Celery application, of a bridge
                 app.producer.adopt(spec)
             with load_errors.told(loading.title(spec), spec.cwd):
-                setup.begin(app, runner.hostname())
+                setup.begin(app, HOSTNAME)
                 _set_task_join_will_block(True)
-                self.runner = runner.Runner(app, self._client, self._eventer)
-                self._bundle_runner = batches.BundleRunner(self.runner, self._client)
+                self._assignments = Assignments(Runner(app, self._client), self._client, self._eventer)
         except AppLoadError as exc:
             self._cannot_load(exc)
             return
@@ -122,79 +123,20 @@ class Loop:
 
     def _cannot_load(self, error: AppLoadError) -> None:
         from raycelery.app.application import Celery
-        from raycelery.executor import batches, runner
+        from raycelery.executor.assignments import Assignments
+        from raycelery.executor.runner import Unloadable
 
         bare = Celery(self._app_spec.name)
         bare.conf.update(self._app_spec.settings)
         bare.producer.adopt(self._app_spec)
         values.use(app=bare)
-        self.runner = runner.Unloadable(bare, error)
-        self._bundle_runner = batches.UnloadableBundles(error, self._client)
+        self._assignments = Assignments(Unloadable(bare, error), self._client, self._eventer)
         # What is in its way may be mended meanwhile, and a process cannot import a module again.
-        again = threading.Timer(UNLOADABLE_SECONDS, self._inbox.put, (("stop", ""),))
+        again = threading.Timer(UNLOADABLE_SECONDS, self._inbox.put, ("stop", ""))
         again.daemon = True
         again.start()
 
-    def _on_block(self, blocked: bool) -> None:
-        if self.runner.current is not None and threading.get_ident() == self.runner.thread:
-            self._blocked = blocked
-            self._client.report(("blocked", blocked))
-
-    def _on_frame(self, frame: tuple[Any, ...]) -> None:
-        kind = frame[0]
-        if kind == "run":
-            if frame[2]:
-                self._inbox.put(("learn", frame[2]))
-            messages = frame[1]
-            if self._outdated:
-                # What has come meanwhile is for an executor that imports the present code; bookkeeping is the same.
-                self._client.report(("recalled", [message[0] for message in messages if message[2] is None]))
-                messages = [message for message in messages if message[2] is not None]
-            for message in messages:
-                if type(message[1]) is list:
-                    self._bundles[message[0]] = Bundle(message[0], *message[1])
-                self._inbox.put(("run", message))
-        elif kind == "recall_batch":
-            bundle = self._bundles.get(frame[1])
-            if bundle is not None:
-                self._client.report(*bundle.take_back())
-        elif kind == "recall":
-            self._give_back()
-        elif kind == "look":
-            self._look()
-        elif kind == "follow":
-            OUTPUT.followed = frame[1]
-        elif kind == "events":
-            self._eventer.enabled = frame[1]
-        elif kind in ("stop", "closed", "limits", "measure"):
-            self._inbox.put((kind, frame[1] if len(frame) > 1 else ""))
-
-    def _look(self) -> None:
-        """Have this executor replaced if the project was changed since; another program has come that may know it."""
-        if self._sources is None or self._blocked or self._outdated:
-            return
-        changed = self._sources.changed()
-        if changed is not None:
-            logger.info("%s has changed: this executor ends after its current task", changed)
-            self._outdated = True
-            self._client.report(("outdated",))
-
-    def _give_back(self) -> None:
-        self._idle = True
-        kept, seqs = [], []
-        while True:
-            try:
-                item = self._inbox.get_nowait()
-            except queue.Empty:
-                break
-            if item[0] == "run":
-                seqs.append(item[1][0])
-                self._bundles.pop(item[1][0], None)
-            else:
-                kept.append(item)
-        for item in kept:
-            self._inbox.put(item)
-        self._client.report(("recalled", seqs))
+    # -- running ------------------------------------------------------------------------------------------------
 
     def run(self) -> str:
         """Run messages until stopped; returns the reason where the end was not asked for."""
@@ -202,47 +144,24 @@ class Loop:
         OUTPUT.start(self._client, str(self._app_spec.dispatcher))
         self._load()
         self._client.report(("ready", self._node))
-        self._sources = None if self._once else sources.Sources()
-        flushed = time.monotonic()
+        if not self._once:
+            self._inbox.watch(Sources())
+        runner = self._assignments.runner
         # An error that gets past the runner ends the executor as a crash does: what it was running is settled by
         # another one, and counts as a delivery.
         while True:
-            kind, item = self._inbox.get()
+            kind, item = self._inbox.take()
             if kind == "run":
-                if self._idle:
-                    # What an executor has not begun when it dies can run elsewhere.
-                    self._idle = False
-                    self._client.report(("begun",), more=True)
-                seq, payload, settle_reason, reason, deliveries = item
-                if type(payload) is list:
-                    try:
-                        self._done += self._run_bundle(seq)
-                    except LEAVING as exc:
-                        return self._left(exc)
-                    if self._worn_out():
-                        break
-                    continue
                 try:
-                    outcome, ran = self.runner.run(payload, settle_reason, reason, deliveries)
+                    self._run(item)
                 except LEAVING as exc:
                     return self._left(exc)
-                now = time.monotonic()
-                self._idle = self._idle or self._inbox.empty()
-                more = not self._idle and now - flushed < REPORT_SECONDS
-                if not more:
-                    flushed = now
-                self._done += 1
-                if outcome == "done":
-                    ended = self.runner.ended
-                    self._client.report(("done", seq, ran) if ended is None else ("done", seq, ran, ended), more=more)
-                else:
-                    self._client.report((outcome, seq, settle_reason is None), more=more)
                 if self._worn_out():
                     break
             elif kind == "learn":
-                self.runner.tasks.learn(item)
+                runner.learn(item)
             elif kind == "limits":
-                self.runner.tasks.set_time_limits(item)
+                runner.set_time_limits(item)
             elif kind == "measure":
                 self._measure(item)
             elif kind == "closed":
@@ -252,19 +171,35 @@ class Loop:
         self._end()
         return ""
 
-    def make_way(self) -> None:
-        """End without having run anything, so that what there is goes to another executor."""
-        self._client.ensure()
-        self._client.report(("ready", self._node), ("bye",))
-        self._client.close()
+    def _run(self, batch: Batch) -> None:
+        """Run a batch, and report each message as soon as it has ended; many reports may leave together."""
+        client, began = self._client, time.monotonic()
+        reported = False
+        for message in self._assignments.messages(batch):
+            if message.began is not None:
+                client.report(message.began)
+            self._assignments.runner.run(message)
+            self._done += 1
+            now = time.monotonic()
+            more = batch.end_current()
+            reports = [message.report()]
+            if not more:
+                reported = True
+                reports += batch.end(now - began)
+                more = not self._inbox.end(batch)
+            more = more and now - self._flushed < REPORT_SECONDS
+            if not more:
+                self._flushed = now
+            client.report(*reports, more=more)
+        if not reported:  # the rest was taken back
+            self._inbox.end(batch)
+            client.report(*batch.end(time.monotonic() - began))
 
-    def _run_bundle(self, seq: int) -> int:
-        try:
-            return int(self._bundle_runner.run(self._bundles[seq]))
-        finally:
-            del self._bundles[seq]
-            # The next one may be here already, sent after this one's report to an executor that was idle.
-            self._idle = True
+    def _on_block(self, blocked: bool) -> None:
+        runner = self._assignments.runner
+        if runner.current is not None and threading.get_ident() == runner.thread:
+            self._inbox.block(blocked)
+            self._client.report(("blocked", blocked))
 
     def _measure(self, on: bool) -> None:
         if self._meter is None:
@@ -275,9 +210,17 @@ class Loop:
             self._meter = Meter(self._client, fresh=not self._done)
         self._meter.switch(on)
 
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def make_way(self) -> None:
+        """End without having run anything, so that what there is goes to another executor."""
+        self._client.ensure()
+        self._client.report(("ready", self._node), ("bye",))
+        self._client.close()
+
     def _worn_out(self) -> bool:
         """Return whether this executor has done all that it may do."""
-        conf = self.runner.app.conf
+        conf = self._assignments.runner.app.conf
         most_tasks, most_kib = conf.worker_max_tasks_per_child, conf.worker_max_memory_per_child
         return bool(
             self._once
@@ -294,9 +237,7 @@ class Loop:
     def _clean_up(self) -> None:
         import celery.signals
 
-        from raycelery.executor.runner import hostname
-
-        celery.signals.worker_process_shutdown.send(sender=hostname(), pid=os.getpid(), exitcode=0)
+        celery.signals.worker_process_shutdown.send(sender=HOSTNAME, pid=os.getpid(), exitcode=0)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         OUTPUT.stop()
@@ -309,10 +250,6 @@ class Loop:
             self._client.close()
         except DispatcherUnreachable as exc:
             logger.debug("no dispatcher to say goodbye to: %s", exc)
-
-
-#: ``ru_maxrss`` is in KiB on Linux, in bytes on macOS.
-_MAXRSS_UNIT = 1024 if sys.platform == "darwin" else 1
 
 
 def _name(spec: bytes) -> str:

@@ -1,11 +1,11 @@
-"""How a message ended, as the executor tells the dispatcher: with a report, where it did not succeed."""
+"""How a message ended: as the executor tells the dispatcher, with a report, where it did not succeed."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from billiard.einfo import ExceptionWithTraceback
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery.exceptions import Ignore, Reject, Retry
 
 from raycelery.scheduler.model import Error
@@ -39,6 +39,16 @@ def of(einfo: Any, exc: BaseException | None = None) -> Ending:
     if isinstance(exc, Ignore):
         return "ignored", None
     return failed(exc, str(einfo.traceback or ""))
+
+
+def einfo_of(exc: BaseException) -> ExceptionInfo:
+    """Return an error in the form in which Celery passes errors on."""
+    if exc.__traceback__ is not None:
+        return ExceptionInfo((type(exc), exc, exc.__traceback__))
+    try:
+        raise exc
+    except BaseException:  # it is the one above
+        return ExceptionInfo()
 
 
 def _name(exc: BaseException) -> str:

@@ -21,6 +21,7 @@ from raycelery.app.settings import give_defaults
 from raycelery.app.spec import AppSpec, serve
 from raycelery.client.session import NAME_VARIABLE
 from raycelery.errors import AppLoadError, TaskNotRegistered
+from raycelery.executor.hostname import HOSTNAME
 from raycelery.executor.load_errors import describe, told
 from raycelery.executor.sources import Sources
 from raycelery.serialization import shared_globals, values
@@ -270,7 +271,7 @@ class Tasks:
             from raycelery.executor.tracing import tracer_of
 
             with _no_success_lines():
-                found.__trace__ = tracer_of(self._app, found, _hostname())
+                found.__trace__ = tracer_of(self._app, found, HOSTNAME)
             self._limit(found)
         return found
 
@@ -324,9 +325,3 @@ def _no_success_lines() -> Iterator[None]:
         yield
     finally:
         tracing.setLevel(before)
-
-
-def _hostname() -> str:
-    from raycelery.executor.runner import hostname
-
-    return hostname()
