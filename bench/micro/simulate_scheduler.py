@@ -23,7 +23,19 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from raycelery.scheduler.model import Assign, Kill, Lane, Message, Policy, Recall, Start, Stop
+from raycelery.scheduler.events import (
+    AddLane,
+    ExecutorReady,
+    ExecutorStopped,
+    Finished,
+    NodeChanged,
+    Recalled,
+    SetLimit,
+    SetRate,
+    Submit,
+)
+from raycelery.scheduler.instructions import Assign, Instruction, Recall, Start, Stop
+from raycelery.scheduler.model import Lane, Message, Policy
 from raycelery.scheduler.scheduler import Scheduler
 
 #: What lanes ask for, and how many of 20 queues ask for it.
@@ -70,7 +82,7 @@ class Cluster:
         self._lanes: dict[int, Lane] = {}
         self._nodes: dict[int, str | None] = {}
         for number in range(nodes):
-            self.scheduler.node_changed(f"node{number}", NODE, 0.0)
+            self.scheduler.handle(NodeChanged(f"node{number}", NODE), 0.0)
 
     def submit(self, messages: int, queues: int) -> None:
         """Fill ``queues`` queues with ``messages`` messages of mixed requests, priorities and limits."""
@@ -78,23 +90,26 @@ class Cluster:
         lanes = [Lane(key=f"lane{i}", request=request) for i, request in enumerate({str(k): k for k in kinds}.values())]
         by_text = {str(lane.request): lane for lane in lanes}
         for lane in lanes:
-            self.scheduler.add_lane(lane)
+            self.scheduler.handle(AddLane(lane), self.now)
         for queue in range(0, queues, 10):
-            self.scheduler.set_limit(f"queue:q{queue}", 40)
+            self.scheduler.handle(SetLimit(f"queue:q{queue}", 40), self.now)
         for queue in range(5, queues, 25):
-            self.scheduler.set_rate(f"task{queue}", 200.0)
+            self.scheduler.handle(SetRate(f"task{queue}", 200.0), self.now)
         scheduler, draw = self.scheduler, self.random
         for number in range(messages):
             queue = number % queues
             lane = by_text[str(kinds[queue % len(kinds)])]
-            scheduler.submit(
-                Message(f"id{number}", f"task{queue}", f"q{queue}", lane.key, priority=draw.choice((0, 0, 0, 5))), 0.0
+            scheduler.handle(
+                Submit(
+                    Message(f"id{number}", f"task{queue}", f"q{queue}", lane.key, priority=draw.choice((0, 0, 0, 5)))
+                ),
+                0.0,
             )
 
     def run(self, limit: int | None = None) -> Played:
         """Play until nothing is left, or until ``limit`` messages are finished."""
         scheduler, played = self.scheduler, self.played
-        while scheduler.pending and (limit is None or played.finished < limit):
+        while scheduler.view.pending and (limit is None or played.finished < limit):
             begun = time.process_time()
             decisions = scheduler.decide(self.now)
             played.cpu_seconds += time.process_time() - begun
@@ -105,29 +120,29 @@ class Cluster:
         played.makespan = self.now
         return played
 
-    def _carry_out(self, decision: Assign | Start | Stop | Kill | Recall) -> None:
+    def _carry_out(self, decision: Instruction) -> None:
         played = self.played
         played.decisions += 1
         if isinstance(decision, Assign):
             played.decisions += len(decision.messages) - 1
             played.batches += 1
-            waiting = self._given.setdefault(decision.executor, [])
+            waiting = self._given.setdefault(decision.executor_id, [])
             idle = not waiting
             for message in decision.messages:
                 played.waits[message.queue].append(self.now - message.submitted)
             waiting.extend(decision.messages)
             if idle:
-                self._begin(decision.executor)
+                self._begin(decision.executor_id)
         elif isinstance(decision, Start):
-            self._lanes[decision.executor] = decision.lane
-            self._nodes[decision.executor] = decision.node
-            self._at(START_SECONDS, "ready", decision.executor)
+            self._lanes[decision.executor_id] = decision.lane
+            self._nodes[decision.executor_id] = decision.node
+            self._at(START_SECONDS, "ready", decision.executor_id)
         elif isinstance(decision, Stop):
-            self._at(0.05, "stopped", decision.executor)
+            self._at(0.05, "stopped", decision.executor_id)
         elif isinstance(decision, Recall):
-            kept, back = self._given[decision.executor][:1], self._given[decision.executor][1:]
-            self._given[decision.executor] = kept
-            self.scheduler.recalled(decision.executor, [message.seq for message in back], self.now)
+            kept, back = self._given[decision.executor_id][:1], self._given[decision.executor_id][1:]
+            self._given[decision.executor_id] = kept
+            self.scheduler.handle(Recalled(decision.executor_id, [message.seq for message in back]), self.now)
 
     def _at(self, seconds: float, kind: str, executor: int, seq: int = 0) -> None:
         heapq.heappush(self._events, (self.now + seconds, next(self._ticks), kind, executor, seq))
@@ -155,14 +170,14 @@ class Cluster:
                 messages = self._given[executor]
                 if messages and messages[0].seq == seq:
                     messages.pop(0)
-                    scheduler.finished(executor, seq, 1.0, self.now)
+                    scheduler.handle(Finished(executor, seq, 1.0), self.now)
                     played.finished += 1
                     if messages:
                         self._begin(executor)
             elif kind == "ready":
-                scheduler.executor_ready(executor, self._nodes[executor] or "node0", self.now)
+                scheduler.handle(ExecutorReady(executor, self._nodes[executor] or "node0"), self.now)
             else:
-                scheduler.executor_stopped(executor, self.now)
+                scheduler.handle(ExecutorStopped(executor), self.now)
                 self._given.pop(executor, None)
             played.cpu_seconds += time.process_time() - begun
         return True

@@ -6,6 +6,7 @@ import time
 from collections import deque
 
 from raycelery.bridge.apply_result import ApplyResult
+from raycelery.scheduler import runtimes
 
 #: Most messages in a batch, and the seconds that a batch should take.
 MAX_MESSAGES = 64
@@ -48,20 +49,17 @@ class Runtimes:
     """Mean run times by task, and which messages are short enough to share a batch."""
 
     def __init__(self) -> None:
-        #: Runs seen, and their mean in seconds.
-        self._seen: dict[str, tuple[int, float]] = {}
+        self._runs = runtimes.Runtimes()
 
     def note(self, task: str, seconds: float) -> None:
         """Take a run into account that took so many seconds."""
-        count, mean = self._seen.get(task, (0, 0.0))
-        self._seen[task] = (count + 1, mean + (seconds - mean) / min(count + 1, 20))
+        self._runs.note(task, seconds)
 
     def short_mean(self, result: ApplyResult) -> float | None:
         """Return the mean seconds of runs of a message's task if it is known to be short, else None."""
-        seen = self._seen.get(result.task)
-        if seen is None or seen[0] < MIN_RUNS or seen[1] >= MAX_SECONDS or result.hard_limit:
+        if result.hard_limit or not self._runs.short(result.task, MIN_RUNS, MAX_SECONDS):
             return None
-        return seen[1]
+        return self._runs.mean(result.task)
 
     def take(self, waiting: deque[ApplyResult], most: int) -> tuple[list[ApplyResult], bool]:
         """Remove what may be the next batch from the left end of ``waiting``, which is not empty.

@@ -39,7 +39,9 @@ from raycelery.dispatcher.rpc import Rpc
 from raycelery.dispatcher.store import Store
 from raycelery.errors import DispatcherUnreachable
 from raycelery.protocol import framing
-from raycelery.scheduler.model import Assign, Error, Kill, Message, Policy, Recall, Start, Stop
+from raycelery.scheduler import events
+from raycelery.scheduler.instructions import Assign, Drop, Kill, Recall, Return, Start, Stop
+from raycelery.scheduler.model import Error, Message, Policy
 from raycelery.scheduler.scheduler import Scheduler
 from raycelery.serialization import ray_serializers
 
@@ -160,7 +162,7 @@ class Dispatcher:
 
     async def make_room(self, amounts: dict[str, float], share: float) -> None:
         """Give executors up for another application of the cluster, which has ``share`` CPUs and lacks ``amounts``."""
-        self.scheduler.make_room(amounts, share, time.time())
+        self.scheduler.handle(events.MakeRoom(amounts, share), time.time())
         if self._loop is not None:
             self.turn_soon()
 
@@ -224,7 +226,7 @@ class Dispatcher:
             self._on_report(conn, report, now)
         if number:
             self.frames[conn.source] = number
-            if conn.executor is None and self.scheduler.pending > self.limits.max_pending:
+            if conn.executor is None and self.scheduler.view.pending > self.limits.max_pending:
                 self.held.append((conn, number))
             else:
                 conn.acks.append(number)
@@ -233,7 +235,7 @@ class Dispatcher:
 
     def _answer_part(self, conn: Connection, number: int, complete: Message | None) -> None:
         """Tell an executor whether the chord's part that it brought was the last, so that it calls the body itself."""
-        if complete is None or complete.place != "executor":
+        if complete is None or not complete.at_executor:
             conn.reply(number, True, None)
             return
         self.journal.append("", framing.pack("given", conn.executor, [complete.seq]))
@@ -243,11 +245,11 @@ class Dispatcher:
     def take(self, message: Message, keys: tuple[str, ...], now: float, executor: int | None = None) -> None:
         """Hand a message to the scheduler; it refers to the large values ``keys``, and may be an executor's already."""
         if message.settle_reason == "chord":
-            self.scheduler.add_lane(settlement_lane(message.lane.partition(":")[2]))
+            self.scheduler.handle(events.AddLane(settlement_lane(message.lane.partition(":")[2])), now)
             keys = self.store.chord_keys(message.payload[0])
         if self.definitions.overridden:
             self.rpc.apply_time_limit(message)
-        self.scheduler.submit(message, now, executor)
+        self.scheduler.handle(events.Submit(message, executor), now)
         if self.watched and message.settle_reason is None and self.plane is not None:
             self.plane.received(message)
         if keys:
@@ -304,8 +306,9 @@ class Dispatcher:
         if kind == "job":
             self.bridge_jobs.on_report(conn.info["node"], *report[1:])
         elif kind == "done":
-            message = self.scheduler.finished(executor, report[1], report[2], now)
+            message = self.scheduler.view.given(executor, report[1])
             if message is not None:
+                self.scheduler.handle(events.Finished(executor, report[1], report[2]), now)
                 if message.bridged:
                     self.bridge_jobs.finished(message)
                 elif message.settle_reason != "chord":
@@ -313,20 +316,18 @@ class Dispatcher:
                     self.outcomes.note(message, outcome, report[2], conn.info["node"], now, error)
             self.release(report[1])
         elif kind == "requeue":
-            self.scheduler.requeued(executor, report[1], now)
+            self.scheduler.handle(events.Requeued(executor, report[1]), now)
         elif kind == "ready":
-            self.scheduler.executor_ready(executor, report[1], now)
+            self.scheduler.handle(events.ExecutorReady(executor, report[1]), now)
         elif kind == "recalled":
-            self.scheduler.recalled(executor, report[1], now)
+            self.scheduler.handle(events.Recalled(executor, report[1]), now)
         elif kind == "begun":
-            self.scheduler.begun(executor, now)
+            self.scheduler.handle(events.Begun(executor), now)
         elif kind == "outdated":
-            self.scheduler.retire([executor], now)
+            self.scheduler.handle(events.Retire([executor]), now)
         elif kind == "blocked":
-            if report[1]:
-                self.scheduler.blocked(executor, now, conn.watching)
-            else:
-                self.scheduler.unblocked(executor, now)
+            event = events.Blocked(executor, conn.watching) if report[1] else events.Unblocked(executor)
+            self.scheduler.handle(event, now)
         elif kind == "bye":
             self.executor_manager.ended(executor, None)
 
@@ -359,37 +360,25 @@ class Dispatcher:
         self._turning = False
         assert self._loop is not None
         now = time.time()
-        for decision in self.scheduler.decide(now):
-            if type(decision) is Assign:
-                self._assign(decision)
-            elif type(decision) is Start:
-                self.executor_manager.start(decision, (*self._address, self.secret))
-            elif type(decision) is Stop:
-                self.executor_manager.tell(decision.executor, "stop")
-            elif type(decision) is Recall:
-                self.executor_manager.tell(decision.executor, "recall")
-            elif type(decision) is Kill:
-                self.executor_manager.kill(decision.executor)
-        for message in self.scheduler.returned:
-            self.scheduler.gone(message)
-            self.journal.append("", framing.pack("batch", 0, [], [], [], [("done", message.seq, 0.0)]))
-            self.bridge_jobs.returned(message)
-        self.scheduler.returned.clear()
-        for message in self.scheduler.dropped:
-            logger.error("message %s of %s was given up: %s", message.id, message.task, message.reason)
-            ops = []
-            if message.settle_reason != "chord":
-                ops.append(given_up(message))
-                self.outcomes.note(message, "failed", 0.0, "", now, Error("WorkerLostError", message.reason))
-            for op in ops:
-                self.store_op(op, now)
-            self.journal.append("", framing.pack("batch", 0, [], [], ops, [("done", message.seq, 0.0)]))
-            self.release(message.seq)
-        self.scheduler.dropped.clear()
+        for instruction in self.scheduler.decide(now):
+            if type(instruction) is Assign:
+                self._assign(instruction)
+            elif type(instruction) is Start:
+                self.executor_manager.start(instruction, (*self._address, self.secret))
+            elif type(instruction) is Stop:
+                self.executor_manager.tell(instruction.executor_id, "stop")
+            elif type(instruction) is Recall:
+                self.executor_manager.tell(instruction.executor_id, "recall")
+            elif type(instruction) is Kill:
+                self.executor_manager.kill(instruction.executor_id)
+            elif type(instruction) is Return:
+                self._return(instruction.message)
+            elif type(instruction) is Drop:
+                self._drop(instruction.message, now)
         self.released()
         self.sharing.settle()
         self.journal.flush()
-        pending = self.scheduler.pending
+        pending = self.scheduler.view.pending
         while self.held and pending <= self.limits.max_pending:
             conn, number = self.held.pop(0)
             conn.acks.append(number)
@@ -405,6 +394,21 @@ class Dispatcher:
         if wake_at is not None:
             self._timer = self._loop.call_later(max(0.0, wake_at - time.time()), self._turn)
 
+    def _return(self, message: Message) -> None:
+        self.journal.append("", framing.pack("batch", 0, [], [], [], [("done", message.seq, 0.0)]))
+        self.bridge_jobs.returned(message)
+
+    def _drop(self, message: Message, now: float) -> None:
+        logger.error("message %s of %s was given up: %s", message.id, message.task, message.reason)
+        ops = []
+        if message.settle_reason != "chord":
+            ops.append(given_up(message))
+            self.outcomes.note(message, "failed", 0.0, "", now, Error("WorkerLostError", message.reason))
+        for op in ops:
+            self.store_op(op, now)
+        self.journal.append("", framing.pack("batch", 0, [], [], ops, [("done", message.seq, 0.0)]))
+        self.release(message.seq)
+
     def released(self) -> None:
         """Let go of the large values that results no longer refer to."""
         if self.store.released:
@@ -412,15 +416,15 @@ class Dispatcher:
             self.store.released.clear()
         self.large_values.sweep()
 
-    def _assign(self, decision: Assign) -> None:
-        conn = self.executor_manager.connected.get(decision.executor)
+    def _assign(self, instruction: Assign) -> None:
+        conn = self.executor_manager.connected.get(instruction.executor_id)
         if conn is None:
             return
-        self.journal.append("", framing.pack("given", decision.executor, [m.seq for m in decision.messages]))
+        self.journal.append("", framing.pack("given", instruction.executor_id, [m.seq for m in instruction.messages]))
         codes = self.definitions.codes_after(conn.info.get("app", ""), conn.codes)
         conn.codes += len(codes)
         messages = [
-            (m.seq, m.payload, m.settle_reason, m.reason, m.deliveries + m.rejections) for m in decision.messages
+            (m.seq, m.payload, m.settle_reason, m.reason, m.deliveries + m.rejections) for m in instruction.messages
         ]
         conn.send(framing.pack("run", messages, codes))
 
@@ -433,7 +437,7 @@ class Dispatcher:
             self.turn_soon()
         handler = None if method.startswith("_") else getattr(self.rpc, method, None)
         if method == "drained":
-            if self.scheduler.pending:
+            if self.scheduler.view.pending:
                 self.drainers.append((conn, number))
             else:
                 conn.reply(number, True, None)

@@ -17,7 +17,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from raycelery.protocol import framing
+from raycelery.scheduler import events
 from raycelery.scheduler.model import Message
+from raycelery.scheduler.phases import MessagePhase
 from raycelery.scheduler.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -137,7 +139,7 @@ class BridgeJobs:
         elif kind == "kill_job":
             self._kill(Requester(conn, frame[1], frame[2]))
         elif kind == "new_code":
-            self._scheduler.retire(list(self._scheduler.executors), time.time())
+            self._scheduler.handle(events.Retire(list(self._scheduler.view.executors)), time.time())
         self._on_change()
 
     def _take(self, conn: BridgeConnection, batch_id: int, kind: Kind, messages: list[tuple[Any, ...]]) -> None:
@@ -163,7 +165,7 @@ class BridgeJobs:
         task, queue, lane, time_limit, quick = kind
         payload = [quick, [(index, job.payload) for index, job in enumerate(jobs)]]
         message = Message(jobs[0].task_id, task, queue, lane, payload, time_limit=time_limit, bridged=True)
-        self._scheduler.submit(message, time.time())
+        self._scheduler.handle(events.Submit(message), time.time())
         self._journal.append("", framing.pack("numbered", message.seq))
         self._batches[message.seq] = (message, jobs)
 
@@ -178,11 +180,10 @@ class BridgeJobs:
     def _recall(self, seq: int) -> None:
         """Have what has not begun of a batch given back."""
         message, jobs = self._batches[seq]
-        if message.place == "executor":
-            self._tell(message.executor, "recall_batch", seq)
-        elif message.place == "stream":
-            self._scheduler.withdraw(message)
-            self._scheduler.gone(message)
+        if message.at_executor:
+            self._tell(message.executor_id, "recall_batch", seq)
+        elif message.phase is MessagePhase.WAITING:
+            self._scheduler.handle(events.Withdraw(message), time.time())
             del self._batches[seq]
             for job in jobs:
                 self._not_begun(job)
@@ -193,12 +194,10 @@ class BridgeJobs:
             job = next((job for job in jobs if requester in job.requesters), None)
             if job is None or job.ended:
                 continue
-            if message.place != "executor":
+            if not message.at_executor:
                 self._recall(seq)
                 continue
-            state = self._scheduler.executors[message.executor]
-            if state.running() is message:
-                self._scheduler.kill(state, seq, "terminated", f"task {job.task_id} was terminated")
+            self._scheduler.handle(events.Terminate(message, f"task {job.task_id} was terminated"), time.time())
 
     def gone(self, conn: BridgeConnection) -> None:
         """Take note that a bridge has ended.

@@ -12,6 +12,7 @@ import ray
 
 from raycelery.dispatcher.journal import REWRITE_BYTES
 from raycelery.dispatcher.recovery import rewrite
+from raycelery.scheduler import events
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
@@ -49,12 +50,12 @@ class Watch:
     def _look_at_books(self) -> None:
         dispatcher = self._dispatcher
         dispatcher.store.expire(time.time())
-        needed = dispatcher.store.bytes + 2000 * dispatcher.scheduler.pending
+        needed = dispatcher.store.bytes + 2000 * dispatcher.scheduler.view.pending
         if dispatcher.journal.size > max(REWRITE_BYTES, 4 * needed):
             rewrite(dispatcher)
 
     def _look_at_tools(self) -> None:
-        self._dispatcher.metrics.sample(self._dispatcher.scheduler)
+        self._dispatcher.metrics.sample(self._dispatcher.scheduler.view)
         if self._dispatcher.plane is not None:
             self._dispatcher.plane.tick(time.time())
 
@@ -71,7 +72,7 @@ class Watch:
         }
         for node_id, resources in alive.items():
             if self._nodes.get(node_id) != resources:
-                self._dispatcher.scheduler.node_changed(node_id, resources, now)
+                self._dispatcher.scheduler.handle(events.NodeChanged(node_id, resources), now)
         for node_id in self._nodes.keys() - alive.keys():
-            self._dispatcher.scheduler.node_removed(node_id, now)
+            self._dispatcher.scheduler.handle(events.NodeRemoved(node_id), now)
         self._nodes = alive

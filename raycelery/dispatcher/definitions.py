@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from raycelery.scheduler import events
 from raycelery.scheduler.model import Lane
 from raycelery.scheduler.scheduler import Scheduler
 
@@ -36,7 +37,7 @@ class Definitions:
         if kind == "app":
             if definition[1] not in self.apps:
                 # Another program, or another release of it: what the others have warm would only hold CPUs.
-                self._scheduler.retire_others(definition[1], time.time())
+                self._scheduler.handle(events.RetireOthers(definition[1]), time.time())
             self.apps[definition[1]] = definition[2]
         elif kind == "code":
             codes = self._codes.setdefault(definition[1], [])
@@ -44,7 +45,7 @@ class Definitions:
                 codes.append(definition[2:])
         elif kind == "lane":
             self._lanes[definition[1].key] = definition[1]
-            self._scheduler.add_lane(definition[1])
+            self._scheduler.handle(events.AddLane(definition[1]), time.time())
         elif kind in ("limit", "rate"):
             self.bounds[definition[:2]] = definition
             if definition[:2] not in self.overridden:
@@ -61,7 +62,8 @@ class Definitions:
         self._set(*self.bounds.get((kind, name), (kind, name, None)))
 
     def _set(self, kind: str, name: str, value: Any) -> None:
-        (self._scheduler.set_limit if kind == "limit" else self._scheduler.set_rate)(name, value)
+        event = events.SetLimit(name, value) if kind == "limit" else events.SetRate(name, value)
+        self._scheduler.handle(event, time.time())
 
     def all(self) -> list[tuple[Any, ...]]:
         """Return all that was defined, as it was."""

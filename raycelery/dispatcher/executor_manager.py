@@ -11,7 +11,8 @@ import ray
 from raycelery.dispatcher import executor_processes
 from raycelery.protocol import framing
 from raycelery.reasons import reason_of
-from raycelery.scheduler.model import Start
+from raycelery.scheduler import events
+from raycelery.scheduler.instructions import Start
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
@@ -31,15 +32,15 @@ class ExecutorManager:
         #: Connections of those that have started and not ended.
         self.connected: dict[int, Connection] = {}
 
-    def start(self, decision: Start, endpoint: tuple[str, int, bytes]) -> None:
+    def start(self, instruction: Start, endpoint: tuple[str, int, bytes]) -> None:
         """Start the executor that the scheduler decided on; it connects to ``endpoint``."""
-        dispatcher, number = self._dispatcher, decision.executor
-        spec = dispatcher.definitions.apps.get(decision.lane.app)
+        dispatcher, number = self._dispatcher, instruction.executor_id
+        spec = dispatcher.definitions.apps.get(instruction.lane.app)
         if spec is None:
             self._failed(number, "the application was not described to the dispatcher")
             return
         try:
-            handle = executor_processes.start(dispatcher.name, decision, spec, endpoint)
+            handle = executor_processes.start(dispatcher.name, instruction, spec, endpoint)
         except (ValueError, TypeError, ray.exceptions.RayError) as exc:
             self._failed(number, reason_of(exc))
             return
@@ -57,7 +58,7 @@ class ExecutorManager:
             self.ended(executor, reason or None)
 
     def _failed(self, executor: int, reason: str) -> None:
-        self._dispatcher.scheduler.executor_failed(executor, reason, time.time())
+        self._dispatcher.scheduler.handle(events.ExecutorFailed(executor, reason), time.time())
         self._dispatcher.turn_soon()
 
     def ended(self, executor: int, reason: str | None, crashed: bool = False) -> None:
@@ -68,14 +69,14 @@ class ExecutorManager:
         self._dispatcher.sharing.ended(executor)
         scheduler, now = self._dispatcher.scheduler, time.time()
         if conn is None:
-            scheduler.executor_failed(executor, reason or "it ended before it was ready", now, crashed)
+            scheduler.handle(events.ExecutorFailed(executor, reason or "it ended before it was ready", crashed), now)
         elif reason is None:
-            scheduler.executor_stopped(executor, now)
+            scheduler.handle(events.ExecutorStopped(executor), now)
         else:
-            state = scheduler.executors.get(executor)
+            state = scheduler.view.executors.get(executor)
             if state is not None and not state.ready:
                 reason = f"the process died while it loaded the application: {reason}"
-            scheduler.executor_lost(executor, reason, now)
+            scheduler.handle(events.ExecutorLost(executor, reason), now)
         self._dispatcher.turn_soon()
 
     def kill(self, executor: int) -> None:

@@ -14,8 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raycelery.dispatcher.peers import PATIENCE_SECONDS
 from raycelery.executor.actor import Executor, run_one
+from raycelery.scheduler.instructions import Start
 from raycelery.scheduler.lanes import SETTLEMENT
-from raycelery.scheduler.model import Lane, Start, in_words
+from raycelery.scheduler.model import Lane, in_words
 
 
 @dataclass(slots=True)
@@ -42,17 +43,17 @@ def _title(lane: Lane) -> str:
     return "bookkeeping" if lane.key.startswith(SETTLEMENT) else in_words(dict(sorted(lane.request.items())))
 
 
-def start(name: str, decision: Start, spec: bytes, endpoint: tuple[str, int, bytes]) -> Handle:
+def start(name: str, instruction: Start, spec: bytes, endpoint: tuple[str, int, bytes]) -> Handle:
     """Start the executor that the scheduler decided on.
 
     Arguments:
         name: of the application.
-        decision: lane, node, and whether its CPUs are borrowed.
+        instruction: lane, node, and whether Ray is to be asked for its CPUs.
         spec: the pickled :class:`raycelery.app.spec.AppSpec`.
         endpoint: host, port and secret of the dispatcher.
     """
-    lane = decision.lane
-    request = {**lane.request, "CPU": 0} if decision.borrowed else dict(lane.request)
+    lane = instruction.lane
+    request = {**lane.request, "CPU": 0} if instruction.without_cpus else dict(lane.request)
     options: dict[str, Any] = {"num_cpus": request.get("CPU", 0)}
     if lane.request.get("GPU"):
         options["num_gpus"] = lane.request["GPU"]
@@ -66,10 +67,12 @@ def start(name: str, decision: Start, spec: bytes, endpoint: tuple[str, int, byt
     env = json.loads(env_text or "{}")
     if env:
         options["runtime_env"] = env
-    if decision.node is not None:
-        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(decision.node, soft=not decision.borrowed)
-    title = f"{name} [{_title(lane)}] #{decision.executor}"
-    arguments = (decision.executor, title, dict(lane.request), spec, endpoint, lane.app, env_text)
+    if instruction.node is not None:
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(
+            instruction.node, soft=not instruction.without_cpus
+        )
+    title = f"{name} [{_title(lane)}] #{instruction.executor_id}"
+    arguments = (instruction.executor_id, title, dict(lane.request), spec, endpoint, lane.app, env_text)
     if lane.one_shot:
         ref = ray.remote(run_one).options(name=title, max_retries=0, **options).remote(*arguments)
         return Handle(ref, request=request)

@@ -81,7 +81,7 @@ class Lending:
 
     def look(self, now: float) -> None:
         """See who is due."""
-        if self._dispatcher.scheduler.pending:
+        if self._dispatcher.scheduler.view.pending:
             self._worked = now
         self._wishes = {name: wish for name, wish in self._wishes.items() if now - wish.at < WISH_SECONDS}
         for number, lent in list(self._lent.items()):
@@ -105,7 +105,7 @@ class Lending:
         self._note(name, units, share, has)
         self._grant()
         self._dispatcher.turn_soon()
-        return self._dispatcher.scheduler.most_lendable()
+        return self._dispatcher.scheduler.pausing.most_lendable()
 
     def loans(self, name: str, share: float, has: list[str]) -> list[str]:
         """Return the loans of an application, and note how many CPUs it has; arguments as of :meth:`wish`."""
@@ -131,19 +131,19 @@ class Lending:
         scheduler, name = self._dispatcher.scheduler, self._dispatcher.name
         if lent.to in self._wishes:
             self._wishes[lent.to].share -= lent.cpus
-        executors = [executor for executor in lent.executors if executor in scheduler.executors]
+        executors = [executor for executor in lent.executors if executor in scheduler.view.executors]
         in_need = [entry for entry in self._in_need() if entry[2] != lent.to]
-        mine = (scheduler.in_use(), self._served.get(name, 0.0), name)
+        mine = (scheduler.pausing.in_use(), self._served.get(name, 0.0), name)
         if in_need and executors == lent.executors and (not self._misses(executors) or in_need[0] < mine):
             self._lend(_Lent(in_need[0][2], executors, lent.cpus, lent.node))
             return
         now = time.monotonic()
         self._served[name] = now
         for executor in executors:
-            if now - self._worked > scheduler.policy.idle_seconds:
-                scheduler.end_unused(executor, time.time())
+            if now - self._worked > scheduler.view.policy.idle_seconds:
+                scheduler.pausing_at(time.time()).end_unused(executor)
             else:
-                scheduler.resume(executor, time.time())
+                scheduler.pausing_at(time.time()).resume(executor)
         self._dispatcher.turn_soon()
 
     # -- who gets what ------------------------------------------------------------------------------------------
@@ -160,19 +160,19 @@ class Lending:
     def _grant_one(self, name: str) -> bool:
         scheduler, wish = self._dispatcher.scheduler, self._wishes[name]
         unit = wish.units[0]
-        rest = scheduler.in_use() - unit
+        rest = scheduler.pausing.in_use() - unit
         # Down to an even share at once, beyond it by turns.
         even = rest >= wish.share + unit
         if not even and any(lent.since is None and lent.to == name for lent in self._lent.values()):
             return False
-        chosen = scheduler.lendable(unit, time.time(), 0.0 if even else SLICE_SECONDS)
-        spare = all(scheduler.spare(number) for number in chosen)
+        chosen = scheduler.pausing_at(time.time()).lendable(unit, 0.0 if even else SLICE_SECONDS)
+        spare = all(scheduler.pausing.spare(number) for number in chosen)
         if not chosen or (not spare and rest < wish.share):
             return False
-        cpus = sum(scheduler.executors[number].lane.lane.request["CPU"] for number in chosen)
-        node = str(scheduler.executors[chosen[0]].node)
+        cpus = sum(scheduler.view.executors[number].lane.lane.request["CPU"] for number in chosen)
+        node = str(scheduler.view.executors[chosen[0]].node)
         for executor in chosen:
-            scheduler.pause(executor, time.time())
+            scheduler.pausing_at(time.time()).pause(executor)
         self._lend(_Lent(name, chosen, cpus, node))
         return True
 
@@ -186,7 +186,7 @@ class Lending:
     def settle(self) -> None:
         """Hand over what was promised and is quiet; call in what its own executors need again."""
         for number, lent in list(self._lent.items()):
-            quiet = all(self._dispatcher.scheduler.quiet(executor) for executor in lent.executors)
+            quiet = all(self._dispatcher.scheduler.pausing.quiet(executor) for executor in lent.executors)
             if lent.since is None and quiet:
                 self._hand_over(number, lent)
             elif lent.since is not None and not quiet:
@@ -213,16 +213,16 @@ class Lending:
         scheduler = self._dispatcher.scheduler
         holder = self._wishes.get(lent.to)
         without = (holder.share if holder else lent.cpus) - lent.cpus + NOTHING
-        if self._misses(lent.executors) and scheduler.in_use() <= without:
+        if self._misses(lent.executors) and scheduler.pausing.in_use() <= without:
             return True
-        if now - self._worked > scheduler.policy.idle_seconds:
+        if now - self._worked > scheduler.view.policy.idle_seconds:
             return True  # so that the executors can end
         return any(share <= without for share, _, name in self._in_need() if name != lent.to)
 
     def _misses(self, executors: list[int]) -> bool:
         """Return whether this application could use the CPUs of executors that are lent."""
-        return bool(self._dispatcher.scheduler.starved) or any(
-            self._dispatcher.scheduler.could_run(executor) for executor in executors
+        return bool(self._dispatcher.scheduler.view.starved) or any(
+            self._dispatcher.scheduler.pausing.could_run(executor) for executor in executors
         )
 
     def _call_in(self, number: str, lent: _Lent) -> None:

@@ -63,8 +63,12 @@ class Borrowing:
     def share(self) -> float:
         """Return the CPUs that this application has, those of guests that are starting among them."""
         scheduler = self._dispatcher.scheduler
-        starting = [guest for guest, loan in self._guests.items() if loan is not None and guest in scheduler.executors]
-        return scheduler.in_use() + sum(self._cpus(guest) for guest in starting if not scheduler.executors[guest].ready)
+        starting = [
+            guest for guest, loan in self._guests.items() if loan is not None and guest in scheduler.view.executors
+        ]
+        return scheduler.pausing.in_use() + sum(
+            self._cpus(guest) for guest in starting if not scheduler.view.executors[guest].ready
+        )
 
     def look(self, now: float) -> None:
         """See what is lacking, and what is not used."""
@@ -79,8 +83,8 @@ class Borrowing:
             self._checked = now
             for giver in {borrowed.giver for borrowed in self._borrowed.values()}:
                 self._sharing.soon(self._check(giver))
-        late = [number for number in self._late() if scheduler.could_run(number)]
-        guests = [guest for guest in self._idle_guests() if scheduler.could_run(guest)]
+        late = [number for number in self._late() if scheduler.pausing.could_run(number)]
+        guests = [guest for guest in self._idle_guests() if scheduler.pausing.could_run(guest)]
         if not (late or guests):
             return
         free = ray.available_resources()
@@ -98,7 +102,7 @@ class Borrowing:
             if cpus >= self._cpus(guest):
                 cpus -= self._cpus(guest)
                 units.remove(self._cpus(guest))
-                scheduler.end_unused(guest, time.time())
+                scheduler.pausing_at(time.time()).end_unused(guest)
         if units:
             self._sharing.soon(self._wish_for_loans(units[:_MOST], guestlike, missing))
 
@@ -110,7 +114,7 @@ class Borrowing:
         for answer in await asyncio.gather(*wishes, return_exceptions=True):
             if isinstance(answer, float):
                 most = max(most, answer)
-        executors = self._dispatcher.scheduler.executors
+        executors = self._dispatcher.scheduler.view.executors
         large = [number for number in late if number in executors and self._cpus(number) > most + NOTHING]
         now = time.time()
         handles = self._dispatcher.executor_manager.handles
@@ -129,7 +133,7 @@ class Borrowing:
         """Return the executors that Ray has not started in time."""
         executor_manager, executors, now = (
             self._dispatcher.executor_manager,
-            self._dispatcher.scheduler.executors,
+            self._dispatcher.scheduler.view.executors,
             time.time(),
         )
         return [
@@ -149,27 +153,27 @@ class Borrowing:
         return self._request(number).get("CPU", 0)
 
     def _request(self, number: int) -> dict[str, float]:
-        return dict(self._dispatcher.scheduler.executors[number].lane.lane.request)
+        return dict(self._dispatcher.scheduler.view.executors[number].lane.lane.request)
 
     def _can_be_guest(self, number: int) -> bool:
-        return self._cpus(number) > 0 and not self._dispatcher.scheduler.executors[number].lane.lane.one_shot
+        return self._cpus(number) > 0 and not self._dispatcher.scheduler.view.executors[number].lane.lane.one_shot
 
     # -- what it has --------------------------------------------------------------------------------------------
 
     def lend(self, number: str, giver: str, node: str, cpus: float) -> bool:
         """Take CPUs that another application lends; return whether there is still use for them."""
-        scheduler, now = self._dispatcher.scheduler, time.time()
+        scheduler = self._dispatcher.scheduler
         borrowed = _Borrowed(giver)
         for guest in self._idle_guests():
-            executor = scheduler.executors[guest]
-            if executor.node == node and scheduler.could_run(guest) and self._cpus(guest) <= cpus + NOTHING:
+            executor = scheduler.view.executors[guest]
+            if executor.node == node and scheduler.pausing.could_run(guest) and self._cpus(guest) <= cpus + NOTHING:
                 cpus -= self._cpus(guest)
                 borrowed.guests.add(guest)
-                scheduler.resume(guest, now)
+                scheduler.pausing_at(time.time()).resume(guest)
         for late in self._late():
-            useful = self._can_be_guest(late) and scheduler.could_run(late)
+            useful = self._can_be_guest(late) and scheduler.pausing.could_run(late)
             if useful and self._cpus(late) <= cpus + NOTHING:
-                started = scheduler.start_guest(late, node, now)
+                started = scheduler.pausing_at(time.time()).start_leased(late, node)
                 if started is not None:
                     cpus -= self._cpus(started)
                     borrowed.guests.add(started)
@@ -187,7 +191,7 @@ class Borrowing:
             return False
         borrowed.called = True
         for guest in borrowed.guests:
-            self._dispatcher.scheduler.pause(guest, time.time())
+            self._dispatcher.scheduler.pausing_at(time.time()).pause(guest)
         self._dispatcher.turn_soon()
         return True
 
@@ -198,7 +202,7 @@ class Borrowing:
 
     def _repay_if_quiet(self, number: str, borrowed: _Borrowed) -> None:
         scheduler = self._dispatcher.scheduler
-        if borrowed.called and all(scheduler.quiet(guest) for guest in borrowed.guests):
+        if borrowed.called and all(scheduler.pausing.quiet(guest) for guest in borrowed.guests):
             del self._borrowed[number]
             for guest in borrowed.guests:
                 if guest in self._guests:
@@ -224,16 +228,16 @@ class Borrowing:
     def _look_after_guests(self, now: float) -> None:
         scheduler = self._dispatcher.scheduler
         for guest, loan in list(self._guests.items()):
-            executor = scheduler.executors.get(guest)
+            executor = scheduler.view.executors.get(guest)
             if executor is None:
                 self.ended(guest)
-            elif executor.outstanding or not executor.ready or scheduler.could_run(guest):
+            elif executor.outstanding or not executor.ready or scheduler.pausing.could_run(guest):
                 self._unused.pop(guest, None)
             else:
                 since = self._unused.setdefault(guest, now)
                 # Without CPUs of its own it must not keep the place of an executor of another lane.
-                if loan is None and (scheduler.starved or now - since > scheduler.policy.idle_seconds):
-                    scheduler.end_unused(guest, time.time())
+                if loan is None and (scheduler.view.starved or now - since > scheduler.view.policy.idle_seconds):
+                    scheduler.pausing_at(time.time()).end_unused(guest)
         for number, borrowed in list(self._borrowed.items()):
             unused = [now - self._unused.get(guest, now) > UNUSED_SECONDS for guest in borrowed.guests]
             if all(unused):

@@ -176,7 +176,7 @@ class Outcomes:
         """Return the fields of a submission without what has passed: its retries, its time to begin and to expire."""
         task_id, task, queue, key, payload, priority, _, time_limit, stamps, keys = fields
         headers, *others, code = pickle.loads(payload)
-        lane = self._dispatcher.scheduler.known_lanes[key]
+        lane = self._dispatcher.scheduler.view.known_lanes[key]
         if code is None:  # else the task travels by value, with the definition that it was called by
             lane = lane_of(lane.request, app, lane.env, lane.one_shot)
         payload = pickle.dumps(({**headers, "retries": 0, "eta": None, "expires": None}, *others, code), 5)

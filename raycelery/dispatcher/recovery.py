@@ -15,7 +15,6 @@ from raycelery.scheduler.model import Lane, Message
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
-    from raycelery.scheduler.scheduler import Scheduler
 
 #: Questions that change something, and so are kept in the journal.
 MUTATIONS = frozenset(
@@ -130,7 +129,7 @@ def _snapshot(dispatcher: Dispatcher) -> Iterator[tuple[Any, bytes]]:
     for op in dispatcher.store.ops(time.time()):
         yield "", framing.pack("batch", 0, [], [], [op], [])
     given: dict[int, list[int]] = {}
-    for message in live(dispatcher.scheduler):
+    for message in dispatcher.scheduler.view.unfinished():
         if message.bridged:
             continue  # its broker has it
         if message.settle_reason == "chord":
@@ -138,27 +137,16 @@ def _snapshot(dispatcher: Dispatcher) -> Iterator[tuple[Any, bytes]]:
         else:
             yield "", framing.pack("live", message.seq, fields_of(message, dispatcher.keys.get(message.seq, ())))
             # A message that was lost with its executor counts as running until Celery has settled it.
-            holder = message.executor if message.place == "executor" else -message.seq if message.settle_reason else 0
+            holder = message.executor_id if message.at_executor else -message.seq if message.settle_reason else 0
             if holder:
                 given.setdefault(holder, []).append(message.seq)
     for executor, seqs in given.items():
         yield "", framing.pack("given", executor, sorted(seqs))
-    yield "", framing.pack("numbered", dispatcher.scheduler.seq)
+    yield "", framing.pack("numbered", dispatcher.scheduler.view.seq)
     for (kind, name), value in dispatcher.definitions.overridden.items():
         yield "", framing.pack("call", 0, kind, (name, *value) if kind == "time_limit" else (name, value))
-    revoked, stamps = dispatcher.scheduler.revocations()
+    revoked, stamps = dispatcher.scheduler.view.revocations()
     if revoked:
         yield "", framing.pack("call", 0, "revoke", (revoked, False))
     if stamps:
         yield "", framing.pack("call", 0, "revoke_stamps", (stamps, False))
-
-
-def live(scheduler: Scheduler) -> Iterator[Message]:
-    """Yield every message that is not finished."""
-    for stream in scheduler.streams.values():
-        yield from stream.messages()
-    yield from scheduler.scheduled_messages()
-    for executor in scheduler.executors.values():
-        yield from executor.outstanding.values()
-    for lane in scheduler.lanes.values():
-        yield from lane.to_settle

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from raycelery.dispatcher.recovery import live
 from raycelery.protocol import framing
+from raycelery.scheduler import events
+from raycelery.scheduler.phases import MessagePhase
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
-    from raycelery.scheduler.lanes import ExecutorState
+    from raycelery.scheduler.executor import ExecutorState
     from raycelery.scheduler.model import Message
 
 _LOOKED_AT = 10_000
@@ -37,24 +38,24 @@ class Rpc:
 
     def pending(self) -> int:
         """Messages that are not finished."""
-        return self._dispatcher.scheduler.pending
+        return self._dispatcher.scheduler.view.pending
 
     def left(self) -> dict[str, Any]:
         """What is not finished: how much, how much of it runs or is due later and when, of which tasks, why one waits.
 
         Of very many messages the first ones are looked at for the tasks' names.
         """
-        scheduler = self._dispatcher.scheduler
+        scheduler = self._dispatcher.scheduler.view
         stats = scheduler.stats()
-        looked_at = list(itertools.islice(live(scheduler), _LOOKED_AT))
-        waiting = next((message for message in looked_at if message.place == "stream"), None)
+        looked_at = list(itertools.islice(scheduler.unfinished(), _LOOKED_AT))
+        waiting = next((message for message in looked_at if message.phase is MessagePhase.WAITING), None)
         return {
             "pending": scheduler.pending,
             "running": stats.running,
             "scheduled": stats.scheduled,
             "due": min((m.eta for m in scheduler.scheduled_messages() if m.eta is not None), default=0.0),
             "tasks": [name for name, _ in Counter(message.task for message in looked_at).most_common()],
-            "why": scheduler.why(waiting.id) if waiting is not None and not stats.running else None,
+            "why": scheduler.why(waiting.id, time.time()) if waiting is not None and not stats.running else None,
         }
 
     def meta(self, task_id: str) -> tuple[str, bytes] | None:
@@ -79,11 +80,11 @@ class Rpc:
 
     def revoke(self, ids: list[str], terminate: bool) -> None:
         """Revoke messages by task id."""
-        self._dispatcher.scheduler.revoke(ids, time.time(), terminate=terminate)
+        self._dispatcher.scheduler.handle(events.Revoke(ids, terminate), time.time())
 
     def unknown(self, ids: list[str]) -> list[str]:
         """Those of some task ids of which there is no message."""
-        return [task_id for task_id in ids if self._dispatcher.scheduler.find(task_id) is None]
+        return [task_id for task_id in ids if self._dispatcher.scheduler.view.find(task_id) is None]
 
     def respondents(self) -> int:
         """How many will answer a remote control command that is meant for all."""
@@ -91,11 +92,11 @@ class Rpc:
 
     def revoked(self) -> list[str]:
         """Revoked ids that are remembered."""
-        return self._dispatcher.scheduler.revocations()[0]
+        return self._dispatcher.scheduler.view.revocations()[0]
 
     def messages(self, place: str, ids: list[str] | None = None) -> list[dict[str, Any]]:
         """Messages that are "running", "next" (handed out, not begun), "waiting" or "eta"; anywhere if ""."""
-        scheduler = self._dispatcher.scheduler
+        scheduler = self._dispatcher.scheduler.view
         if ids is None and place != "eta":
             return self.given(scheduler.executors.values(), place)
         found = (
@@ -115,12 +116,12 @@ class Rpc:
         return [one for one in described if not place or one["place"] == place]
 
     def _describe(self, message: Message) -> dict[str, Any]:
-        scheduler = self._dispatcher.scheduler
-        place = {"eta": "eta", "executor": "next"}.get(message.place, "waiting")
+        scheduler = self._dispatcher.scheduler.view
+        place = "eta" if message.phase is MessagePhase.SCHEDULED else "waiting"
         connection = None
-        if message.place == "executor":
-            executor = scheduler.executors[message.executor]
-            connection = self._dispatcher.executor_manager.connected.get(message.executor)
+        if message.at_executor:
+            executor = scheduler.executors[message.executor_id]
+            connection = self._dispatcher.executor_manager.connected.get(message.executor_id)
             place = "running" if executor.running() is message else "next"
         return {
             "id": message.id,
@@ -129,7 +130,7 @@ class Rpc:
             "eta": message.eta,
             "since": message.assigned,
             "deliveries": message.deliveries,
-            "executor": message.executor if message.place == "executor" else 0,
+            "executor": message.executor_id if message.at_executor else 0,
             "task": message.task,
             "queue": message.queue,
             "pid": connection.info.get("pid") if connection is not None and place == "running" else None,
@@ -137,11 +138,13 @@ class Rpc:
 
     def revoke_stamps(self, stamps: dict[str, Any], terminate: bool) -> None:
         """Revoke messages by stamped headers."""
-        self._dispatcher.scheduler.revoke_stamps(stamps, time.time(), terminate=terminate)
+        self._dispatcher.scheduler.handle(events.RevokeStamps(stamps, terminate), time.time())
 
     def purge(self, queue: str | None = None) -> int:
         """Drop what waits, and count it."""
-        messages = self._dispatcher.scheduler.purge(queue)
+        scheduler = self._dispatcher.scheduler
+        messages = scheduler.view.purgeable(queue)
+        scheduler.handle(events.Purge(queue), time.time())
         for message in messages:
             self._dispatcher.release(message.seq)
         return len(messages)
@@ -162,8 +165,8 @@ class Rpc:
         """Set a task's time limits in seconds, for messages that do not bring their own."""
         dispatcher = self._dispatcher
         dispatcher.definitions.overridden["time_limit", task] = (soft, hard)
-        for message in live(dispatcher.scheduler):
-            if message.place != "executor" and not message.bridged:
+        for message in dispatcher.scheduler.view.unfinished():
+            if not message.at_executor and not message.bridged:
                 self.apply_time_limit(message)
         for connection in dispatcher.executor_manager.connected.values():
             connection.send(framing.pack("limits", self.time_limits()))
@@ -191,7 +194,7 @@ class Rpc:
 
     def why(self, task_id: str) -> str:
         """Why a message waits, in one sentence."""
-        return self._dispatcher.scheduler.why(task_id)
+        return self._dispatcher.scheduler.view.why(task_id, time.time()) or ""
 
     def failures(self) -> list[dict[str, Any]]:
         """The last failures, grouped by error; see :meth:`Outcomes.failures`."""
@@ -213,7 +216,7 @@ class Rpc:
 
     def stats(self) -> dict[str, Any]:
         """Counts of everything, and the memory of this process in bytes."""
-        scheduler = self._dispatcher.scheduler
+        scheduler = self._dispatcher.scheduler.view
         stats = scheduler.stats()
         return {
             "waiting": stats.waiting,

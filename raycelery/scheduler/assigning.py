@@ -1,75 +1,104 @@
-"""Which message goes to which executor.
-
-State and decisions; the events that change the state are in :mod:`raycelery.scheduler.scheduler`.
-"""
+"""Which message goes to which executor."""
 
 from __future__ import annotations
 
 from raycelery.scheduler.capacity import Capacity
-from raycelery.scheduler.lanes import ExecutorState, LaneState
-from raycelery.scheduler.model import Assign, Message
+from raycelery.scheduler.executors import Executors
+from raycelery.scheduler.instructions import Assign
+from raycelery.scheduler.lanes import Lanes, LaneState
+from raycelery.scheduler.model import Message
+from raycelery.scheduler.preemption import Preemption
 from raycelery.scheduler.queues import Stream
+from raycelery.scheduler.runtimes import Runtimes
+from raycelery.scheduler.settlement import Settlement
+from raycelery.scheduler.turn import Turn
+from raycelery.scheduler.waiting import Waiting
 
 #: Queues whose turn it is with what cannot be shared that are passed over in one batch.
 _SKIPS = 8
 
 
-class Scheduling(Capacity):
-    """Assigns what can be assigned."""
+class Assigning:
+    """Assigns what can be assigned, and has executors started and ended for the rest.
 
-    def schedule(self) -> None:
-        """Assign what can be assigned; start and stop executors for the rest."""
+    Arguments:
+        turn: tells what has changed; collects the instructions.
+        lanes: whose messages are assigned.
+        waiting: which message is next.
+        executors: that get them.
+        runtimes: of tasks: what is short goes in batches.
+        settlement: gives out bookkeeping.
+        capacity: starts executors.
+        preemption: ends executors.
+    """
+
+    def __init__(
+        self, turn: Turn, lanes: Lanes, waiting: Waiting, executors: Executors, runtimes: Runtimes,
+        settlement: Settlement, capacity: Capacity, preemption: Preemption,
+    ) -> None:  # fmt: skip
+        self._turn = turn
+        self._policy = turn.policy
+        self._lanes = lanes
+        self._waiting = waiting
+        self._executors = executors
+        self._runtimes = runtimes
+        self._settlement = settlement
+        self._capacity = capacity
+        self._preemption = preemption
+
+    def run(self) -> None:
+        """Go on until there is nothing more to be decided."""
+        turn, active = self._turn, self._lanes.active
         while True:
-            if self.roomy:
-                self.use_room()
-            if self.dirty:
-                dirty, self.dirty = self.dirty, {}
-                for key in dirty:
-                    lane = self.lanes.get(key)
+            if turn.roomy:
+                self._waiting.use_room()
+            if turn.changed:
+                changed, turn.changed = turn.changed, {}
+                for key in changed:
+                    lane = active.get(key)
                     if lane is not None:
                         if lane.to_settle:
-                            self._settle(lane)
+                            self._settlement.settle(lane)
                         self._serve(lane)
-                self.hungry.update(dirty)
-            elif not self.roomy:
-                if self.hungry or self.room_changed():
-                    self.feed()
-                elif self.seeking:
-                    self.seek()
+                turn.hungry.update(changed)
+            elif not turn.roomy:
+                if turn.hungry or self._capacity.room_changed():
+                    self._capacity.feed()
+                elif turn.seeking:
+                    self._preemption.seek()
                 else:
                     return
 
     def _serve(self, lane: LaneState) -> None:
         """Give the lane's messages to its executors, as far as there are any with nothing else to do."""
         while lane.waiting:
-            stream = self.next_stream(lane)
+            stream = self._waiting.next_stream(lane)
             if stream is None:
                 return
             if lane.idle:
                 # The one that was busy last: so those too many stay idle, and end.
-                number = next(reversed(lane.idle))
+                executor_id = next(reversed(lane.idle))
             elif lane.top_up and self._may_share(stream):
-                number = next(iter(lane.top_up))
+                executor_id = next(iter(lane.top_up))
             else:
                 lane.missed = True
                 return
             lane.missed = False
-            executor = self.executors[number]
             batch = self._batch(lane, stream)
-            self.give(executor, batch)
-            self.out.append(Assign(number, batch))
+            self._executors.give(self._executors.all[executor_id], batch)
+            self._turn.instructions.append(Assign(executor_id, batch))
 
     def _batch(self, lane: LaneState, stream: Stream) -> list[Message]:
         sharing = self._may_share(stream) and not lane.lane.one_shot
-        batch = [self.take(lane, stream)]
+        batch = [self._waiting.take(lane, stream)]
         if not sharing:
             return batch
-        policy = self.policy
+        policy = self._policy
         most = min(policy.max_batch, -(-lane.waiting // max(1, lane.ready)))
-        seconds = self.runtimes[stream.task][1]
+        seconds = self._seconds(stream)
         skipped = 0
         while len(batch) < most and seconds < policy.batch_seconds and skipped < _SKIPS:
-            following = self.next_stream(lane)
+            following = self._waiting.next_stream(lane)
             if following is None:
                 break
             if not self._may_share(following):
@@ -77,39 +106,14 @@ class Scheduling(Capacity):
                 skipped += 1
                 lane.rotation.turn()
                 continue
-            seconds += self.runtimes[following.task][1]
-            batch.append(self.take(lane, following))
+            seconds += self._seconds(following)
+            batch.append(self._waiting.take(lane, following))
         return batch
+
+    def _seconds(self, stream: Stream) -> float:
+        return self._runtimes.mean(stream.task) or 0.0
 
     def _may_share(self, stream: Stream) -> bool:
         """Return whether the stream's first message may be given to an executor together with others."""
         head = stream.head()
-        return head is not None and not head.bridged and not head.time_limit and self.short(stream.task)
-
-    def _settle(self, lane: LaneState) -> None:
-        """Give messages that need bookkeeping to whoever can do it."""
-        app = lane.lane.app
-        helpers = self.helpers[app]
-        while lane.to_settle:
-            executor = self._helper(lane)
-            if executor is None:
-                if not self.crowded[app]:
-                    self.start_settlement(app)
-                return
-            room = self.policy.max_batch - len(executor.outstanding)
-            share = -(-len(lane.to_settle) // max(1, len(helpers)))
-            batch = [lane.to_settle.popleft() for _ in range(min(room, share, len(lane.to_settle)))]
-            self.give(executor, batch)
-            self.out.append(Assign(executor.id, batch))
-            if executor.id in helpers:
-                # The next ones go to another, if there is another.
-                helpers[executor.id] = helpers.pop(executor.id)
-        del self.settling_lanes[app][lane.key]
-        if not self.settling_lanes[app]:
-            del self.settling_lanes[app]
-
-    def _helper(self, lane: LaneState) -> ExecutorState | None:
-        if lane.idle and not lane.lane.one_shot:
-            return self.executors[next(reversed(lane.idle))]
-        number = next(iter(self.helpers[lane.lane.app]), None)
-        return None if number is None else self.executors[number]
+        return head is not None and not head.bridged and not head.time_limit and self._executors.short(stream.task)

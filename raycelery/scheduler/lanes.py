@@ -1,15 +1,15 @@
-"""Lanes and executors as the scheduler keeps them."""
+"""Lanes as the scheduler keeps them."""
 
 from __future__ import annotations
 
 from collections import deque
 
-from raycelery.scheduler.model import Lane, Message, SettleReason
+from raycelery.scheduler.model import Lane, Message
 from raycelery.scheduler.nodes import UNIT, Shape, scaled
 from raycelery.scheduler.queues import Rotation
 
 _NEVER = float("-inf")
-#: The lane of an application's clerk: executors that need no CPU and only do bookkeeping.
+#: Beginning of the keys of lanes whose executors need no CPU and only do an application's bookkeeping.
 SETTLEMENT = "settlement:"
 
 
@@ -71,7 +71,7 @@ class LaneState:
         self.idle: dict[int, None] = {}
         self.quick: dict[int, None] = {}
         self.top_up: dict[int, None] = {}
-        #: Executors with nothing to do that have given CPUs back which they had on loan.
+        #: Executors with nothing to do that have given the CPUs back on which they were backfilled.
         self.resting: dict[int, None] = {}
         #: Weight of its executors that neither wait for subtasks nor rest, and of those of them that are to end.
         self.share = 0
@@ -94,72 +94,24 @@ class LaneState:
         self.asked: dict[int, None] = {}
 
 
-class ExecutorState:
-    """An executor: where it is, what it was given."""
+class Lanes:
+    """All lanes that were ever named, and those of them that have messages or executors."""
 
-    __slots__ = (
-        "attempt", "begun", "blocked", "borrowed", "counted", "doomed", "guest", "head_since", "id", "idle_armed",
-        "idle_since", "killed", "lane", "leaving", "long", "node", "outstanding", "paused", "ready", "ready_at",
-        "recalling", "refill", "resting", "spent", "stopping", "watched", "yielding",
-    )  # fmt: skip
+    def __init__(self) -> None:
+        self.known: dict[str, Lane] = {}
+        self.active: dict[str, LaneState] = {}
 
-    def __init__(self, number: int, lane: LaneState, borrowed: bool, guest: bool) -> None:
-        self.id = number
-        self.lane = lane
-        self.node: str | None = None
-        self.borrowed = borrowed
-        #: It has no CPUs but those that another application lends.
-        self.guest = guest
-        #: Number of the lane's try it is part of: those that were started together are one.
-        self.attempt = lane.tries
-        self.ready = False
-        self.ready_at = 0.0
-        #: What it was given and has not finished, in order; the first is running.
-        self.outstanding: dict[int, Message] = {}
-        #: Numbers of those of them that are not known to be short.
-        self.long: set[int] = set()
-        #: Whether it has said that it began what it was given last while it was idle.
-        self.begun = False
-        #: Since when the first is running.
-        self.head_since = 0.0
-        #: It may be given more once no more than this many are left.
-        self.refill = 0
-        #: It has been given its only message (one_shot).
-        self.spent = False
-        self.recalling = False
-        #: Messages to be terminated if it turns out that it had begun them.
-        self.doomed: set[int] = set()
-        self.blocked = False
-        self.stopping = False
-        #: Number of the message for whose sake we killed it (0: no message), the settle_reason for that, and why.
-        self.killed: tuple[int, SettleReason, str] | None = None
-        #: Key of the lane it is to make room for at a message's end; "" for another application.
-        self.yielding: str | None = None
-        #: It is about to end, or will after its message.
-        self.leaving = False
-        #: What it adds to its lane's ``share`` and ``leaving``, and to the executors there may be.
-        self.counted = (0, 0, 0)
-        #: It has nothing to do, and has given CPUs back that it had on loan.
-        self.resting = False
-        #: It is given nothing until it is resumed: another application has its CPUs, or it has those of another.
-        self.paused = False
-        self.idle_since = 0.0
-        #: Whether an timer is set for the case that it stays idle, and for the case that its first message runs long.
-        self.idle_armed = False
-        self.watched = False
+    def add(self, lane: Lane) -> Lane:
+        """Make a lane known, again is harmless; return the one of that key that is."""
+        return self.known.setdefault(lane.key, lane)
 
-    def running(self) -> Message | None:
-        """Return the message it is running."""
-        return next(iter(self.outstanding.values()), None)
+    def get(self, key: str) -> LaneState:
+        """Return the state of a lane, which must be known."""
+        found = self.active.get(key)
+        if found is None:
+            found = self.active[key] = LaneState(self.known[key])
+        return found
 
-    def alive(self) -> bool:
-        """Return whether it has started and is not about to end at once."""
-        return self.ready and not self.stopping and self.killed is None
-
-    def lends(self) -> bool:
-        """Return whether others of this application may use its CPUs: it waits, and no other application has them."""
-        return self.blocked and not self.paused
-
-    def usable(self) -> bool:
-        """Return whether it can be given messages, now or later."""
-        return self.alive() and not self.paused
+    def forget(self, lane: LaneState) -> None:
+        """Forget the state of a lane without messages and executors, so that lanes that come and go cost nothing."""
+        del self.active[lane.key]

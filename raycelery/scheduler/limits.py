@@ -1,104 +1,118 @@
-"""Concurrency limits and rate limits, and what is parked until they have room."""
+"""All concurrency limits and rate limits, and what counts against them."""
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Protocol
-
-#: The room of a limit that is none.
-ENDLESS = 1 << 30
-
-
-class Parkable(Protocol):
-    """What cannot be served before a gate opens: a stream, a queue or a lane's whole rotation.
-
-    Each limit parks what it bounds as a whole ("app": rotations, "queue:x": queues, "task:x" and rates: streams). So
-    what is parked costs nothing, and when there is room again, the order within it is what it would have been.
-    """
-
-    parked: Gate | None
-
-    @property
-    def lane(self) -> str:
-        """Key of its lane."""
-
-    def unpark(self) -> None:
-        """Be served again."""
-
-    def rank(self) -> tuple[int, int]:
-        """Return priority and sequence number of what would be served first."""
+from raycelery.scheduler.gates import Bounds, Limit, Rate
+from raycelery.scheduler.model import Counted, Message
+from raycelery.scheduler.timers import Kind, Timers
+from raycelery.scheduler.turn import Turn
 
 
-class Gate:
-    """Where things are parked.
+class Limits:
+    """All concurrency limits and rate limits, and what counts against them.
 
     Arguments:
-        name: "app", "queue:<name>", "task:<name>"; for a rate the task's.
+        turn: told of limits that have room again.
+        timers: for rates whose next token is due.
     """
 
-    __slots__ = ("name", "parked")
+    def __init__(self, turn: Turn, timers: Timers) -> None:
+        self._turn = turn
+        self._timers = timers
+        self._token_due = Kind(self._on_token, self._awaits_token)
+        self.limits: dict[str, Limit] = {}
+        self.rates: dict[str, Rate] = {}
+        self.app = self.limit("app")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.parked: deque[Parkable] = deque()
+    # -- what is bounded ----------------------------------------------------------------------------------------
 
-    def room_at(self, now: float) -> int:
-        """Return how many more may run."""
-        raise NotImplementedError
+    def limit(self, name: str) -> Limit:
+        """Return the limit of that name, unlimited if none was set."""
+        found = self.limits.get(name)
+        if found is None:
+            found = self.limits[name] = Limit(name)
+        return found
 
-    def park(self, parkable: Parkable) -> None:
-        """Keep it from being served."""
-        parkable.parked = self
-        self.parked.append(parkable)
+    def bounds(self, queue: str, task: str) -> Bounds:
+        """Return what bounds a task in a queue."""
+        return self.app, self.limit(f"queue:{queue}"), self.limit(f"task:{task}")
 
-    def first(self) -> Parkable:
-        """Remove and return what is to be served next: what has been parked the longest."""
-        return self.parked.popleft()
+    def set_limit(self, name: str, maximum: int | None) -> None:
+        """Set the most messages that run at once under a name; None: no limit."""
+        limit = self.limit(name)
+        limit.maximum = maximum
+        if limit.parked:
+            self._turn.roomy[limit] = None
 
+    def set_rate(self, task: str, per_second: float | None) -> Rate | None:
+        """Set a task's rate limit in runs per second, None lifts it; return the one that there is no more."""
+        rate = self.rates.get(task)
+        if rate is None:
+            if per_second:
+                self.rates[task] = Rate(task, per_second)
+            return None
+        if rate.timer is not None:
+            rate.timer = None
+            self._timers.cancelled()
+        if not per_second:
+            del self.rates[task]
+            self._turn.roomy.pop(rate, None)
+            return rate
+        rate.per_second = per_second
+        if rate.parked:
+            self.await_token(rate)
+        return None
 
-class Limit(Gate):
-    """Most messages that may run at once under one name: "app", "queue:<name>" or "task:<name>"."""
+    # -- what counts --------------------------------------------------------------------------------------------
 
-    __slots__ = ("maximum", "used")
+    def count(self, message: Message, bounds: Bounds) -> None:
+        """Count a message that runs."""
+        message.counted = Counted.EVERYWHERE
+        for limit in bounds:
+            limit.used += 1
+        if self.rates and (rate := self.rates.get(message.task)) is not None:
+            rate.last = self._turn.now
 
-    def __init__(self, name: str, maximum: int | None = None) -> None:
-        super().__init__(name)
-        self.maximum = maximum
-        self.used = 0
+    def uncount(self, message: Message, bounds: Bounds) -> None:
+        """Count it no more."""
+        self._give_back(bounds if message.counted is Counted.EVERYWHERE else bounds[2:])
+        message.counted = Counted.NOWHERE
 
-    @property
-    def room(self) -> int:
-        """How many more may run."""
-        return ENDLESS if self.maximum is None else self.maximum - self.used
+    def count_task_only(self, message: Message, bounds: Bounds) -> None:
+        """Give its places in application and queue back while it waits for its subtasks, which may need them.
 
-    def room_at(self, now: float) -> int:
-        return self.room
+        It keeps its task's: or a recursion would know no bounds.
+        """
+        if message.counted is Counted.EVERYWHERE:
+            message.counted = Counted.TASK
+            self._give_back(bounds[:2])
 
-    def first(self) -> Parkable:
-        """Remove and return what is to be served next: of one queue's parts in several lanes, the most urgent."""
-        if len(self.parked) > 1 and self.name.startswith("queue:"):
-            best = min(self.parked, key=lambda parkable: parkable.rank())
-            self.parked.remove(best)
-            return best
-        return self.parked.popleft()
+    def count_again(self, message: Message, bounds: Bounds) -> None:
+        """Count it everywhere again, though a limit may be exceeded by that: it runs."""
+        if message.counted is Counted.TASK:
+            message.counted = Counted.EVERYWHERE
+            for limit in bounds[:2]:
+                limit.used += 1
 
+    def _give_back(self, limits: tuple[Limit, ...]) -> None:
+        for limit in limits:
+            limit.used -= 1
+            if limit.parked:
+                self._turn.roomy[limit] = None
 
-class Rate(Gate):
-    """A token bucket that holds one token, as Celery's: runs of a task are ``1 / per_second`` apart."""
+    # -- tokens of rates ----------------------------------------------------------------------------------------
 
-    __slots__ = ("last", "per_second", "timer")
+    def await_token(self, rate: Rate) -> None:
+        """Have a rate looked at when it has a token."""
+        if rate.timer is None:
+            rate.timer = rate.next
+            self._timers.add(rate.timer, self._token_due, rate.name, rate.timer)
 
-    def __init__(self, task: str, per_second: float) -> None:
-        super().__init__(task)
-        self.per_second = per_second
-        self.last = float("-inf")
-        #: When it is looked at again, if something is parked.
-        self.timer: float | None = None
+    def _awaits_token(self, task: str, token: float) -> bool:
+        rate = self.rates.get(task)
+        return rate is not None and rate.timer == token
 
-    @property
-    def next(self) -> float:
-        """When the next run may begin."""
-        return self.last + 1.0 / self.per_second
-
-    def room_at(self, now: float) -> int:
-        return int(self.next <= now)
+    def _on_token(self, task: str, token: float) -> None:
+        rate = self.rates[task]
+        rate.timer = None
+        self._turn.roomy[rate] = None

@@ -1,4 +1,4 @@
-"""The words the scheduler and its shell speak: messages, lanes, decisions, policy.
+"""What the scheduler is about: messages, lanes, policy.
 
 Plain data only: no Ray, no clock, no I/O.
 """
@@ -9,7 +9,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Literal
+
+from raycelery.scheduler import phases
+from raycelery.scheduler.phases import MessagePhase
 
 #: Why a message is handed to an executor for Celery's bookkeeping instead of being run.
 #:
@@ -31,6 +35,17 @@ def in_words(request: Mapping[str, float]) -> str:
         text = f"{amount / 1e9 if name == 'memory' else amount:,.3f}".rstrip("0").rstrip(".")
         parts.append(f"{text} {'GB of memory' if name == 'memory' else name}")
     return ", ".join(parts) or "no CPU"
+
+
+class Counted(Enum):
+    """What a message counts against."""
+
+    #: No limit: it does not run.
+    NOWHERE = "nowhere"
+    #: The limits of application, queue and task.
+    EVERYWHERE = "everywhere"
+    #: Its task's only: it waits for its subtasks, which may need its places in application and queue.
+    TASK = "task"
 
 
 @dataclass(slots=True, eq=False)
@@ -59,16 +74,31 @@ class Message:
     assigned: float = 0.0
     #: How often a task gave it back by ``Reject(requeue=True)``.
     rejections: int = 0
-    #: Where it is: "" (not submitted, or done), "eta", "stream", "settle_reason" or "executor", and at which executor.
-    place: str = ""
-    executor: int = 0
-    #: What it counts against now: 0 nothing, 1 all its limits, 2 its task's only, while it waits for its subtasks.
-    held: int = 0
-    #: Whether it was handed to its executor for bookkeeping; and how often executors died of that.
-    settling: bool = False
+    #: Where it is; the executor that has it, or had it last.
+    phase: MessagePhase = MessagePhase.NEW
+    executor_id: int = 0
+    #: What it counts against now.
+    counted: Counted = Counted.NOWHERE
+    #: How often executors died of its bookkeeping.
     settles: int = 0
     #: Whether it came over a bridge, where Celery's worker does the bookkeeping.
     bridged: bool = False
+
+    def move(self, phase: MessagePhase) -> None:
+        """Put it into another phase."""
+        if phases.enforced:
+            phases.check_message(self.id, self.phase, phase)
+        self.phase = phase
+
+    @property
+    def settling(self) -> bool:
+        """Whether an executor has it for bookkeeping."""
+        return self.phase is MessagePhase.SETTLING
+
+    @property
+    def at_executor(self) -> bool:
+        """Whether an executor has it."""
+        return self.phase is MessagePhase.ASSIGNED or self.phase is MessagePhase.SETTLING
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,53 +151,6 @@ class Policy:
     infeasible_seconds: float = 10.0
     #: A message whose executors keep dying is undeliverable after this many deliveries.
     max_deliveries: int = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Assign:
-    """Hand these messages to this executor, which runs them in order."""
-
-    executor: int
-    messages: list[Message]
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Start an executor of ``lane``, on ``node`` if one is named.
-
-    ``borrowed``: its CPUs are on loan from an executor that waits for its subtasks, so it must be
-    started without asking Ray for CPUs, on exactly that node.
-    """
-
-    executor: int
-    lane: Lane
-    node: str | None = None
-    borrowed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Ask an idle executor to end."""
-
-    executor: int
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """End an executor at once, with what it is running."""
-
-    executor: int
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Recall:
-    """Ask an executor to give back the messages it has not begun."""
-
-    executor: int
-
-
-Decision = Assign | Start | Stop | Kill | Recall
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,17 +21,17 @@ def scaled(request: Mapping[str, float]) -> Amounts:
 
 
 class Node:
-    """One node; ``free`` may fall below zero when CPUs that were on loan are taken back."""
+    """One node; ``free`` may fall below zero when executors take back the CPUs that they had vacated."""
 
-    __slots__ = ("borrowed", "claim", "executors", "free", "id", "lent", "total")
+    __slots__ = ("backfilled", "claim", "executors", "free", "id", "total", "vacated")
 
     def __init__(self, node_id: str, total: Amounts) -> None:
         self.id = node_id
         self.total = total
         self.free = dict(total)
         #: CPUs of executors that wait for subtasks, and those of executors that were started on such CPUs.
-        self.lent = 0
-        self.borrowed = 0
+        self.vacated = 0
+        self.backfilled = 0
         self.executors: dict[int, None] = {}
         #: Key of the lane this node is kept clear for.
         self.claim: str | None = None
@@ -45,9 +45,9 @@ class Node:
         """Return whether ``request`` would fit if nothing else ran here."""
         return all(self.total.get(name, 0) >= amount for name, amount in request.items())
 
-    def free_of_loans(self) -> int:
-        """Return the CPUs that Ray, which knows of no loans, sees free."""
-        return self.free.get("CPU", 0) - self.lent + self.borrowed
+    def free_for_ray(self) -> int:
+        """Return the CPUs that Ray sees free, which does not know that some are vacated and backfilled."""
+        return self.free.get("CPU", 0) - self.vacated + self.backfilled
 
     def overdrawn(self) -> bool:
         """Return whether CPUs were taken back that others still use."""
@@ -104,6 +104,11 @@ class Nodes:
             self.total_cpus -= node.total.get("CPU", 0)
             self._feasible.clear()
         return node
+
+    def indexed(self, node: Node) -> bool:
+        """Return whether a node is found by its free CPUs, where it belongs and nowhere else."""
+        found = [free for free, bucket in self._buckets.items() if node.id in bucket]
+        return found == [node.free.get("CPU", 0)]
 
     def _bucket_in(self, node: Node) -> None:
         self._buckets[node.free.get("CPU", 0)][node.id] = node

@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 
-from raycelery.scheduler.limits import Gate, Limit
+from raycelery.scheduler.gates import Bounds, Gate, Limit
 from raycelery.scheduler.model import Message
+from raycelery.scheduler.phases import MessagePhase
 
 #: Priority of a message that a running task waits for: before all others.
 AWAITED = -(1 << 30)
@@ -16,6 +17,7 @@ AWAITED = -(1 << 30)
 _LAST = (1 << 62, 0)
 #: Entries of streams that are looked at in one queue when it is estimated what could run.
 _LOOKS = 8
+_WAITING = MessagePhase.WAITING
 
 
 class Stream:
@@ -23,7 +25,7 @@ class Stream:
 
     __slots__ = ("heap", "home", "limits", "parked", "queue", "size", "task")
 
-    def __init__(self, home: Queue, task: str, limits: tuple[Limit, Limit, Limit]) -> None:
+    def __init__(self, home: Queue, task: str, limits: Bounds) -> None:
         self.home = home
         self.queue = home.name
         self.task = task
@@ -41,7 +43,7 @@ class Stream:
 
     def push(self, message: Message) -> None:
         """Add a message."""
-        message.place = "stream"
+        message.move(_WAITING)
         heapq.heappush(self.heap, (message.priority, message.seq, message))
         self.size += 1
         if self.size == 1 or self.heap[0][2] is message:
@@ -72,7 +74,7 @@ class Stream:
         return _LAST if head is None else (head.priority, head.seq)
 
     def withdrawn(self) -> None:
-        """Note that one of its messages is to be run no more; its ``place`` says which."""
+        """Note that one of its messages is to be run no more; its phase says which."""
         self.size -= 1
         self._sweep()
 
@@ -96,7 +98,7 @@ class Stream:
 
 def _valid(entry: tuple[int, int, Message]) -> bool:
     message = entry[2]
-    return message.place == "stream" and message.priority == entry[0]
+    return message.phase is _WAITING and message.priority == entry[0]
 
 
 class Queue:
@@ -186,7 +188,7 @@ class Rotation:
         self.ready: deque[Queue] = deque()
         self.parked: Gate | None = None
 
-    def stream(self, limits: tuple[Limit, Limit, Limit], queue: str, task: str) -> Stream:
+    def stream(self, limits: Bounds, queue: str, task: str) -> Stream:
         """Return a new stream."""
         found = self.queues.get(queue)
         if found is None:

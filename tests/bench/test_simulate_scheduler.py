@@ -10,8 +10,8 @@ def test_everything_finishes_and_cpus_are_used() -> None:
     cluster.submit(4_000, queues=40)
     played = cluster.run()
     assert played.finished == 4_000
-    assert cluster.scheduler.pending == 0
-    assert all(limit.used == 0 for limit in cluster.scheduler.limits.values())
+    assert cluster.scheduler.view.pending == 0
+    assert all(limit.used == 0 for limit in cluster.scheduler.view.limits.values())
     assert set(played.waits) == {f"q{i}" for i in range(40)}
 
 

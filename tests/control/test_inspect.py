@@ -159,7 +159,7 @@ def test_a_cancelled_queue_waits_until_it_is_added_again() -> None:
     waiting = shop.add.apply_async((1, 2), queue="nights")
     shop.add.delay(0, 0).get(timeout=SECONDS)
     assert waiting.state == "PENDING"
-    assert "'queue:nights' is reached" in shop.app.client.call("why", waiting.id)
+    assert "queue 'nights' to be let run" in shop.app.client.call("why", waiting.id)
     assert control.add_consumer("nights", reply=True) == [{NODE: {"ok": "add consumer nights"}}]
     assert waiting.get(timeout=SECONDS) == 3
 
@@ -171,7 +171,7 @@ def test_the_pool_shrinks_and_grows(tmp_path: Path) -> None:
     paths = [str(tmp_path / f"{i}") for i in range(2)]
     results = [shop.hold.delay(path) for path in paths]
     records.wait_for_file(paths[0])
-    assert "limit 'app' is reached" in shop.app.client.call("why", results[1].id)
+    assert "the max_concurrency of the application" in shop.app.client.call("why", results[1].id)
     assert "4 messages at once" in control.pool_grow(3, reply=True)[0][NODE]["ok"]
     records.wait_for_file(paths[1])
     for path in paths:

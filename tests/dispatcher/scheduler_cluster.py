@@ -12,10 +12,28 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from raycelery.scheduler.model import Assign, Decision, Kill, Lane, Message, Policy, Recall, Start, Stop
+from raycelery.scheduler.events import (
+    AddLane,
+    Begun,
+    Blocked,
+    ExecutorFailed,
+    ExecutorLost,
+    ExecutorReady,
+    ExecutorStopped,
+    Finished,
+    NodeChanged,
+    Purge,
+    Recalled,
+    Requeued,
+    SetRate,
+    Submit,
+    Unblocked,
+)
+from raycelery.scheduler.instructions import Assign, Drop, Instruction, Kill, Recall, Return, Start, Stop
+from raycelery.scheduler.model import Lane, Message, Policy
 from raycelery.scheduler.nodes import UNIT, Node
+from raycelery.scheduler.phases import MessagePhase
 from raycelery.scheduler.scheduler import Scheduler
-from tests.dispatcher.scheduler_audit import audit
 
 START = 1_000_000.0
 
@@ -24,12 +42,12 @@ class Worker:
     """An executor as it really is."""
 
     def __init__(self, start: Start) -> None:
-        self.id = start.executor
+        self.id = start.executor_id
         self.lane = start.lane
         #: Where it was asked for, and where Ray has put it.
         self.asked = start.node
         self.node: str | None = None
-        self.borrowed = start.borrowed
+        self.without_cpus = start.without_cpus
         self.ready = False
         self.stopping = False
         self.blocked = False
@@ -63,11 +81,11 @@ class Cluster:
         stops: bool = True,
         **policy: Any,
     ) -> None:
-        self.scheduler = Scheduler(Policy(**policy))
+        self.scheduler = Scheduler(Policy(**policy), debug=True)
         self.now = START
         self.starts, self.settles, self.recalls, self.stops = starts, settles, recalls, stops
         self.workers: dict[int, Worker] = {}
-        self.decisions: list[Decision] = []
+        self.decisions: list[Instruction] = []
         #: Messages that were submitted and have not ended, by their object; how those that have ended did so.
         self.live: dict[int, Message] = {}
         self.ended: dict[int, str] = {}
@@ -85,13 +103,15 @@ class Cluster:
 
     def node(self, name: str, resources: float | Mapping[str, float]) -> None:
         """Add or change a node."""
-        self.scheduler.node_changed(name, resources if isinstance(resources, Mapping) else {"CPU": resources}, self.now)
+        self.scheduler.handle(
+            NodeChanged(name, resources if isinstance(resources, Mapping) else {"CPU": resources}), self.now
+        )
 
     def lane(self, cpus: float = 1, app: str = "", env: str = "", one_shot: bool = False, **other: float) -> Lane:
         """Make a lane known."""
         request = {name: float(amount) for name, amount in {"CPU": cpus, **other}.items() if amount}
         lane = Lane(f"{sorted(request.items())}{app}{env}{one_shot}", request, app=app, env=env, one_shot=one_shot)
-        self.scheduler.add_lane(lane)
+        self.scheduler.handle(AddLane(lane), self.now)
         return lane
 
     def submit(
@@ -109,18 +129,24 @@ class Cluster:
         eta = None if delay is None else self.now + delay
         message = Message(message_id or f"m{next(self._ids)}", task, queue, lane.key, eta=eta, **fields)
         self.live[id(message)] = message
-        self.scheduler.submit(message, self.now)
+        self.scheduler.handle(Submit(message), self.now)
         return message
 
     def submit_many(self, count: int, *args: Any, **fields: Any) -> list[Message]:
         """Submit messages that are alike."""
         return [self.submit(*args, **fields) for _ in range(count)]
 
+    def purge(self, queue: str | None = None) -> list[Message]:
+        """Drop what waits, and return it."""
+        messages = self.scheduler.view.purgeable(queue)
+        self.scheduler.handle(Purge(queue), self.now)
+        return messages
+
     def set_rate(self, task: str, per_second: float | None) -> None:
         """Set the rate limit of a task."""
-        if task not in self.scheduler.rates:
+        if task not in self.scheduler.view.rates:
             self.rated.pop(task, None)
-        self.scheduler.set_rate(task, per_second)
+        self.scheduler.handle(SetRate(task, per_second), self.now)
 
     def pass_time(self, seconds: float = 0.0) -> None:
         """Let time pass, waking the scheduler when it wants to be."""
@@ -138,7 +164,7 @@ class Cluster:
 
     def learn(self, task: str, runtime: float = 0.001, lane: Lane | None = None) -> None:
         """Have a task run often enough for its run time to be known."""
-        for _ in range(self.scheduler.policy.batch_samples):
+        for _ in range(self.scheduler.view.policy.batch_samples):
             message = self.submit(task, lane=lane)
             self.turn()
             self.finish(message, runtime)
@@ -153,11 +179,11 @@ class Cluster:
     def placed(self, worker: Worker) -> bool:
         """Have Ray find a node for an executor, as it does: the one that was asked for, or any other with room."""
         if worker.node is None:
-            nodes = sorted(self.scheduler.nodes, key=lambda node: node.id != worker.asked)
-            if worker.borrowed:
+            nodes = sorted(self.scheduler.view.nodes, key=lambda node: node.id != worker.asked)
+            if worker.without_cpus:
                 nodes = [node for node in nodes if node.id == worker.asked]
             for node in nodes:
-                if worker.borrowed or self._has_room(node, worker.lane.request):
+                if worker.without_cpus or self._has_room(node, worker.lane.request):
                     worker.node = node.id
                     break
         return worker.node is not None
@@ -165,7 +191,7 @@ class Cluster:
     def _has_room(self, node: Node, request: Mapping[str, float]) -> bool:
         used = Counter(request)
         for worker in self.workers.values():
-            if worker.node == node.id and not worker.borrowed:
+            if worker.node == node.id and not worker.without_cpus:
                 used.update(worker.lane.request)
         return all(amount <= node.total.get(name, 0) / UNIT + 1e-9 for name, amount in used.items())
 
@@ -173,7 +199,7 @@ class Cluster:
         """Have an executor be ready, unless Ray has no room for it."""
         if self.placed(worker):
             worker.ready = True
-            self.scheduler.executor_ready(worker.id, worker.node or "", self.now)
+            self.scheduler.handle(ExecutorReady(worker.id, worker.node or ""), self.now)
             self._after()
         return worker.ready
 
@@ -187,8 +213,8 @@ class Cluster:
         if settling:
             assert message.settle_reason is not None
             self.settled.append((message.id, message.settle_reason))
-        found = self.scheduler.finished(worker.id, message.seq, 0.0 if settling else runtime, self.now)
-        assert found is message
+        assert self.scheduler.view.given(worker.id, message.seq) is message
+        self.scheduler.handle(Finished(worker.id, message.seq, 0.0 if settling else runtime), self.now)
         self.end(message, message.settle_reason if settling and message.settle_reason else "done")
         self._began(worker)
         if turn:
@@ -199,7 +225,7 @@ class Cluster:
         worker = self.worker_of(message)
         worker.messages.remove(message)
         worker.blocked = False
-        self.scheduler.requeued(worker.id, message.seq, self.now)
+        self.scheduler.handle(Requeued(worker.id, message.seq), self.now)
         self._began(worker)
         self._after()
 
@@ -207,33 +233,34 @@ class Cluster:
         """Have an executor answer to a recall."""
         rest = worker.messages[1:]
         del worker.messages[1:]
-        self.scheduler.recalled(worker.id, [message.seq for message in rest], self.now)
+        self.scheduler.handle(Recalled(worker.id, [message.seq for message in rest]), self.now)
         self._after()
 
     def block(self, message: Message, *awaited: Message) -> None:
         """Have a message wait for its subtasks."""
         worker = self.worker_of(message)
         worker.blocked = True
-        self.scheduler.blocked(worker.id, self.now, ids(awaited))
+        self.scheduler.handle(Blocked(worker.id, ids(awaited)), self.now)
         self._after()
 
     def unblock(self, message: Message) -> None:
         """Have it go on."""
         worker = self.worker_of(message)
         worker.blocked = False
-        self.scheduler.unblocked(worker.id, self.now)
+        self.scheduler.handle(Unblocked(worker.id), self.now)
         self._after()
 
     def lose(self, worker: Worker, reason: str = "it died") -> None:
         """Have an executor die."""
         del self.workers[worker.id]
-        (self.scheduler.executor_lost if worker.ready else self.scheduler.executor_failed)(worker.id, reason, self.now)
+        kind = ExecutorLost if worker.ready else ExecutorFailed
+        self.scheduler.handle(kind(worker.id, reason), self.now)
         self._after()
 
     def stop(self, worker: Worker) -> None:
         """Have an executor end in order."""
         del self.workers[worker.id]
-        self.scheduler.executor_stopped(worker.id, self.now)
+        self.scheduler.handle(ExecutorStopped(worker.id), self.now)
         self._after()
 
     def _after(self) -> None:
@@ -247,15 +274,13 @@ class Cluster:
 
     # -- decisions ----------------------------------------------------------------------------------------------
 
-    def turn(self) -> list[Decision]:
+    def turn(self) -> list[Instruction]:
         """Have the scheduler decide, and do it, until it has nothing more to decide."""
-        decided: list[Decision] = []
+        decided: list[Instruction] = []
         for _ in range(10_000):
             decisions = self.scheduler.decide(self.now)
-            for message in self.scheduler.dropped:
-                self.end(message, "dropped")
-            self.scheduler.dropped.clear()
-            self.check()
+            self.check_messages()
+            self.check_nodes()
             if not decisions and not self._late_starts():
                 break
             decided += decisions
@@ -272,17 +297,20 @@ class Cluster:
         late = [worker for worker in self.workers.values() if self.starts and not worker.ready and self.placed(worker)]
         for worker in late:
             worker.ready = True
-            self.scheduler.executor_ready(worker.id, worker.node or "", self.now)
+            self.scheduler.handle(ExecutorReady(worker.id, worker.node or ""), self.now)
         return bool(late)
 
-    def _do(self, decision: Decision) -> None:
-        worker = self.workers.get(decision.executor)
+    def _do(self, decision: Instruction) -> None:
+        if isinstance(decision, (Drop, Return)):
+            self.end(decision.message, "dropped")
+            return
+        worker = self.workers.get(decision.executor_id)
         if isinstance(decision, Start):
             assert worker is None, "numbers are not used again"
-            worker = self.workers[decision.executor] = Worker(decision)
+            worker = self.workers[decision.executor_id] = Worker(decision)
             if self.placed(worker) and self.starts:
                 worker.ready = True
-                self.scheduler.executor_ready(worker.id, worker.node or "", self.now)
+                self.scheduler.handle(ExecutorReady(worker.id, worker.node or ""), self.now)
         elif worker is None:
             # It has ended meanwhile.
             assert not isinstance(decision, Assign)
@@ -294,14 +322,14 @@ class Cluster:
             worker.stopping = True
             if self.stops:
                 del self.workers[worker.id]
-                self.scheduler.executor_stopped(worker.id, self.now)
+                self.scheduler.handle(ExecutorStopped(worker.id), self.now)
         elif isinstance(decision, Kill):
             del self.workers[worker.id]
-            self.scheduler.executor_lost(worker.id, decision.reason, self.now)
+            self.scheduler.handle(ExecutorLost(worker.id, decision.reason), self.now)
         elif isinstance(decision, Recall) and self.recalls:
             rest = worker.messages[1:]
             del worker.messages[1:]
-            self.scheduler.recalled(worker.id, [message.seq for message in rest], self.now)
+            self.scheduler.handle(Recalled(worker.id, [message.seq for message in rest]), self.now)
 
     def _assign(self, worker: Worker, messages: list[Message]) -> None:
         assert worker.ready
@@ -322,7 +350,7 @@ class Cluster:
             worker.messages.append(message)
         if len(worker.messages) == len(messages):
             if self.begins:
-                self.scheduler.begun(worker.id, self.now)
+                self.scheduler.handle(Begun(worker.id), self.now)
             self._began(worker)
         while self.settles and worker.running is not None and worker.running.settling:
             self.finish(worker.running, turn=False)
@@ -330,9 +358,9 @@ class Cluster:
     def _check_bounds(self, message: Message) -> None:
         # What is exceeded by a parent that goes on, or because it was lowered, must not be exceeded further.
         for name in ("app", f"queue:{message.queue}", f"task:{message.task}"):
-            limit = self.scheduler.limits[name]
+            limit = self.scheduler.view.limits[name]
             assert limit.maximum is None or limit.used <= limit.maximum, name
-        rate = self.scheduler.rates.get(message.task)
+        rate = self.scheduler.view.rates.get(message.task)
         if rate is not None:
             before = self.rated.get(message.task)
             assert before is None or self.now - before >= 1 / rate.per_second - 1e-6, "sooner than its rate allows"
@@ -355,24 +383,23 @@ class Cluster:
 
     def check(self) -> None:
         """Check what must hold at any time."""
-        audit(self.scheduler)
+        self.scheduler.validate()
         self.check_messages()
         self.check_nodes()
 
     def check_messages(self) -> None:
-        dropped = set(map(id, self.scheduler.dropped))
-        live = [message for message in self.live.values() if id(message) not in dropped]
-        assert self.scheduler.pending == len(live)
-        places = Counter(message.place for message in live)
-        assert places["eta"] == self.scheduler.scheduled
-        assert places[""] == 0, "lost"
+        live = [message for message in self.live.values() if message.phase is not MessagePhase.DONE]
+        assert self.scheduler.view.pending == len(live)
+        phases = Counter(message.phase for message in live)
+        assert phases[MessagePhase.SCHEDULED] == self.scheduler.view.stats().scheduled
+        assert not phases[MessagePhase.NEW] + phases[MessagePhase.TAKEN], "lost"
         for message in live:
-            if message.place == "executor" and message.executor in self.workers:
-                outstanding = self.scheduler.executors[message.executor].outstanding
+            if message.at_executor and message.executor_id in self.workers:
+                outstanding = self.scheduler.view.executors[message.executor_id].outstanding
                 assert outstanding[message.seq] is message
 
     def check_nodes(self) -> None:
-        for node in self.scheduler.nodes:
+        for node in self.scheduler.view.nodes:
             used: Counter[str] = Counter()
             lent = 0.0
             for worker in self.workers.values():
@@ -380,7 +407,7 @@ class Cluster:
                     used.update(worker.lane.request)
                     if worker.blocked:
                         used["CPU"] -= worker.lane.request.get("CPU", 0)
-                    if worker.borrowed:
+                    if worker.without_cpus:
                         lent += worker.lane.request.get("CPU", 0)
             for name, amount in used.items():
                 total = node.total.get(name, 0) / UNIT
@@ -415,7 +442,7 @@ class Cluster:
         began = self.now
         while self.live:
             assert self.now - began <= most, (
-                f"not done: {[(m.id, m.place, m.settle_reason) for m in self.live.values()]}"
+                f"not done: {[(m.id, m.phase, m.settle_reason) for m in self.live.values()]}"
             )
             running = [w.running for w in self.workers.values() if w.running is not None and not w.stopping]
             self.pass_time(seconds)

@@ -6,7 +6,29 @@ from typing import Any
 
 import pytest
 
-from raycelery.scheduler.model import Assign, Decision, Kill, Lane, Message, Policy, Recall, Start, Stop
+from raycelery.scheduler.events import (
+    AddLane,
+    Begun,
+    Blocked,
+    ExecutorFailed,
+    ExecutorLost,
+    ExecutorReady,
+    ExecutorStopped,
+    Finished,
+    NodeChanged,
+    NodeRemoved,
+    Purge,
+    Recalled,
+    Requeued,
+    Revoke,
+    RevokeStamps,
+    SetLimit,
+    SetRate,
+    Submit,
+)
+from raycelery.scheduler.instructions import Assign, Instruction, Kill, Recall, Start, Stop
+from raycelery.scheduler.model import Lane, Message, Policy
+from raycelery.scheduler.phases import MessagePhase
 from raycelery.scheduler.scheduler import Scheduler
 
 ONE = Lane("one", {"CPU": 1.0}, app="a")
@@ -18,43 +40,49 @@ class Play:
     """A scheduler with a cluster that does what it is told."""
 
     def __init__(self, cpus: float = 2.0, **policy: Any) -> None:
-        self.scheduler = Scheduler(Policy(**{"demand_ahead": 0, **policy}))
+        self.scheduler = Scheduler(Policy(**{"demand_ahead": 0, **policy}), debug=True)
         self.now = 0.0
         for lane in (ONE, TWO, FOUR):
-            self.scheduler.add_lane(lane)
+            self.scheduler.handle(AddLane(lane), self.now)
         if cpus:
-            self.scheduler.node_changed("n", {"CPU": cpus}, 0.0)
+            self.scheduler.handle(NodeChanged("n", {"CPU": cpus}), 0.0)
         self.given: dict[int, list[Message]] = {}
-        self.decisions: list[Decision] = []
+        self.decisions: list[Instruction] = []
 
     def submit(self, lane: Lane = ONE, task: str = "t", queue: str = "q", **fields: Any) -> Message:
-        message = Message(fields.pop("id", f"m{self.scheduler.pending}-{self.now}"), task, queue, lane.key, **fields)
-        self.scheduler.submit(message, self.now)
+        message = Message(
+            fields.pop("id", f"m{self.scheduler.view.pending}-{self.now}"), task, queue, lane.key, **fields
+        )
+        self.scheduler.handle(Submit(message), self.now)
         return message
 
-    def step(self, seconds: float = 0.0) -> list[Decision]:
+    def why(self, message: Message) -> str:
+        """Return why a message is where it is."""
+        return self.scheduler.view.why(message.id, self.now) or ""
+
+    def step(self, seconds: float = 0.0) -> list[Instruction]:
         """Let time pass and carry out what the scheduler decides, until it decides nothing more."""
         self.now += seconds
-        taken: list[Decision] = []
+        taken: list[Instruction] = []
         while decisions := self.scheduler.decide(self.now):
             taken += decisions
             for decision in decisions:
                 if isinstance(decision, Start):
-                    self.given[decision.executor] = []
-                    self.scheduler.executor_ready(decision.executor, "n", self.now)
+                    self.given[decision.executor_id] = []
+                    self.scheduler.handle(ExecutorReady(decision.executor_id, "n"), self.now)
                 elif isinstance(decision, Assign):
-                    self.given[decision.executor] += decision.messages
-                    self.scheduler.begun(decision.executor, self.now)
+                    self.given[decision.executor_id] += decision.messages
+                    self.scheduler.handle(Begun(decision.executor_id), self.now)
                 elif isinstance(decision, Stop):
-                    del self.given[decision.executor]
-                    self.scheduler.executor_stopped(decision.executor, self.now)
+                    del self.given[decision.executor_id]
+                    self.scheduler.handle(ExecutorStopped(decision.executor_id), self.now)
         self.decisions += taken
         return taken
 
     def end(self, message: Message, runtime: float | None = 0.01) -> None:
         number = next(n for n, given in self.given.items() if message in given)
         self.given[number].remove(message)
-        self.scheduler.finished(number, message.seq, runtime, self.now)
+        self.scheduler.handle(Finished(number, message.seq, runtime), self.now)
 
     def running(self) -> list[Message]:
         return [given[0] for given in self.given.values() if given]
@@ -68,7 +96,7 @@ class Play:
         self.step()
 
 
-def kinds(decisions: list[Decision]) -> list[str]:
+def kinds(decisions: list[Instruction]) -> list[str]:
     return [type(decision).__name__ for decision in decisions]
 
 
@@ -152,8 +180,8 @@ def test_what_waits_behind_a_long_one_is_called_back() -> None:
     assert kinds(play.step(0.3)) == ["Recall"]
     behind = given[1:]
     del given[1:]
-    play.scheduler.recalled(number, [m.seq for m in behind], play.now)
-    assert all(m.place == "stream" for m in behind)
+    play.scheduler.handle(Recalled(number, [m.seq for m in behind]), play.now)
+    assert all(m.phase is MessagePhase.WAITING for m in behind)
 
 
 def test_a_dead_executor_costs_only_what_it_was_running() -> None:
@@ -164,13 +192,13 @@ def test_a_dead_executor_costs_only_what_it_was_running() -> None:
     number, given = next(iter(play.given.items()))
     head, behind = given[0], given[1:]
     del play.given[number]
-    play.scheduler.executor_lost(number, "killed", play.now)
+    play.scheduler.handle(ExecutorLost(number, "killed"), play.now)
     assert head.settle_reason == "lost"
     assert head.reason == "killed"
-    assert all(m.settle_reason is None and m.place == "stream" for m in behind)
+    assert all(m.settle_reason is None and m.phase is MessagePhase.WAITING for m in behind)
     play.step()
     assert head in play.running() or any(head in g for g in play.given.values())
-    assert len(messages) == play.scheduler.pending
+    assert len(messages) == play.scheduler.view.pending
 
 
 def test_a_message_given_to_a_dead_executor_has_not_run() -> None:
@@ -178,9 +206,9 @@ def test_a_message_given_to_a_dead_executor_has_not_run() -> None:
     message = play.submit()
     play.step()
     number = next(iter(play.given))
-    play.scheduler.executors[number].begun = False
+    play.scheduler.view.executors[number].begun = False
     del play.given[number]
-    play.scheduler.executor_lost(number, "was dead before", play.now)
+    play.scheduler.handle(ExecutorLost(number, "was dead before"), play.now)
     assert message.settle_reason is None
     play.step()
     assert message in play.running()
@@ -193,11 +221,11 @@ def test_deliveries_are_counted() -> None:
         play.step()
         number = next(n for n, given in play.given.items() if message in given)
         del play.given[number]
-        play.scheduler.executor_lost(number, "killed", play.now)
+        play.scheduler.handle(ExecutorLost(number, "killed"), play.now)
         play.step()
         number = next(n for n, given in play.given.items() if message in given)
         play.given[number].remove(message)
-        play.scheduler.requeued(number, message.seq, play.now)
+        play.scheduler.handle(Requeued(number, message.seq), play.now)
         assert message.settle_reason == expected
     assert "delivered 2 times" in message.reason
 
@@ -209,7 +237,7 @@ def test_a_hard_time_limit_kills() -> None:
     assert kinds(play.step(4.9)) == []
     kills = [d for d in play.step(0.2) if isinstance(d, Kill)]
     assert len(kills) == 1
-    play.scheduler.executor_lost(kills[0].executor, "gone", play.now)
+    play.scheduler.handle(ExecutorLost(kills[0].executor_id, "gone"), play.now)
     assert message.settle_reason == "timeout"
 
 
@@ -218,11 +246,11 @@ def test_revocation() -> None:
     running = play.submit(id="running")
     play.step()
     waiting, later = play.submit(id="waiting"), play.submit(id="later", eta=100.0)
-    play.scheduler.revoke(["waiting", "later", "never-seen", "running"], play.now)
+    play.scheduler.handle(Revoke(["waiting", "later", "never-seen", "running"]), play.now)
     assert waiting.settle_reason == later.settle_reason == "revoked"
     assert running.settle_reason is None
     assert play.submit(id="never-seen").settle_reason == "revoked"
-    play.scheduler.revoke(["running"], play.now, terminate=True)
+    play.scheduler.handle(Revoke(["running"], terminate=True), play.now)
     assert "Kill" in kinds(play.step())
 
 
@@ -230,7 +258,7 @@ def test_revocation() -> None:
 def test_revocation_by_stamps(stamp: Any) -> None:
     play = Play(cpus=0)
     early = play.submit(stamps={"customer": stamp})
-    play.scheduler.revoke_stamps({"customer": ["acme"]}, play.now)
+    play.scheduler.handle(RevokeStamps({"customer": ["acme"]}), play.now)
     assert early.settle_reason == "revoked"
     assert play.submit(stamps={"customer": "acme"}).settle_reason == "revoked"
     assert play.submit(stamps={"customer": "bolt"}).settle_reason is None
@@ -242,11 +270,11 @@ def test_a_parent_lends_its_cpus_to_its_children() -> None:
     play.step()
     for level in range(1, 5):
         number = next(n for n, given in play.given.items() if depth[-1] in given)
-        play.scheduler.blocked(number, play.now)
+        play.scheduler.handle(Blocked(number), play.now)
         depth.append(play.submit(id=str(level)))
         starts = [d for d in play.step() if isinstance(d, Start)]
         assert len(starts) == 1
-        assert starts[0].borrowed
+        assert starts[0].without_cpus
         assert depth[-1] in play.running()
 
 
@@ -265,7 +293,7 @@ def test_executors_that_do_not_start() -> None:
     message = play.submit()
     for _ in range(2):
         start = next(d for d in play.scheduler.decide(play.now) if isinstance(d, Start))
-        play.scheduler.executor_failed(start.executor, "no such package", play.now)
+        play.scheduler.handle(ExecutorFailed(start.executor_id, "no such package"), play.now)
     assert message.settle_reason == "undeliverable"
     assert "no such package" in message.reason
     clerk = next(d for d in play.scheduler.decide(play.now) if isinstance(d, Start))
@@ -274,18 +302,18 @@ def test_executors_that_do_not_start() -> None:
 
 def test_limits_and_rates_park_and_wake() -> None:
     play = Play(cpus=8)
-    play.scheduler.set_limit("task:t", 2)
+    play.scheduler.handle(SetLimit("task:t", 2), play.now)
     messages = [play.submit() for _ in range(5)]
     play.step()
     assert len(play.running()) == 2
-    assert "limit 'task:t' is reached" in play.scheduler.why(messages[-1].id)
+    assert "the max_concurrency of task t, which is 2: 2 messages of it run" in play.why(messages[-1])
     play.end(play.running()[0])
     play.step()
     assert len(play.running()) == 2
-    play.scheduler.set_limit("task:t", None)
+    play.scheduler.handle(SetLimit("task:t", None), play.now)
     play.step()
     assert len(play.running()) == 4
-    play.scheduler.set_rate("r", 1.0)
+    play.scheduler.handle(SetRate("r", 1.0), play.now)
     for _ in range(3):
         play.submit(task="r")
     counts = []
@@ -302,14 +330,14 @@ def test_late_and_double_reports_change_nothing() -> None:
     number = next(iter(play.given))
     play.end(message)
     for _ in range(2):
-        assert play.scheduler.finished(number, message.seq, 0.1, play.now) is None
-        play.scheduler.requeued(number, message.seq, play.now)
-        play.scheduler.recalled(number, [message.seq, 99], play.now)
-        play.scheduler.executor_stopped(number, play.now)
-        play.scheduler.executor_lost(number, "again", play.now)
-        play.scheduler.blocked(number, play.now)
-    assert play.scheduler.pending == 0
-    assert play.scheduler.limits["app"].used == 0
+        play.scheduler.handle(Finished(number, message.seq, 0.1), play.now)
+        play.scheduler.handle(Requeued(number, message.seq), play.now)
+        play.scheduler.handle(Recalled(number, [message.seq, 99]), play.now)
+        play.scheduler.handle(ExecutorStopped(number), play.now)
+        play.scheduler.handle(ExecutorLost(number, "again"), play.now)
+        play.scheduler.handle(Blocked(number), play.now)
+    assert play.scheduler.view.pending == 0
+    assert play.scheduler.view.limits["app"].used == 0
 
 
 def test_idle_executors_end_and_purge_counts() -> None:
@@ -318,11 +346,12 @@ def test_idle_executors_end_and_purge_counts() -> None:
     play.step()
     play.end(message)
     assert kinds(play.step(31.0)) == ["Stop"]
-    play.scheduler.node_removed("n", play.now)
+    play.scheduler.handle(NodeRemoved("n"), play.now)
     for eta in (None, play.now + 50):
         play.submit(eta=eta)
-    assert len(play.scheduler.purge()) == 2
-    assert play.scheduler.pending == 0
+    assert len(play.scheduler.view.purgeable(None)) == 2
+    play.scheduler.handle(Purge(), play.now)
+    assert play.scheduler.view.pending == 0
     assert play.scheduler.wake_at is None or play.scheduler.decide(play.now + 100) == []
 
 

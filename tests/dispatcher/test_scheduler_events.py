@@ -8,8 +8,25 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from raycelery.scheduler.events import (
+    AddLane,
+    Blocked,
+    ExecutorFailed,
+    ExecutorLost,
+    ExecutorReady,
+    ExecutorStopped,
+    Finished,
+    MakeRoom,
+    NodeChanged,
+    NodeRemoved,
+    Recalled,
+    Requeued,
+    Revoke,
+    RevokeStamps,
+    SetLimit,
+    Unblocked,
+)
 from raycelery.scheduler.model import Lane, Message
-from tests.dispatcher.scheduler_audit import audit
 from tests.dispatcher.scheduler_cluster import Cluster, Worker
 
 TASKS = ("quick", "slow", "rated", "other")
@@ -45,7 +62,7 @@ class Dispatching(RuleBasedStateMachine):
             cluster.lane(1, one_shot=True),
         ]
         self.for_settlement = Lane("settlement:", {})
-        cluster.scheduler.add_lane(self.for_settlement)
+        cluster.scheduler.handle(AddLane(self.for_settlement), cluster.now)
         self.past: list[tuple[int, int]] = []
 
     @initialize(first=st.sampled_from(NODES))
@@ -101,15 +118,17 @@ class Dispatching(RuleBasedStateMachine):
     @precondition(lambda self: self.cluster.live)
     @rule(which=SOME, terminate=st.booleans())
     def revoke(self, which: int, terminate: bool) -> None:
-        self.cluster.scheduler.revoke([self._message(which).id, "unknown"], self.cluster.now, terminate=terminate)
+        self.cluster.scheduler.handle(
+            Revoke([self._message(which).id, "unknown"], terminate=terminate), self.cluster.now
+        )
 
     @rule(value=st.sampled_from(["b", ["c", "x"]]), terminate=st.booleans())
     def revoke_stamps(self, value: Any, terminate: bool) -> None:
-        self.cluster.scheduler.revoke_stamps({"stamp": value}, self.cluster.now, terminate=terminate)
+        self.cluster.scheduler.handle(RevokeStamps({"stamp": value}, terminate=terminate), self.cluster.now)
 
     @rule(queue=st.sampled_from([None, *QUEUES]))
     def purge(self, queue: str | None) -> None:
-        for message in self.cluster.scheduler.purge(queue):
+        for message in self.cluster.purge(queue):
             assert message.settle_reason is None
             self.cluster.end(message, "purged")
 
@@ -132,14 +151,14 @@ class Dispatching(RuleBasedStateMachine):
             running = self._running()
             if running:
                 message = _pick(running, which)
-                self.past.append((message.executor, message.seq))
+                self.past.append((message.executor_id, message.seq))
                 self.cluster.finish(message, 0.001 if message.task == "quick" else runtime)
 
     @precondition(lambda self: self._running())
     @rule(which=SOME)
     def requeue(self, which: int) -> None:
         message = _pick(self._running(), which)
-        self.past.append((message.executor, message.seq))
+        self.past.append((message.executor_id, message.seq))
         self.cluster.requeue(message)
 
     @precondition(lambda self: self._running())
@@ -179,25 +198,26 @@ class Dispatching(RuleBasedStateMachine):
         executor, seq = _pick(self.past, which)
         scheduler, now = self.cluster.scheduler, self.cluster.now
         if kind == "finished":
-            assert scheduler.finished(executor, seq, 1.0, now) is None
+            assert scheduler.view.given(executor, seq) is None
+            scheduler.handle(Finished(executor, seq, 1.0), now)
         elif kind == "requeued":
-            scheduler.requeued(executor, seq, now)
+            scheduler.handle(Requeued(executor, seq), now)
         elif kind == "recalled" and not self._recalling(executor):
-            scheduler.recalled(executor, [seq], now)
+            scheduler.handle(Recalled(executor, [seq]), now)
         elif kind == "lost" and executor not in self.cluster.workers:
-            scheduler.executor_lost(executor, "again", now)
-            scheduler.executor_stopped(executor, now)
-            scheduler.executor_failed(executor, "again", now)
-            scheduler.blocked(executor, now)
-            scheduler.unblocked(executor, now)
+            scheduler.handle(ExecutorLost(executor, "again"), now)
+            scheduler.handle(ExecutorStopped(executor), now)
+            scheduler.handle(ExecutorFailed(executor, "again"), now)
+            scheduler.handle(Blocked(executor), now)
+            scheduler.handle(Unblocked(executor), now)
         elif kind == "ready" and (worker := self.cluster.workers.get(executor)) is not None and worker.ready:
-            scheduler.executor_ready(executor, worker.node or "", now)
+            scheduler.handle(ExecutorReady(executor, worker.node or ""), now)
 
     # -- the rest -----------------------------------------------------------------------------------------------
 
     @rule(number=st.integers(0, 3), resources=st.sampled_from(NODES))
     def node(self, number: int, resources: dict[str, float]) -> None:
-        known = self.cluster.scheduler.nodes.get(f"n{number}")
+        known = self.cluster.scheduler.view.nodes.get(f"n{number}")
         if known is not None:
             self.cluster.shrunk = {*self.cluster.shrunk, known.id}
         self.cluster.node(f"n{number}", resources)
@@ -205,9 +225,9 @@ class Dispatching(RuleBasedStateMachine):
     @rule(number=st.integers(0, 3))
     def node_dies(self, number: int) -> None:
         name = f"n{number}"
-        self.cluster.scheduler.node_removed(name, self.cluster.now)
+        self.cluster.scheduler.handle(NodeRemoved(name), self.cluster.now)
         for worker in list(self.cluster.workers.values()):
-            if name in (worker.node, worker.asked if worker.borrowed else None):
+            if name in (worker.node, worker.asked if worker.without_cpus else None):
                 self.cluster.lose(worker, "its node died")
 
     @rule(
@@ -215,7 +235,7 @@ class Dispatching(RuleBasedStateMachine):
         maximum=st.sampled_from([None, 0, 1, 3]),
     )
     def limit(self, name: str, maximum: int | None) -> None:
-        self.cluster.scheduler.set_limit(name, maximum)
+        self.cluster.scheduler.handle(SetLimit(name, maximum), self.cluster.now)
 
     @rule(task=st.sampled_from(["rated", "quick"]), per_second=st.sampled_from([None, 0.2, 2.0, 50.0]))
     def rate(self, task: str, per_second: float | None) -> None:
@@ -223,17 +243,21 @@ class Dispatching(RuleBasedStateMachine):
 
     @rule(cpus=st.sampled_from([1.0, 4.0]), share=st.sampled_from([0.0, 2.0]))
     def neighbour(self, cpus: float, share: float) -> None:
-        self.cluster.scheduler.make_room({"CPU": cpus}, share, self.cluster.now)
+        self.cluster.scheduler.handle(MakeRoom({"CPU": cpus}, share), self.cluster.now)
 
     @rule(paused=st.booleans(), which=st.integers(0, 5))
     def cpus_are_lent(self, paused: bool, which: int) -> None:
         scheduler = self.cluster.scheduler
-        if which < len(scheduler.executors):
-            number = list(scheduler.executors)[which]
-            if paused and not scheduler.executors[number].resting and not scheduler.executors[number].borrowed:
-                scheduler.pause(number, self.cluster.now)
+        if which < len(scheduler.view.executors):
+            number = list(scheduler.view.executors)[which]
+            if (
+                paused
+                and not scheduler.view.executors[number].resting
+                and not scheduler.view.executors[number].backfilled
+            ):
+                scheduler.pausing.pause(number)
             elif not paused:
-                scheduler.resume(number, self.cluster.now)
+                scheduler.pausing.resume(number)
 
     @rule()
     def decide(self) -> None:
@@ -245,7 +269,7 @@ class Dispatching(RuleBasedStateMachine):
 
     @invariant()
     def counts_agree(self) -> None:
-        audit(self.cluster.scheduler)
+        self.cluster.scheduler.validate()
         self.cluster.check_messages()
 
     # -- the end ------------------------------------------------------------------------------------------------
@@ -254,11 +278,14 @@ class Dispatching(RuleBasedStateMachine):
         """From now on all that is asked for is done: then everything ends."""
         cluster = self.cluster
         for name in LIMITS:
-            cluster.scheduler.set_limit(name, 1 if name == "app" and cluster.scheduler.limit("app").maximum else None)
+            cluster.scheduler.handle(
+                SetLimit(name, 1 if name == "app" and cluster.scheduler.view.limits["app"].maximum else None),
+                cluster.now,
+            )
         cluster.set_rate("rated", 2.0)
-        for number in list(cluster.scheduler.executors):
-            cluster.scheduler.resume(number, cluster.now)
-        cluster.scheduler.node_changed("n9", {"CPU": 1}, cluster.now)
+        for number in list(cluster.scheduler.view.executors):
+            cluster.scheduler.pausing.resume(number)
+        cluster.scheduler.handle(NodeChanged("n9", {"CPU": 1}), cluster.now)
         cluster.turn()
         for _ in range(3000):
             if not cluster.live:
@@ -271,8 +298,8 @@ class Dispatching(RuleBasedStateMachine):
                 elif cluster.workers.get(worker.id) is worker:
                     self._answer(worker)
             cluster.pass_time(0.1)
-        assert not cluster.live, [(m.id, m.task, m.lane, m.place, m.settle_reason) for m in cluster.live.values()][:10]
-        assert cluster.scheduler.pending == 0
+        assert not cluster.live, [(m.id, m.task, m.lane, m.phase, m.settle_reason) for m in cluster.live.values()][:10]
+        assert cluster.scheduler.view.pending == 0
         for _ in range(4):
             cluster.pass_time(100.0)
             for worker in list(cluster.workers.values()):
@@ -288,7 +315,7 @@ class Dispatching(RuleBasedStateMachine):
             self.cluster.give_back(worker)
 
     def _recalling(self, executor: int) -> bool:
-        state = self.cluster.scheduler.executors.get(executor)
+        state = self.cluster.scheduler.view.executors.get(executor)
         return state is not None and state.recalling
 
     def _starting(self) -> list[Worker]:

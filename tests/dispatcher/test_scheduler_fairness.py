@@ -6,7 +6,10 @@ from collections import Counter
 
 import pytest
 
-from raycelery.scheduler.model import Kill, Lane, Message, Start, Stop
+from raycelery.scheduler.events import MakeRoom, Revoke, SetLimit
+from raycelery.scheduler.instructions import Kill, Start, Stop
+from raycelery.scheduler.model import Lane, Message
+from raycelery.scheduler.phases import MessagePhase
 from tests.dispatcher.scheduler_cluster import Cluster, ids
 
 
@@ -52,7 +55,7 @@ def keep_busy(cluster: Cluster, lanes: list[Lane], seconds: float, step: float =
     got: Counter[str] = Counter()
     for _ in range(int(seconds / step)):
         for lane in lanes:
-            while sum(m.lane == lane.key and m.place == "stream" for m in cluster.live.values()) < 20:
+            while sum(m.lane == lane.key and m.phase is MessagePhase.WAITING for m in cluster.live.values()) < 20:
                 cluster.submit(lane=lane)
         running = [m for m in cluster.live.values() if cluster.is_running(m)]
         cluster.pass_time(step)
@@ -225,10 +228,10 @@ def test_a_node_is_not_kept_clear_for_what_is_not_waited_for_any_more(how: str) 
     cluster.turn()
     assert not cluster.is_running(small), "the node is kept clear"
     if how == "purge":
-        for message in cluster.scheduler.purge("large"):
+        for message in cluster.purge("large"):
             cluster.end(message, "purged")
     elif how == "revoke":
-        cluster.scheduler.revoke([large.id], cluster.now)
+        cluster.scheduler.handle(Revoke([large.id]), cluster.now)
     else:
         cluster.finish(running[1])
         cluster.finish(large)
@@ -296,12 +299,12 @@ def test_another_application_gets_idle_executors_and_busy_ones_down_to_an_even_s
     cluster.turn()
     for message in idle:
         cluster.finish(message)
-    cluster.scheduler.set_limit("app", 6)
+    cluster.scheduler.handle(SetLimit("app", 6), cluster.now)
     cluster.submit_many(20)
-    cluster.scheduler.make_room({"CPU": 8.0}, 0.0, cluster.now)
+    cluster.scheduler.handle(MakeRoom({"CPU": 8.0}, 0.0), cluster.now)
     decisions = cluster.turn()
     assert sum(isinstance(decision, Stop) for decision in decisions) == 2
-    leaving = sum(executor.leaving for executor in cluster.scheduler.executors.values())
+    leaving = sum(executor.leaving for executor in cluster.scheduler.view.executors.values())
     assert leaving == 5, "the first wants one at least, and it may have as many as this one keeps"
 
 
@@ -309,14 +312,14 @@ def test_cpus_are_lent_by_executors_that_have_nothing_to_do_before_others() -> N
     cluster = Cluster(4, 2)
     messages = cluster.submit_many(6)
     cluster.turn()
-    nodes = {executor.id: executor.node for executor in cluster.scheduler.executors.values()}
-    [quiet] = [message for message in messages if nodes[message.executor] == "n1"][:1]
+    nodes = {executor.id: executor.node for executor in cluster.scheduler.view.executors.values()}
+    [quiet] = [message for message in messages if nodes[message.executor_id] == "n1"][:1]
     cluster.finish(quiet)
 
     def lendable(cpus: float, patience: float) -> list[int]:
-        return cluster.scheduler.lendable(cpus, cluster.now, patience)
+        return cluster.scheduler.pausing.lendable(cpus, patience)
 
-    assert lendable(1, 10.0) == [quiet.executor]
+    assert lendable(1, 10.0) == [quiet.executor_id]
     # All of one node: so one executor of another application can use them.
     assert len(lendable(2, 0.0)) == 2
     assert {nodes[number] for number in lendable(2, 0.0)} == {"n1"}
@@ -325,46 +328,46 @@ def test_cpus_are_lent_by_executors_that_have_nothing_to_do_before_others() -> N
     assert lendable(5, 0.0) == []
 
 
-def test_a_guest_has_nothing_that_others_could_get() -> None:
+def test_a_leased_has_nothing_that_others_could_get() -> None:
     cluster = Cluster(2, starts=False)
     cluster.submit_many(2)
     cluster.turn()
     scheduler = cluster.scheduler
-    late = next(iter(scheduler.executors))
-    guest = scheduler.start_guest(late, "n0", cluster.now)
-    assert guest is not None
+    late = next(iter(scheduler.view.executors))
+    leased = scheduler.pausing.start_leased(late, "n0")
+    assert leased is not None
     decisions = cluster.turn()
-    assert any(isinstance(decision, Kill) and decision.executor == late for decision in decisions)
+    assert any(isinstance(decision, Kill) and decision.executor_id == late for decision in decisions)
     [start] = [decision for decision in decisions if isinstance(decision, Start)]
     # Ray is asked for no CPUs, and yet they are not those of a task of this application that waits.
-    assert start.borrowed
-    assert not scheduler.executors[guest].borrowed
-    cluster.ready(cluster.workers[guest])
+    assert start.without_cpus
+    assert not scheduler.view.executors[leased].backfilled
+    cluster.ready(cluster.workers[leased])
     cluster.turn()
-    assert scheduler.lendable(1, cluster.now, 0.0) == []
-    scheduler.make_room({"CPU": 1.0}, 0.0, cluster.now)
-    assert not scheduler.executors[guest].leaving
-    assert scheduler.start_guest(guest, "gone", cluster.now) is None
+    assert scheduler.pausing.lendable(1, 0.0) == []
+    scheduler.handle(MakeRoom({"CPU": 1.0}, 0.0), cluster.now)
+    assert not scheduler.view.executors[leased].leaving
+    assert scheduler.pausing.start_leased(leased, "gone") is None
 
 
 def test_an_executor_that_is_paused_gets_nothing_and_is_nowhere_in_the_way() -> None:
     cluster = Cluster(2)
     first, second = cluster.submit_many(2)
     cluster.turn()
-    cluster.scheduler.pause(first.executor, cluster.now)
+    cluster.scheduler.pausing.pause(first.executor_id)
     waiting = cluster.submit_many(3)
     cluster.finish(first)
     cluster.turn()
-    assert cluster.scheduler.quiet(first.executor)
+    assert cluster.scheduler.pausing.quiet(first.executor_id)
     assert not any(cluster.is_running(message) for message in waiting)
-    assert cluster.scheduler.in_use() == 1
+    assert cluster.scheduler.pausing.in_use() == 1
     cluster.finish(second)
     cluster.turn()
     assert cluster.is_running(waiting[0])
     # Its CPUs are another's: none are free for a second executor, however long that takes.
     cluster.pass_time(200)
-    assert len(cluster.scheduler.executors) == 2
-    cluster.scheduler.resume(first.executor, cluster.now)
+    assert len(cluster.scheduler.view.executors) == 2
+    cluster.scheduler.pausing.resume(first.executor_id)
     cluster.turn()
     assert cluster.is_running(waiting[1])
 
@@ -376,22 +379,22 @@ def test_cpus_of_executors_that_wait_are_lent_unless_others_of_the_application_u
     cluster.block(first)
     cluster.turn()
     scheduler = cluster.scheduler
-    number = first.executor
-    assert scheduler.lendable(1, cluster.now, 10.0) == [number]
-    scheduler.pause(number, cluster.now)
+    number = first.executor_id
+    assert scheduler.pausing.lendable(1, 10.0) == [number]
+    scheduler.pausing.pause(number)
     cluster.turn()
-    assert scheduler.quiet(number)
+    assert scheduler.pausing.quiet(number)
     [waiting] = cluster.submit_many(1)
     cluster.turn()
     assert not cluster.is_running(waiting), "another application has the CPU"
     cluster.unblock(first)
-    assert not scheduler.quiet(number)
+    assert not scheduler.pausing.quiet(number)
     cluster.block(first)
-    scheduler.resume(number, cluster.now)
+    scheduler.pausing.resume(number)
     cluster.turn()
     cluster.pass_time(1)
     assert cluster.is_running(waiting), "the CPU is back"
-    assert scheduler.lendable(1, cluster.now, 10.0) == [], "and in use"
+    assert scheduler.pausing.lendable(1, 10.0) == [], "and in use"
     cluster.unblock(first)
     cluster.run_all()
 
@@ -402,5 +405,5 @@ def test_lanes_that_come_and_go_leave_nothing_behind() -> None:
         cluster.submit(lane=cluster.lane(1, memory=0.0, env=str(number)))
         cluster.run_all()
     cluster.pass_time(200)
-    assert not cluster.scheduler.lanes
-    assert not cluster.scheduler.streams
+    assert not cluster.scheduler.view.lanes
+    assert not cluster.scheduler.view.streams()

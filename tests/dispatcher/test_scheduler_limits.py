@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from raycelery.scheduler.events import Revoke, SetLimit
 from tests.dispatcher.scheduler_cluster import Cluster, ids
 
 
 @pytest.mark.parametrize("name", ["app", "queue:celery", "task:task"])
 def test_a_limit_is_never_exceeded(name: str) -> None:
     cluster = Cluster(8)
-    cluster.scheduler.set_limit(name, 3)
+    cluster.scheduler.handle(SetLimit(name, 3), cluster.now)
     cluster.submit_many(20)
     cluster.turn()
     assert len(cluster.running()) == 3
@@ -19,7 +20,7 @@ def test_a_limit_is_never_exceeded(name: str) -> None:
 
 def test_no_more_executors_start_than_a_limit_lets_run() -> None:
     cluster = Cluster(16)
-    cluster.scheduler.set_limit("app", 2)
+    cluster.scheduler.handle(SetLimit("app", 2), cluster.now)
     for task in ("a", "b", "c"):
         cluster.submit_many(5, task)
     cluster.turn()
@@ -28,7 +29,7 @@ def test_no_more_executors_start_than_a_limit_lets_run() -> None:
 
 def test_priority_holds_under_a_limit_of_the_application() -> None:
     cluster = Cluster(4)
-    cluster.scheduler.set_limit("app", 1)
+    cluster.scheduler.handle(SetLimit("app", 1), cluster.now)
     first = cluster.submit("a", priority=5)
     cluster.turn()
     late = [cluster.submit("a", priority=5), cluster.submit("b", priority=0), cluster.submit("b", priority=9)]
@@ -39,7 +40,7 @@ def test_priority_holds_under_a_limit_of_the_application() -> None:
 
 def test_priority_holds_in_a_limited_queue_that_spans_lanes() -> None:
     cluster = Cluster(4)
-    cluster.scheduler.set_limit("queue:celery", 1)
+    cluster.scheduler.handle(SetLimit("queue:celery", 1), cluster.now)
     wide = cluster.lane(2)
     for lane in (cluster.lane(), wide):
         cluster.submit(lane=lane)
@@ -59,7 +60,7 @@ def test_a_lane_without_executors_gets_its_turn_though_others_are_quicker_to_use
     if bound == "rate":
         cluster.set_rate("task", 1.0)
     else:
-        cluster.scheduler.set_limit(bound, 1)
+        cluster.scheduler.handle(SetLimit(bound, 1), cluster.now)
     cluster.submit_many(50)
     cluster.turn()
     cluster.ready(next(iter(cluster.workers.values())))
@@ -75,7 +76,7 @@ def test_a_lane_without_executors_gets_its_turn_though_others_are_quicker_to_use
 
 def test_one_tasks_limit_does_not_hold_up_the_others_of_its_queue() -> None:
     cluster = Cluster(4)
-    cluster.scheduler.set_limit("task:rare", 1)
+    cluster.scheduler.handle(SetLimit("task:rare", 1), cluster.now)
     cluster.submit_many(5, "rare")
     others = cluster.submit_many(3, "other")
     cluster.turn()
@@ -84,7 +85,7 @@ def test_one_tasks_limit_does_not_hold_up_the_others_of_its_queue() -> None:
 
 def test_room_that_one_lane_cannot_use_goes_to_another() -> None:
     cluster = Cluster(4, {"GPU": 1, "CPU": 1})
-    cluster.scheduler.set_limit("app", 2)
+    cluster.scheduler.handle(SetLimit("app", 2), cluster.now)
     gpu = cluster.lane(1, GPU=1)
     holder, blocker = cluster.submit(lane=gpu), cluster.submit()
     cluster.turn()
@@ -101,12 +102,12 @@ def test_room_that_one_lane_cannot_use_goes_to_another() -> None:
 
 def test_a_limit_that_is_raised_takes_effect_at_once() -> None:
     cluster = Cluster(8)
-    cluster.scheduler.set_limit("task:task", 0)
+    cluster.scheduler.handle(SetLimit("task:task", 0), cluster.now)
     cluster.submit_many(6)
     cluster.turn()
     assert cluster.running() == []
     for maximum, running in ((2, 2), (4, 4), (None, 6)):
-        cluster.scheduler.set_limit("task:task", maximum)
+        cluster.scheduler.handle(SetLimit("task:task", maximum), cluster.now)
         cluster.turn()
         assert len(cluster.running()) == running
 
@@ -116,7 +117,7 @@ def test_a_limit_that_is_lowered_lets_what_runs_end() -> None:
     messages = cluster.submit_many(6)
     cluster.turn()
     first = messages[:4]
-    cluster.scheduler.set_limit("app", 2)
+    cluster.scheduler.handle(SetLimit("app", 2), cluster.now)
     more = cluster.submit_many(3)
     for message in first:
         cluster.finish(message)
@@ -199,15 +200,15 @@ def test_the_scheduler_wants_to_be_woken_for_a_rate() -> None:
 
 def test_a_parent_that_waits_gives_its_place_in_application_and_queue_back() -> None:
     cluster = Cluster(4)
-    cluster.scheduler.set_limit("app", 1)
-    cluster.scheduler.set_limit("queue:celery", 1)
+    cluster.scheduler.handle(SetLimit("app", 1), cluster.now)
+    cluster.scheduler.handle(SetLimit("queue:celery", 1), cluster.now)
     parent = cluster.submit("parent")
     cluster.turn()
     child = cluster.submit("child")
     cluster.block(parent)
     assert cluster.is_running(child)
     cluster.unblock(parent)
-    assert cluster.scheduler.limits["app"].used == 2, "it goes on though the limit is exceeded"
+    assert cluster.scheduler.view.limits["app"].used == 2, "it goes on though the limit is exceeded"
     waiting = cluster.submit("child")
     cluster.finish(child)
     assert not cluster.is_running(waiting)
@@ -217,7 +218,7 @@ def test_a_parent_that_waits_gives_its_place_in_application_and_queue_back() -> 
 
 def test_a_parent_that_waits_keeps_its_place_in_its_tasks_limit() -> None:
     cluster = Cluster(4)
-    cluster.scheduler.set_limit("task:recursion", 2)
+    cluster.scheduler.handle(SetLimit("task:recursion", 2), cluster.now)
     parent = cluster.submit("recursion")
     cluster.turn()
     cluster.submit_many(5, "recursion")
@@ -228,7 +229,7 @@ def test_a_parent_that_waits_keeps_its_place_in_its_tasks_limit() -> None:
 @pytest.mark.parametrize("end", ["finish", "lose", "requeue"])
 def test_a_parent_that_ends_while_it_waits_gives_nothing_back_twice(end: str) -> None:
     cluster = Cluster(4)
-    cluster.scheduler.set_limit("app", 1)
+    cluster.scheduler.handle(SetLimit("app", 1), cluster.now)
     parent = cluster.submit()
     cluster.turn()
     cluster.block(parent)
@@ -245,9 +246,9 @@ def test_a_parent_that_ends_while_it_waits_gives_nothing_back_twice(end: str) ->
 
 def test_bookkeeping_counts_against_no_limit() -> None:
     cluster = Cluster(1)
-    cluster.scheduler.set_limit("app", 0)
+    cluster.scheduler.handle(SetLimit("app", 0), cluster.now)
     message = cluster.submit()
     cluster.turn()
-    cluster.scheduler.revoke([message.id], cluster.now)
+    cluster.scheduler.handle(Revoke([message.id]), cluster.now)
     cluster.turn()
     assert cluster.settled == [(message.id, "revoked")]

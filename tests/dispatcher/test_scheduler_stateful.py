@@ -8,7 +8,27 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from raycelery.scheduler.model import Assign, Kill, Lane, Message, Policy, Recall, Start, Stop
+from raycelery.scheduler.events import (
+    AddLane,
+    Blocked,
+    ExecutorFailed,
+    ExecutorLost,
+    ExecutorReady,
+    ExecutorStopped,
+    Finished,
+    NodeChanged,
+    NodeRemoved,
+    Recalled,
+    Requeued,
+    Retire,
+    Revoke,
+    SetLimit,
+    SetRate,
+    Submit,
+    Unblocked,
+)
+from raycelery.scheduler.instructions import Assign, Drop, Kill, Recall, Start, Stop
+from raycelery.scheduler.model import Counted, Lane, Message, Policy
 from raycelery.scheduler.scheduler import Scheduler
 
 LANES = [
@@ -30,7 +50,9 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
-        self.scheduler = Scheduler(Policy(max_deliveries=2, slice_seconds=1.0, infeasible_seconds=5.0, batch_samples=3))
+        self.scheduler = Scheduler(
+            Policy(max_deliveries=2, slice_seconds=1.0, infeasible_seconds=5.0, batch_samples=3), debug=True
+        )
         self.names = itertools.count()
         self.submitted: dict[int, Message] = {}
         self.ended: set[int] = set()
@@ -49,15 +71,15 @@ class Histories(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         for lane in LANES:
-            self.scheduler.add_lane(lane)
+            self.scheduler.handle(AddLane(lane), self.now)
         for name, maximum in LIMITS.items():
-            self.scheduler.set_limit(name, maximum)
-        self.scheduler.set_rate("rated", RATE)
+            self.scheduler.handle(SetLimit(name, maximum), self.now)
+        self.scheduler.handle(SetRate("rated", RATE), self.now)
         self.add_node("n0", 4.0)
 
     def add_node(self, name: str, cpus: float) -> None:
         self.nodes[name] = cpus
-        self.scheduler.node_changed(name, {"CPU": cpus, "memory": 8e9}, self.now)
+        self.scheduler.handle(NodeChanged(name, {"CPU": cpus, "memory": 8e9}), self.now)
 
     # -- what happens ---------------------------------------------------------------------------------------------
 
@@ -72,7 +94,7 @@ class Histories(RuleBasedStateMachine):
         for _ in range(count):
             message = Message(f"m{next(self.names)}", task, queue, lane.key, priority=priority, time_limit=time_limit)
             message.eta = self.now + delay if delay else None
-            self.scheduler.submit(message, self.now)
+            self.scheduler.handle(Submit(message), self.now)
             self.submitted[id(message)] = message
         self.settle()
 
@@ -92,13 +114,13 @@ class Histories(RuleBasedStateMachine):
         start = self.starting.pop(number)
         node = start.node or next(iter(self.nodes), None)
         if fails or node is None:
-            self.scheduler.executor_failed(number, "as played", self.now)
+            self.scheduler.handle(ExecutorFailed(number, "as played"), self.now)
             return
         self.given[number] = []
         self.lanes[number], self.places[number] = start.lane, node
-        if start.borrowed:
+        if start.without_cpus:
             self.borrowed.add(number)
-        self.scheduler.executor_ready(number, node, self.now)
+        self.scheduler.handle(ExecutorReady(number, node), self.now)
 
     @precondition(lambda self: any(self.given.values()))
     @rule(data=st.data(), runtime=st.sampled_from([0.0001, 2.0]))
@@ -111,12 +133,12 @@ class Histories(RuleBasedStateMachine):
         message = self.given[number].pop(0)
         if number in self.blocked:
             self.blocked.discard(number)
-            self.scheduler.unblocked(number, self.now)
-        self.scheduler.finished(number, message.seq, runtime, self.now)
+            self.scheduler.handle(Unblocked(number), self.now)
+        self.scheduler.handle(Finished(number, message.seq, runtime), self.now)
         assert id(message) not in self.ended
         self.ended.add(id(message))
         # A report that comes twice changes nothing.
-        self.scheduler.finished(number, message.seq, runtime, self.now)
+        self.scheduler.handle(Finished(number, message.seq, runtime), self.now)
         if self.lanes[number].one_shot:
             self.leave(number)
 
@@ -128,13 +150,13 @@ class Histories(RuleBasedStateMachine):
         if number in self.blocked or self.lanes[number].one_shot:
             return
         self.given[number].pop(0)
-        self.scheduler.requeued(number, message.seq, self.now)
+        self.scheduler.handle(Requeued(number, message.seq), self.now)
         self.settle()
 
     @precondition(lambda self: self.given)
     @rule(data=st.data())
     def executors_are_retired(self, data: st.DataObject) -> None:
-        self.scheduler.retire(data.draw(st.lists(st.sampled_from(sorted(self.given)), max_size=3)), self.now)
+        self.scheduler.handle(Retire(data.draw(st.lists(st.sampled_from(sorted(self.given)), max_size=3))), self.now)
         self.settle()
 
     @precondition(lambda self: self.given)
@@ -145,15 +167,15 @@ class Histories(RuleBasedStateMachine):
 
     def die(self, number: int) -> None:
         self.forget(number)
-        self.scheduler.executor_lost(number, "as played", self.now)
+        self.scheduler.handle(ExecutorLost(number, "as played"), self.now)
 
     def leave(self, number: int) -> None:
         self.forget(number)
-        self.scheduler.executor_stopped(number, self.now)
+        self.scheduler.handle(ExecutorStopped(number), self.now)
 
     def forget(self, number: int) -> None:
         for book in (self.given, self.lanes, self.places):
-            book.pop(number, None)  # type: ignore[attr-defined]
+            book.pop(number, None)
         for numbers in (self.borrowed, self.blocked, self.to_stop, self.to_recall, self.to_kill):
             numbers.discard(number)
 
@@ -164,14 +186,14 @@ class Histories(RuleBasedStateMachine):
         if number in self.blocked or self.given[number][0].settle_reason is not None:
             return
         self.blocked.add(number)
-        self.scheduler.blocked(number, self.now)
+        self.scheduler.handle(Blocked(number), self.now)
         self.settle()
 
     @precondition(lambda self: self.submitted)
     @rule(data=st.data(), terminate=st.booleans())
     def revoke(self, data: st.DataObject, terminate: bool) -> None:
         message = data.draw(st.sampled_from(sorted(self.submitted.values(), key=lambda m: m.id)))
-        self.scheduler.revoke([message.id], self.now, terminate=terminate)
+        self.scheduler.handle(Revoke([message.id], terminate=terminate), self.now)
         self.settle()
 
     @rule()
@@ -185,7 +207,7 @@ class Histories(RuleBasedStateMachine):
     def node_goes(self, data: st.DataObject) -> None:
         node = data.draw(st.sampled_from(sorted(self.nodes)))
         del self.nodes[node]
-        self.scheduler.node_removed(node, self.now)
+        self.scheduler.handle(NodeRemoved(node), self.now)
         for number in [n for n, place in self.places.items() if place == node]:
             self.die(number)
         self.settle()
@@ -202,7 +224,7 @@ class Histories(RuleBasedStateMachine):
             back = self.given[number][1:]
             del self.given[number][1:]
             self.to_recall.discard(number)
-            self.scheduler.recalled(number, [message.seq for message in back], self.now)
+            self.scheduler.handle(Recalled(number, [message.seq for message in back]), self.now)
         for number in sorted(self.to_stop):
             if not self.given[number]:
                 self.leave(number)
@@ -213,48 +235,47 @@ class Histories(RuleBasedStateMachine):
         """Take the scheduler's decisions, and check each against the books."""
         for decision in self.scheduler.decide(self.now):
             if isinstance(decision, Start):
-                self.starting[decision.executor] = decision
+                self.starting[decision.executor_id] = decision
             elif isinstance(decision, Assign):
-                given = self.given[decision.executor]
-                assert decision.executor not in self.to_stop, "handed to one that was told to stop"
+                given = self.given[decision.executor_id]
+                assert decision.executor_id not in self.to_stop, "handed to one that was told to stop"
                 for message in decision.messages:
                     assert id(message) not in self.ended, "run again after its end"
                     assert all(message not in others for others in self.given.values()), "handed out twice"
                     assert message.eta is None or message.eta <= self.now or message.settle_reason, "before its time"
                     if message.settle_reason is None:
-                        assert message.lane == self.lanes[decision.executor].key, "on another lane's executor"
+                        assert message.lane == self.lanes[decision.executor_id].key, "on another lane's executor"
                         if message.task == "rated":
                             self.rated.append(self.now)
                     given.append(message)
                 if len(given) > 1:
                     assert not any(m.time_limit for m in given if m.settle_reason is None), "a time limit in a batch"
             elif isinstance(decision, Stop):
-                self.to_stop.add(decision.executor)
+                self.to_stop.add(decision.executor_id)
             elif isinstance(decision, Recall):
-                self.to_recall.add(decision.executor)
+                self.to_recall.add(decision.executor_id)
             elif isinstance(decision, Kill):
-                self.to_kill.add(decision.executor)
-        for message in self.scheduler.dropped:
-            assert message.reason
-            self.ended.add(id(message))
-        self.scheduler.dropped.clear()
+                self.to_kill.add(decision.executor_id)
+            elif isinstance(decision, Drop):
+                assert decision.message.reason
+                self.ended.add(id(decision.message))
 
     # -- what must hold -------------------------------------------------------------------------------------------
 
     @invariant()
     def nothing_is_lost(self) -> None:
-        assert self.scheduler.pending == len(self.submitted) - len(self.ended)
+        assert self.scheduler.view.pending == len(self.submitted) - len(self.ended)
 
     @invariant()
     def limits_hold(self) -> None:
         if self.blocked:
             return
-        running = [m for given in self.given.values() for m in given if m.held]
+        running = [m for given in self.given.values() for m in given if m.counted is not Counted.NOWHERE]
         for name, maximum in LIMITS.items():
             kind, _, which = name.partition(":")
             count = sum(1 for m in running if kind == "app" or which in (m.task if kind == "task" else m.queue,))
             assert count <= maximum, name
-            assert self.scheduler.limits[name].used == count
+            assert self.scheduler.view.limits[name].used == count
 
     @invariant()
     def the_rate_holds(self) -> None:
@@ -264,20 +285,20 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def nodes_are_not_overbooked(self) -> None:
         used = dict.fromkeys(self.nodes, 0.0)
-        starting = [(n, s.node, s.lane, s.borrowed) for n, s in self.starting.items()]
+        starting = [(n, s.node, s.lane, s.without_cpus) for n, s in self.starting.items()]
         for number, node, lane, borrowed in [
             *starting,
             *((n, self.places[n], self.lanes[n], n in self.borrowed) for n in self.given),
         ]:
             if node in used and not borrowed:
                 used[node] += lane.request.get("CPU", 0)
-            assert number in self.scheduler.executors
+            assert number in self.scheduler.view.executors
         for node, cpus in used.items():
             assert cpus <= self.nodes[node] + 1e-9, "Ray would be asked for more than there is"
 
     @invariant()
     def it_wakes_when_something_waits_for_time(self) -> None:
-        if self.scheduler.scheduled:
+        if self.scheduler.view.stats().scheduled:
             assert self.scheduler.wake_at is not None
 
     def teardown(self) -> None:
@@ -285,10 +306,10 @@ class Histories(RuleBasedStateMachine):
         if not self.nodes:
             return
         for number in sorted(self.blocked):
-            self.scheduler.unblocked(number, self.now)
+            self.scheduler.handle(Unblocked(number), self.now)
         self.blocked.clear()
         for _ in range(3000):
-            if not self.scheduler.pending:
+            if not self.scheduler.view.pending:
                 break
             self.obey()
             for number in sorted(self.starting):
@@ -299,12 +320,12 @@ class Histories(RuleBasedStateMachine):
                     self.end(number)
             self.now += 0.5
             self.settle()
-        assert not self.scheduler.pending, [
-            (m.id, m.place, m.lane, self.scheduler.why(m.id))
+        assert not self.scheduler.view.pending, [
+            (m.id, m.phase, m.lane, self.scheduler.view.why(m.id, self.now))
             for m in self.submitted.values()
             if id(m) not in self.ended
         ]
-        assert all(limit.used == 0 for limit in self.scheduler.limits.values())
+        assert all(limit.used == 0 for limit in self.scheduler.view.limits.values())
 
 
 TestHistories = Histories.TestCase

@@ -24,13 +24,14 @@ from celery.worker.state import SOFTWARE_INFO
 from kombu.pidbox import Mailbox
 from kombu.transport.virtual import Message as VirtualMessage
 
+from raycelery.scheduler import events
 from raycelery.scheduler.nodes import UNIT
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
     from raycelery.dispatcher.monitoring.bus import Message
     from raycelery.dispatcher.monitoring.control_plane import ControlPlane
-    from raycelery.scheduler.lanes import ExecutorState
+    from raycelery.scheduler.executor import ExecutorState
 
 logger = logging.getLogger(__name__)
 
@@ -102,14 +103,14 @@ class Node:
     @cached_property
     def executors(self) -> list[ExecutorState]:
         """The application's executors there."""
-        scheduler = self.dispatcher.scheduler
+        scheduler = self.dispatcher.scheduler.view
         node = scheduler.nodes.get(self.id)
         return [] if node is None else [scheduler.executors[number] for number in node.executors]
 
     @property
     def cpus(self) -> float:
         """How many CPUs it has."""
-        node = self.dispatcher.scheduler.nodes.get(self.id)
+        node = self.dispatcher.scheduler.view.nodes.get(self.id)
         return 0.0 if node is None else node.total.get("CPU", 0) / UNIT
 
     @property
@@ -205,7 +206,7 @@ def stats(node: Node, **_: Any) -> Reply:
     dispatcher = node.dispatcher
     everything = {name: value for name, value in node.whole.stats.items() if name not in ("log", "executor_pids")}
     pids = node.whole.stats["executor_pids"]
-    limit = dispatcher.scheduler.limit("app").maximum
+    limit = dispatcher.scheduler.view.limits["app"].maximum
     size = max(1, int(node.cpus))
     counts = {name: everything[name] for name in ("waiting", "scheduled", "pending", "results", "result_bytes")}
     return {
@@ -218,7 +219,7 @@ def stats(node: Node, **_: Any) -> Reply:
             "max-concurrency": size if limit is None else min(size, limit),
             "processes": [pids[state.id] for state in node.executors if state.id in pids],
         },
-        "prefetch_count": dispatcher.scheduler.policy.max_batch,
+        "prefetch_count": dispatcher.scheduler.view.policy.max_batch,
         "broker": {"transport": "ray", "hostname": node.hostname.partition("@")[2], **counts},
         "node": {"id": node.id},
         "rusage": {name: value for name, value in node.plane.host_stats.get(node.id).items() if name[0] != "_"},
@@ -362,8 +363,8 @@ def pool_shrink(node: Node, n: int = 1, **_: Any) -> Reply:
 
 
 def _resize(node: Node, by: int) -> Reply:
-    scheduler = node.dispatcher.scheduler
-    now = scheduler.limit("app").maximum
+    scheduler = node.dispatcher.scheduler.view
+    now = scheduler.limits["app"].maximum
     cpus = max(1, int(scheduler.nodes.total_cpus / UNIT))
     if now is None and by > 0:
         return nok(f"only its {cpus} CPUs limit the application: set worker_concurrency, or shrink first")
@@ -387,7 +388,7 @@ def shutdown(node: Node, **_: Any) -> Reply:
 
 
 def _retire(node: Node) -> int:
-    node.dispatcher.scheduler.retire([state.id for state in node.executors], time.time())
+    node.dispatcher.scheduler.handle(events.Retire([state.id for state in node.executors]), time.time())
     node.dispatcher.turn_soon()
     return len(node.executors)
 

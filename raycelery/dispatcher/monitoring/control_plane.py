@@ -149,7 +149,7 @@ class ControlPlane:
 
     def _of_queue(self, operation: str, queue: str) -> int:
         """Return whether a queue is there, how many messages wait in it, or how many were dropped, tasks included."""
-        waiting = self._dispatcher.scheduler.waiting_by_queue[queue]
+        waiting = self._dispatcher.scheduler.view.waiting(queue)
         if operation == "has":
             return self.bus.has(queue) or waiting > 0
         if operation == "size":
@@ -201,10 +201,10 @@ class ControlPlane:
 
         A listener who hears of a task's start or end alone does not even know its name.
         """
-        self._untold = Untold(self._dispatcher.scheduler.seq)
+        self._untold = Untold(self._dispatcher.scheduler.view.seq)
         for message in self._dispatcher.rpc.messages("running"):
-            running = self._dispatcher.scheduler.find(message["id"])
-            executor = self._dispatcher.scheduler.executors.get(message["executor"])
+            running = self._dispatcher.scheduler.view.find(message["id"])
+            executor = self._dispatcher.scheduler.view.executors.get(message["executor"])
             if running is not None and executor is not None and executor.running() is running:
                 self._untold.tell(running)
                 node = executor.node or self.here
@@ -243,8 +243,8 @@ class ControlPlane:
         if not self._dispatcher.watched:
             return
         if node is not None and self._untold is not None:
-            for message in self._dispatcher.scheduler.find_all(str(fields.get("uuid"))):
-                if message.place == "executor" and self._untold.tell(message):
+            for message in self._dispatcher.scheduler.view.find_all(str(fields.get("uuid"))):
+                if message.at_executor and self._untold.tell(message):
                     self.events.received(message, node)
         self.events.add(kind, fields, node)
 

@@ -13,7 +13,7 @@ from ray.util import metrics
 
 if TYPE_CHECKING:
     from raycelery.scheduler.model import Message
-    from raycelery.scheduler.scheduler import Scheduler
+    from raycelery.scheduler.view import View
 
 _SECONDS = [0.001, 0.01, 0.1, 1, 10, 60, 600, 3600]
 
@@ -57,10 +57,10 @@ class Metrics:
         if len(samples) < 100:
             samples.append((max(0.0, now - runtime - message.submitted), runtime))
 
-    def sample(self, scheduler: Scheduler) -> None:
+    def sample(self, scheduler: View) -> None:
         """Hand over what was noted since the last call."""
         levels: Counter[tuple[metrics.Gauge, str, str]] = Counter()
-        for stream in scheduler.streams.values():
+        for stream in scheduler.streams():
             if stream.size:
                 levels[self._waiting, stream.queue, stream.task] += stream.size
         for executor in scheduler.executors.values():

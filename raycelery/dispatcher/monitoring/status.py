@@ -12,7 +12,6 @@ from raycelery.scheduler.nodes import UNIT
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
-    from raycelery.scheduler.lanes import ExecutorState
 
 #: Running tasks that are listed, the longest running first.
 MOST_RUNNING = 200
@@ -24,7 +23,7 @@ def overview(dispatcher: Dispatcher) -> dict[str, Any]:
     """Return plain data about everything: times in seconds since the epoch, memory in bytes."""
     plane = dispatcher.control()
     plane.watch()
-    scheduler = dispatcher.scheduler
+    scheduler = dispatcher.scheduler.view
     everything = dispatcher.rpc.stats()
     return {
         "application": dispatcher.name,
@@ -48,20 +47,12 @@ def overview(dispatcher: Dispatcher) -> dict[str, Any]:
     }
 
 
-def _state(executor: ExecutorState) -> str:
-    if not executor.ready:
-        return "starting"
-    return (
-        "waiting" if executor.blocked else "busy" if executor.outstanding else "paused" if executor.paused else "idle"
-    )
-
-
 def _nodes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
-    plane, scheduler = dispatcher.control(), dispatcher.scheduler
+    plane, scheduler = dispatcher.control(), dispatcher.scheduler.view
     kinds: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
     used: Counter[str | None] = Counter()
     for executor in scheduler.executors.values():
-        kinds[executor.node][_state(executor)] += 1
+        kinds[executor.node][executor.condition()] += 1
         if not (executor.blocked or executor.resting or executor.paused):
             used[executor.node] += executor.lane.request.get("CPU", 0)
     found = []
@@ -84,15 +75,15 @@ def _nodes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
 
 
 def _queues(dispatcher: Dispatcher) -> list[dict[str, Any]]:
-    scheduler = dispatcher.scheduler
+    scheduler = dispatcher.scheduler.view
     names = {limit.removeprefix("queue:") for limit in scheduler.limits if limit.startswith("queue:")}
-    running = {name: scheduler.limit(f"queue:{name}").used for name in names}
+    running = {name: scheduler.limits[f"queue:{name}"].used for name in names}
     return [
         {
             "name": name,
-            "waiting": scheduler.waiting_by_queue[name],
+            "waiting": scheduler.waiting(name),
             "running": running[name],
-            "limit": scheduler.limit(f"queue:{name}").maximum,
+            "limit": scheduler.limits[f"queue:{name}"].maximum,
         }
         for name in sorted(names)
     ]
@@ -100,8 +91,8 @@ def _queues(dispatcher: Dispatcher) -> list[dict[str, Any]]:
 
 def _lanes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
     found = []
-    for lane in dispatcher.scheduler.lanes.values():
-        executors = [dispatcher.scheduler.executors[number] for number in lane.executors]
+    for lane in dispatcher.scheduler.view.lanes.values():
+        executors = [dispatcher.scheduler.view.executors[number] for number in lane.executors]
         found.append(
             {
                 "key": lane.key,
@@ -110,14 +101,14 @@ def _lanes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
                 "one_shot": lane.lane.one_shot,
                 "bookkeeping": lane.for_settlement,
                 "waiting": lane.waiting,
-                "executors": dict(Counter(map(_state, executors))),
+                "executors": dict(Counter(executor.condition() for executor in executors)),
             }
         )
     return sorted(found, key=lambda lane: (lane["bookkeeping"], -lane["waiting"], lane["key"]))
 
 
 def _running(dispatcher: Dispatcher) -> list[dict[str, Any]]:
-    plane, scheduler = dispatcher.control(), dispatcher.scheduler
+    plane, scheduler = dispatcher.control(), dispatcher.scheduler.view
     found = []
     for message in dispatcher.rpc.messages("running"):
         headers = pickle.loads(message["payload"])[0]

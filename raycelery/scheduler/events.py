@@ -1,0 +1,244 @@
+"""What the dispatcher tells the scheduler: what users ask for, what executors report, what becomes of the cluster.
+
+Plain data, made on the way of every message: they are not frozen because that would triple what making one costs. Late
+and double reports are harmless, and so is what concerns an executor or a node that is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raycelery.scheduler.model import Lane, Message
+
+# -- what users ask for -------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class AddLane:
+    """A lane is known from now on; again is harmless."""
+
+    lane: Lane
+
+
+@dataclass(slots=True, eq=False)
+class Submit:
+    """A message was submitted; its lane must be known.
+
+    Arguments:
+        message: a new one.
+        executor_id: the executor that does it at once, within what it runs, and needs no telling; where it has ended,
+            or is about to, the message waits for another.
+    """
+
+    message: Message
+    executor_id: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Revoke:
+    """Messages are revoked by task id, those yet to be submitted included.
+
+    Arguments:
+        terminate: also kill the executors that are running them.
+    """
+
+    ids: Iterable[str]
+    terminate: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class RevokeStamps:
+    """Messages are revoked by stamped headers, those yet to be submitted included; see :class:`Revoke`."""
+
+    stamps: Mapping[str, Any]
+    terminate: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Purge:
+    """The messages that wait, or wait for their time, are dropped: all queues' or one's; not those of bridges."""
+
+    queue: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Withdraw:
+    """A bridge wants a message back that waits."""
+
+    message: Message
+
+
+@dataclass(slots=True, eq=False)
+class Terminate:
+    """A bridge wants the run of a message ended by force.
+
+    Arguments:
+        reason: what is said of it.
+    """
+
+    message: Message
+    reason: str
+
+
+@dataclass(slots=True, eq=False)
+class SetLimit:
+    """The most messages that run at once under a name: "app", "queue:<name>", "task:<name>"; None: no limit."""
+
+    name: str
+    maximum: int | None
+
+
+@dataclass(slots=True, eq=False)
+class SetRate:
+    """The cluster-wide rate limit of a task, in runs per second; None lifts it."""
+
+    task: str
+    per_second: float | None
+
+
+@dataclass(slots=True, eq=False)
+class Retire:
+    """Executors are to end after what they run; others start where there is work."""
+
+    executor_ids: Iterable[int]
+
+
+@dataclass(slots=True, eq=False)
+class RetireOthers:
+    """The executors of all definitions of the application but one are to end after what they run."""
+
+    app: str
+
+
+# -- what executors report ----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class ExecutorReady:
+    """An executor has loaded the application, and where."""
+
+    executor_id: int
+    node: str
+
+
+@dataclass(slots=True, eq=False)
+class ExecutorFailed:
+    """An executor ended before it was ready.
+
+    Arguments:
+        crashed: its process was killed or crashed; else it could not be started as it was asked for.
+    """
+
+    executor_id: int
+    reason: str
+    crashed: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class ExecutorStopped:
+    """An executor has ended in order; what it had not begun goes elsewhere."""
+
+    executor_id: int
+
+
+@dataclass(slots=True, eq=False)
+class ExecutorLost:
+    """An executor died: the message it was running is settled by Celery, the others go elsewhere."""
+
+    executor_id: int
+    reason: str
+
+
+@dataclass(slots=True, eq=False)
+class Begun:
+    """An executor that was idle has begun what it was given."""
+
+    executor_id: int
+
+
+@dataclass(slots=True, eq=False)
+class Finished:
+    """An executor is done with a message.
+
+    Arguments:
+        runtime: seconds it ran; None where its task was not called.
+    """
+
+    executor_id: int
+    seq: int
+    runtime: float | None
+
+
+@dataclass(slots=True, eq=False)
+class Requeued:
+    """An executor gave a message back to be delivered again."""
+
+    executor_id: int
+    seq: int
+
+
+@dataclass(slots=True, eq=False)
+class Recalled:
+    """An executor answers to a recall: it gave these messages back without having begun them."""
+
+    executor_id: int
+    seqs: Sequence[int]
+
+
+@dataclass(slots=True, eq=False)
+class Blocked:
+    """The message that an executor runs waits for its subtasks: others may use its CPUs meanwhile.
+
+    Arguments:
+        awaited: task ids; they go first, or ever more parents would be begun, each holding a process.
+    """
+
+    executor_id: int
+    awaited: Iterable[str] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Unblocked:
+    """It goes on; the CPUs are its own again, though others may still use them."""
+
+    executor_id: int
+
+
+# -- what becomes of the cluster ----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class NodeChanged:
+    """A live node and its total resources, in Ray's units."""
+
+    node: str
+    resources: Mapping[str, float]
+
+
+@dataclass(slots=True, eq=False)
+class NodeRemoved:
+    """A node is gone; its executors are reported lost one by one."""
+
+    node: str
+
+
+@dataclass(slots=True, eq=False)
+class MakeRoom:
+    """Another application wants executors to end: idle ones, and busy ones while this application has more CPUs.
+
+    Arguments:
+        amounts: what the other lacks, in Ray's units.
+        share: the CPUs it has.
+    """
+
+    amounts: Mapping[str, float]
+    share: float
+
+
+Event = (
+    AddLane | Submit | Revoke | RevokeStamps | Purge | Withdraw | Terminate | SetLimit | SetRate | Retire | RetireOthers
+    | ExecutorReady | ExecutorFailed | ExecutorStopped | ExecutorLost | Begun | Finished | Requeued | Recalled | Blocked
+    | Unblocked | NodeChanged | NodeRemoved | MakeRoom
+)  # fmt: skip

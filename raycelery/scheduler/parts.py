@@ -1,0 +1,61 @@
+"""The parts that a scheduler is composed of. Each is given those that it uses, and none knows of those that use it."""
+
+from __future__ import annotations
+
+from raycelery.scheduler.assigning import Assigning
+from raycelery.scheduler.capacity import Capacity
+from raycelery.scheduler.claims import Claims
+from raycelery.scheduler.executors import Executors
+from raycelery.scheduler.helpers import Helpers
+from raycelery.scheduler.lanes import Lanes
+from raycelery.scheduler.limits import Limits
+from raycelery.scheduler.membership import Membership
+from raycelery.scheduler.messages import Messages
+from raycelery.scheduler.model import Policy
+from raycelery.scheduler.nodes import Nodes
+from raycelery.scheduler.occupancy import Occupancy
+from raycelery.scheduler.pausing import Pausing
+from raycelery.scheduler.preemption import Preemption
+from raycelery.scheduler.reports import Reports
+from raycelery.scheduler.revocation import Revocation
+from raycelery.scheduler.runtimes import Runtimes
+from raycelery.scheduler.settlement import Settlement
+from raycelery.scheduler.timers import Timers
+from raycelery.scheduler.turn import Turn
+from raycelery.scheduler.waiting import Waiting
+
+
+class Parts:
+    """All parts of one scheduler, from the ground up.
+
+    Arguments:
+        policy: what may be tuned.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        # What is known, and what is shared.
+        self.turn = turn = Turn(policy)
+        self.timers = timers = Timers()
+        self.runtimes = runtimes = Runtimes()
+        self.messages = messages = Messages()
+        self.lanes = lanes = Lanes()
+        self.nodes = nodes = Nodes()
+        # Where messages and executors are.
+        self.limits = limits = Limits(turn, timers)
+        self.helpers = helpers = Helpers(turn)
+        self.waiting = waiting = Waiting(turn, timers, messages, lanes, limits, helpers)
+        self.occupancy = occupancy = Occupancy(nodes)
+        self.executors = executors = Executors(turn, timers, lanes, occupancy, waiting, limits, helpers, runtimes)
+        # What is decided.
+        self.settlement = settlement = Settlement(turn, timers, messages, lanes, executors, helpers)
+        self.claims = claims = Claims(nodes, executors)
+        self.capacity = capacity = Capacity(
+            turn, timers, lanes, waiting, limits, nodes, occupancy, executors, claims, runtimes, settlement
+        )
+        self.preemption = preemption = Preemption(turn, timers, lanes, nodes, occupancy, executors, claims, capacity)
+        self.assigning = Assigning(turn, lanes, waiting, executors, runtimes, settlement, capacity, preemption)
+        # What happens.
+        self.revocation = revocation = Revocation(messages, waiting, executors)
+        self.reports = Reports(turn, messages, waiting, executors, helpers, revocation, runtimes, settlement, capacity)
+        self.membership = Membership(turn, lanes, nodes, occupancy, executors, claims)
+        self.pausing = Pausing(turn, nodes, occupancy, waiting, executors)
