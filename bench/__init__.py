@@ -1,4 +1,4 @@
-"""Benchmarks: the old queue and Ray, side by side. A module of one's own tasks needs only :func:`call`."""
+"""Benchmarks: compare raycelery with Celery and other queues. A module with your own tasks needs only :func:`call`."""
 
 from .calls import Call, call
 

@@ -1,4 +1,4 @@
-"""Calls of plain functions, and how many workers they run on: what workloads, systems and workers speak of."""
+"""Calls of plain functions, and the workers that they run on."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Call:
     Arguments:
         target: ``"package.module:function"``; ``call`` makes it of the function.
         args: positional arguments; JSON unless the workload's serializer is pickle.
-        group: calls of a group are also measured by themselves.
+        group: name of a group of calls that is also measured separately.
         at: seconds after the start at which it is submitted; calls are in this order.
-        num_cpus: CPUs that the task asks for, where the system lets a task ask; None: the fleet's.
-        memory: bytes likewise.
-        application: calls of different applications share workers on a queue system, and the cluster on Ray.
+        num_cpus: CPUs that the task asks for, where the system lets a task ask; None: the fleet's ``num_cpus``.
+        memory: bytes of memory that the task asks for, likewise.
+        application: name of the application; on a queue system applications share workers, on Ray the cluster.
     """
 
     target: str
@@ -69,7 +69,7 @@ def resolve(target: str) -> Any:
 
 @dataclass(frozen=True)
 class Fleet:
-    """How a system is provisioned for a workload.
+    """The workers of a system for one workload.
 
     Arguments:
         slots: worker processes, or how many tasks the cluster is expected to run at once.

@@ -27,7 +27,7 @@ from .report import compare as comparison
 from .report import document, terminal
 from .work import QUEUES, USUAL, Settings
 
-#: What a first run shows in a few minutes.
+#: Workloads that are run unless others are named: a few minutes.
 _DEFAULT = "noop,roundtrip,zones"
 
 
@@ -178,7 +178,7 @@ def _measure(
 
 
 class _Bars:
-    """How far it is: two bars on a terminal, a line per turn elsewhere."""
+    """Shows progress: two bars on a terminal, a line per turn elsewhere."""
 
     def __init__(self, console: Console, name: str, turns: int) -> None:
         self._console, self._name, self._turns, self._begun = console, name, turns, 0
@@ -195,7 +195,7 @@ class _Bars:
         self._progress.stop()
 
     def turn(self, system: str, number: int) -> measure.Progress:
-        """A turn begins."""
+        """Show that a turn begins; return a function that is called with its progress."""
         self._progress.update(self._all, completed=self._begun)
         self._begun += 1
         if not self._console.is_terminal:
@@ -209,7 +209,7 @@ class _Bars:
 
 @contextmanager
 def _interrupt_on_terminate() -> Iterator[None]:
-    """Make SIGTERM end us as Ctrl-C does: in order."""
+    """Handle SIGTERM like Ctrl-C, so that everything is stopped first."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The figures that a turn comes down to, how two systems compare in them, and over several rounds."""
+"""Computes figures of turns, their spread over several rounds, and ratios between systems."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Figure:
     """One number of a turn.
 
     Arguments:
-        title: in tables.
+        title: its name in tables.
         unit: "s", "bytes", "%", "/s", "x" for a ratio, or "" for a count.
-        of: what computes it; None where the turn has no such number.
-        lower: whether less is better; None where it is neither.
+        of: computes it from a turn; returns None if the turn has no such number.
+        lower: whether lower is better; None if neither is.
     """
 
     title: str
@@ -29,7 +29,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Spread:
-    """A median with the lowest and the highest."""
+    """The median, lowest and highest of some values."""
 
     median: float
     low: float
@@ -37,7 +37,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread:
-        """Of one value at least."""
+        """Return the spread of at least one value."""
         found = list(values)
         return cls(statistics.median(found), min(found), max(found))
 
@@ -50,12 +50,12 @@ def quantile(values: Sequence[float], share: float) -> float | None:
 
 
 def makespan(turn: Turn) -> float:
-    """Seconds from the first submission to the last result."""
+    """Return the seconds from the first submission to the last result."""
     return float(turn["ended"] - turn["began"])
 
 
 def queueing(turn: Turn, group: str | None = None) -> list[float]:
-    """Seconds that each task waited from its submission to its start; of all, or of a group."""
+    """Return the seconds from submission to start of each task, or of each in a group."""
     calls = turn["calls"]
     return [
         started - submitted
@@ -65,19 +65,19 @@ def queueing(turn: Turn, group: str | None = None) -> list[float]:
 
 
 def latency(turn: Turn) -> list[float]:
-    """Seconds from each submission to the caller's having the result."""
+    """Return the seconds from submission until the caller has the result, of each task."""
     calls = turn["calls"]
     return [t - s for s, t in zip(calls["submitted"], calls["taken"], strict=True) if t is not None]
 
 
 def cpu_seconds(turn: Turn) -> float | None:
-    """CPU seconds of all the system's processes, and of the caller's."""
+    """Return the CPU seconds used by the system's processes and the caller."""
     used = turn["usage"]["cpu"]
     return float(used[-1]) if used else None
 
 
 def utilisation(turn: Turn) -> float | None:
-    """Percent of the machine's CPU time."""
+    """Return the percent of the machine's CPU time that the benchmark used."""
     usage = turn["usage"]
     if len(usage["time"]) < 2:
         return None
@@ -85,7 +85,7 @@ def utilisation(turn: Turn) -> float | None:
 
 
 def others(turn: Turn) -> float | None:
-    """Percent of the machine's CPU time that went to what has nothing to do with the benchmark."""
+    """Return the percent of the machine's CPU time that other programs used."""
     usage = turn["usage"]
     if len(usage["time"]) < 2:
         return None
@@ -94,7 +94,7 @@ def others(turn: Turn) -> float | None:
 
 
 def concurrency(turn: Turn) -> float | None:
-    """Most tasks that ran at once."""
+    """Return the largest number of tasks that ran at the same time."""
     edges = [(moment, 1) for moment in turn["calls"]["started"] if moment is not None]
     edges += [(moment, -1) for moment in turn["calls"]["ended"] if moment is not None]
     most = now = 0
@@ -105,7 +105,7 @@ def concurrency(turn: Turn) -> float | None:
 
 
 def queue_length(turn: Turn, points: int = 200) -> tuple[list[float], list[int]]:
-    """How many tasks were submitted and had not started, at so many moments: times and counts."""
+    """Return how many tasks were submitted but not started, at ``points`` moments: times and counts."""
     calls = turn["calls"]
     edges = sorted(
         [(moment, 1) for moment in calls["submitted"]]
@@ -184,7 +184,7 @@ def values(turns: Sequence[Turn], system: str, name: str) -> list[float]:
 
 
 def ratio(turns: Sequence[Turn], name: str, system: str, base: str) -> Spread | None:
-    """How many times better ``system`` is than ``base``, round by round; None where that cannot be said."""
+    """Return how many times better ``system`` is than ``base``, by pairs of rounds; None if they cannot be compared."""
     lower = figure(name).lower
     ours, theirs = values(turns, system, name), values(turns, base, name)
     if lower is None or not ours or len(ours) != len(theirs) or not all(ours) or not all(theirs):
@@ -194,7 +194,7 @@ def ratio(turns: Sequence[Turn], name: str, system: str, base: str) -> Spread | 
 
 
 def show(value: float, unit: str) -> str:
-    """Write a number with its unit, so that a reader takes it in."""
+    """Format a number with its unit, scaled to be readable."""
     if unit == "bytes":
         for prefix in ("", "k", "M", "G"):
             if abs(value) < 1000 or prefix == "G":
@@ -208,5 +208,5 @@ def show(value: float, unit: str) -> str:
 
 
 def plain(value: float) -> str:
-    """Write a number with three digits, or all before the point."""
+    """Format a number with three significant digits, or all those before the decimal point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

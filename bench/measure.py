@@ -1,4 +1,4 @@
-"""Lets the systems take turns at a workload, A B A B, and keeps all that was measured."""
+"""Runs a workload on each system in turn (A B A B) and collects the measurements."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from .sampling import Sampler, Usage, end_left, socket_bytes
 from .turn import MARK
 from .work import Settings
 
-#: Seconds that a turn has to stop what it started.
+#: Seconds that a turn's process may take to stop what it started.
 _STOP_SECONDS = 40
 
-#: Told the phase, and how many of how many are done in it.
+#: Called with the phase, the number of finished steps, and the number of all steps.
 Progress = Callable[[str, int, int], None]
 
 
 class TurnError(Exception):
-    """A system could not finish its turn; the message tells why."""
+    """A system could not finish its turn; the message says why."""
 
 
 @dataclass
 class Trial:
-    """A workload's turns.
+    """All turns of a workload.
 
     Arguments:
         workload: its name.
-        systems: those that took part, the one that the others are compared with first.
+        systems: the systems that took part; the others are compared with the first.
         turns: each as JSON: "system", "round", "began", "ended" and what `bench.turn.run` returned, with "usage".
-        problem: why nothing may be compared; None where all is well.
+        problem: why the systems cannot be compared; None if they can.
     """
 
     workload: str
@@ -61,10 +61,10 @@ def measure(
         systems: in the order of their turns.
         settings: for all of them.
         repeat: number of rounds.
-        progress: asked, for each system and round, for what is told how far it is.
+        progress: called with each system and round; returns the function that is called with the progress.
 
     Raises:
-        KeyboardInterrupt: by the user; what was started is ended.
+        KeyboardInterrupt: the user interrupted it; everything it started is stopped.
     """
     trial = Trial(workload, list(systems))
     for number in range(repeat):
@@ -82,7 +82,7 @@ def measure(
 
 
 def differing(turns: Sequence[dict[str, Any]]) -> str | None:
-    """Say which systems' results differ; None where all are the same."""
+    """Return a message that says which systems' results differ; None if all are equal."""
     by_digest: dict[str, dict[str, None]] = {}
     for turn in turns:
         by_digest.setdefault(turn["digest"], {})[turn["system"]] = None
@@ -94,7 +94,7 @@ def differing(turns: Sequence[dict[str, Any]]) -> str | None:
 
 
 def take_turn(workload: str, system: str, settings: Settings, progress: Progress) -> dict[str, Any]:
-    """Run one turn in a process of its own, sample it, and leave nothing of it behind.
+    """Run one turn in its own process, sample its CPU and memory, and end whatever it leaves behind.
 
     Raises:
         TurnError: it failed.
@@ -120,7 +120,7 @@ def take_turn(workload: str, system: str, settings: Settings, progress: Progress
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=[writing],
-                # The terminal's Ctrl-C is for us alone: we stop it in an orderly way.
+                # In its own session, so that Ctrl-C reaches only this process, which then stops the turn.
                 start_new_session=True,
                 env={**os.environ, MARK: mark, "PYTHONPATH": _path(), "PYTHONUNBUFFERED": "1"},
             )
@@ -177,7 +177,7 @@ def _follow(
 
 
 def _during(usage: Usage, began: float, ended: float) -> dict[str, list[Any]]:
-    """What was sampled between two times, and just before and after, by seconds since the first."""
+    """Return the samples between two times, and the nearest before and after; times in seconds since the first."""
     times = usage.time
     first = max((index for index, moment in enumerate(times) if moment <= began), default=0)
     last = min((index for index, moment in enumerate(times) if moment >= ended), default=len(times) - 1)
@@ -192,16 +192,16 @@ def _during(usage: Usage, began: float, ended: float) -> dict[str, list[Any]]:
 
 
 def _path() -> str:
-    """Where a turn and its workers import from: as this process does, from its working directory also."""
+    """Return the import path of a turn and its workers: this process's, and its working directory."""
     entries = [os.getcwd(), os.environ.get("PYTHONPATH", "")]
     return os.pathsep.join(dict.fromkeys(entry for entry in entries if entry))
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Wait for the turn's end; hurry it where it was interrupted."""
+    """Wait for the turn to end; terminate it if it was interrupted."""
     assert process.stdin is not None
     try:
-        process.stdin.close()  # which ends it, if it has not ended
+        process.stdin.close()  # closing it makes the turn end
         process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()

@@ -1,4 +1,4 @@
-"""``raycelery bench predict``: whether right-sizing is right: predict from a sample, then run the whole and compare."""
+"""``raycelery bench predict``: checks right-sizing: predicts a workload from a sample, runs it, and compares."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from raycelery.rightsize.sample import Sample
 from . import figures, measure
 from .work import Settings
 
-#: Share of the memory that tasks may ask for in Ray, which keeps the rest for its object store.
+#: Share of the memory that Ray gives to tasks; the rest is for its object store.
 _FOR_TASKS = 0.7
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A prediction and what became of it.
+    """A prediction, and what was measured.
 
     Arguments:
         workload: its name.
         sizes: what was recommended for its tasks.
         tasks: how many there were.
-        predicted: for hosts that have nothing else to do.
-        left: the same for the CPUs that others left; None where they used none.
-        makespan: seconds that were measured.
+        predicted: for otherwise idle hosts.
+        left: for the CPUs that other programs left free; None if they used none.
+        makespan: measured seconds.
         utilisation: share of the CPU time that all processes of raycelery used.
-        of_tasks: share that the tasks themselves used.
-        others: share of the machine that others used.
+        of_tasks: share of the CPU time that the tasks themselves used.
+        others: share of the machine's CPU time that other programs used.
     """
 
     workload: str
@@ -53,12 +53,12 @@ class Checked:
 
     @property
     def fair(self) -> Prediction:
-        """The prediction to judge: for the CPUs that there were."""
+        """The prediction for the CPUs that were available."""
         return self.left or self.predicted
 
     @property
     def off(self) -> tuple[float, float]:
-        """By which share makespan and utilisation were mispredicted."""
+        """Relative errors of the predicted makespan and utilisation."""
         return self.fair.makespan / self.makespan - 1, self.fair.utilisation / self.utilisation - 1
 
 
@@ -67,9 +67,9 @@ def check(workload: str, settings: Settings, sample: int, progress: Any) -> Chec
 
     Arguments:
         workload: its name; its tasks must be of one kind.
-        settings: of the whole.
+        settings: settings of the whole workload.
         sample: calls that the prediction is made of, run with one CPU each.
-        progress: told what is being done.
+        progress: called with a line of text for each step.
 
     Raises:
         bench.measure.TurnError: a turn failed.
@@ -145,7 +145,7 @@ def command(names: str, sample: int, concurrency: int, within: float, quick: boo
 
 
 def table(found: list[Checked]) -> Table:
-    """Return predictions beside measurements."""
+    """Return a table of predictions and measurements."""
     shown = Table()
     for column in ("", "predicted", "on the rest", "measured", "off"):
         shown.add_column(column, justify="right" if column else "left")

@@ -1,4 +1,4 @@
-"""What runs around every task on every system: it notes when, where and with how much CPU the task ran."""
+"""Wraps the task function on every system, to record when, where and with how much CPU time it ran."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _HOST = socket.gethostname()
 
 @dataclass
 class Outcome:
-    """What is known of one call; times in seconds since the epoch.
+    """The measurements of one call. Times are in seconds since the epoch.
 
     Arguments:
-        group: of the call.
+        group: group of the call.
         submitted: when the caller began to submit it.
-        calling: seconds that the caller spent on that.
+        calling: seconds that submitting it took.
         value: what the task returned; None if it failed.
         started: when its function began; None if it failed.
         ended: when its function returned.
         cpu: CPU seconds of the function.
-        slot: which process ran it, on which host.
+        slot: host and process that ran it.
         taken: when the caller had the result.
-        error: what the task failed with.
+        error: the task's error; None if it succeeded.
     """
 
     group: str
@@ -45,7 +45,7 @@ class Outcome:
     error: str | None = None
 
     def take(self, answer: Any, taken: float) -> None:
-        """Note what :func:`recorded` returned."""
+        """Add what a function of :func:`recorded` returned, and when the caller got it."""
         self.value, self.started, self.ended, self.cpu, self.slot = answer
         self.taken = taken
 
@@ -54,7 +54,7 @@ def recorded(target: str) -> Callable[..., list[Any]]:
     """Return a function that calls the target and returns its value, start, end, CPU seconds and slot.
 
     Arguments:
-        target: as a `bench.Call` names it; imported by the first call.
+        target: ``"package.module:function"``; imported by the first call.
     """
 
     def run(*args: Any) -> list[Any]:
@@ -75,14 +75,14 @@ def _function(target: str) -> Callable[..., Any]:
 
 
 def nothing() -> None:
-    """Warm up a worker that has nothing to prepare."""
+    """Do nothing: the warm-up of a workload that needs none."""
 
 
 _warmed = threading.Event()
 
 
 def warm(target: str) -> None:
-    """Run ``target`` once per process, then wait a little, so that other workers get a turn as well."""
+    """Run ``target`` once per process, then wait 0.1 s, so that the other workers get calls as well."""
     if not _warmed.is_set():
         _function(target)()
         _warmed.set()

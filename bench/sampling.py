@@ -1,4 +1,4 @@
-"""CPU and memory of a tree of processes over time, and the end of whatever is left of it."""
+"""Samples CPU and memory of a process tree, and ends processes that it leaves behind."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 
 import psutil
 
-#: Seconds between samples, unless one takes so long that it would disturb: then it is this share of the time.
+#: Seconds between two samples, and the largest share of the time that sampling may take.
 _INTERVAL, _SHARE = 0.25, 0.02
-#: Memory takes longer to look at, so it is by itself no larger share, and looked at no more often than this.
+#: Seconds between two samples of memory, which take longer; they are limited by the same share.
 _MEMORY_INTERVAL = 0.5
-#: Seconds that a left-over process has to end by itself.
+#: Seconds that a left-over process gets between SIGTERM and SIGKILL.
 _GRACE = 5.0
 
 
 @dataclass
 class Usage:
-    """What was sampled; lists of equal length.
+    """Samples over time, as lists of equal length.
 
     Arguments:
         time: seconds since the epoch.
-        cpu: CPU seconds used so far by all processes, those that have ended included.
-        memory: bytes, shared pages divided among those who share them; the last known where it was not looked at.
-        processes: how many.
+        cpu: CPU seconds used so far by all processes, including those that have ended.
+        memory: bytes (PSS: shared pages are divided among the processes); the last value where it was not sampled.
+        processes: number of processes.
         machine: CPU seconds used so far by all processes of the machine.
     """
 
@@ -39,10 +39,10 @@ class Usage:
 
 
 class Sampler(threading.Thread):
-    """Samples a process and its descendants until it is told to stop.
+    """A thread that samples a process and its descendants.
 
     Arguments:
-        pid: of the process.
+        pid: id of the process.
     """
 
     def __init__(self, pid: int) -> None:
@@ -52,7 +52,7 @@ class Sampler(threading.Thread):
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._memory_after = self._cost = 0.0
-        #: CPU seconds by process, kept when it ends: psutil knows a process from another that got its number.
+        #: CPU seconds by process; kept when it ends. psutil distinguishes processes that reuse a pid.
         self._used: dict[psutil.Process, float] = {}
 
     def run(self) -> None:
@@ -64,12 +64,12 @@ class Sampler(threading.Thread):
 
     @property
     def seen(self) -> list[psutil.Process]:
-        """Every process that it has come across."""
+        """All processes that were sampled, ended ones included."""
         with self._lock:
             return list(self._used)
 
     def look(self) -> bool:
-        """Take a sample now; False if the process is gone."""
+        """Take a sample; return False if the process has ended."""
         with self._lock:
             try:
                 self._sample()
@@ -108,7 +108,7 @@ class Sampler(threading.Thread):
 
 
 def _memory(process: psutil.Process) -> int:
-    """Bytes that are the process's own, with its part of what it shares where the system tells."""
+    """Return the bytes of a process: PSS where the system has it, else USS."""
     try:
         full: Any = process.memory_full_info()
         return int(getattr(full, "pss", 0) or full.uss)
@@ -119,15 +119,15 @@ def _memory(process: psutil.Process) -> int:
 
 
 def end_left(seen: Iterable[psutil.Process], variable: str, value: str) -> int:
-    """End what is left of a turn but this process, and return how many processes that were.
+    """End all remaining processes of a turn except this one; return their number.
 
-    Descendants inherit the environment, so those are found too whose parents are gone; those that write over their
-    environment, as Redis does to show a title, were seen while they had parents.
+    Processes whose parents have ended are found by a variable of their environment, which they inherit. Those that
+    overwrite their environment, as Redis does, must be among ``seen``.
 
     Arguments:
-        seen: processes that belonged to the turn at some time.
-        variable: of the environment, by which the turn's processes are marked.
-        value: the turn's.
+        seen: processes that were sampled during the turn.
+        variable: environment variable that marks the turn's processes.
+        value: its value for this turn.
     """
     found = {process for process in seen if process.is_running()}
     own = psutil.Process()
@@ -147,7 +147,7 @@ def end_left(seen: Iterable[psutil.Process], variable: str, value: str) -> int:
 
 
 def socket_bytes() -> int | None:
-    """Bytes that went over the loopback interface since the machine started; None where it cannot be told."""
+    """Return the bytes sent over the loopback interface since the machine started; None if not known."""
     counters = psutil.net_io_counters(pernic=True)
     loopback = next((counters[name] for name in ("lo", "lo0") if name in counters), None)
     return None if loopback is None else int(loopback.bytes_sent)

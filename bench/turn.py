@@ -1,7 +1,7 @@
-"""One system's turn at one workload, in a process of its own: start, warm up, run, check, stop.
+"""Runs one workload on one system, in its own process: start, warm up, run, check, stop.
 
-``python -m raycelery.bench.turn`` reads what to do from its standard input, tells how far it is through a pipe, and
-ends in an orderly way on SIGTERM and when its parent is gone.
+``python -m raycelery.bench.turn`` reads the task from standard input as JSON and reports progress through a pipe. It
+stops everything it started on SIGTERM, and when its parent has ended.
 """
 
 from __future__ import annotations
@@ -29,27 +29,30 @@ from .systems.base import SETUP_VARIABLE, WARM, postponed
 from .systems.redis import URL_VARIABLE
 from .work import Settings
 
-#: Marks the processes of a turn, by a variable of the environment.
+#: Environment variable that marks the processes of a turn.
 MARK = "RAYCELERY_BENCH_TURN"
-#: Seconds between two reports of progress.
+#: Least seconds between two reports of progress.
 _OFTEN = 0.2
-#: Seconds in which the parent looks at CPU and memory, before the clock starts and after it has stopped.
+#: Seconds before and after the measured time, in which the parent samples CPU and memory.
 _LOOK = 0.1
 
 
 class Reporter:
-    """Tells the parent what happens: a line of JSON each."""
+    """Reports events to the parent process, as a line of JSON each.
+
+    Arguments:
+        descriptor: file descriptor of the pipe."""
 
     def __init__(self, descriptor: int) -> None:
         self._file = os.fdopen(descriptor, "w", buffering=1)
         self._said = 0.0
 
     def say(self, event: str, **details: Any) -> None:
-        """Tell of an event, with the time."""
+        """Report an event with the current time."""
         self._file.write(json.dumps({"event": event, "time": time.time(), **details}) + "\n")
 
     def progress(self, phase: str) -> Callable[[int, int], None]:
-        """Return a function to be told how many of how many are done; most of what it is told goes no further."""
+        """Return a function that reports the number of finished steps and of all steps, at most five times a second."""
 
         def show(done: int, of: int) -> None:
             now = time.monotonic()
@@ -61,7 +64,7 @@ class Reporter:
 
 
 def columns(outcomes: list[Outcome], began: float) -> dict[str, list[Any]]:
-    """Return what is kept of each call, by column: times in seconds since ``began``, to the microsecond."""
+    """Return the outcomes as columns; times are in seconds since ``began``."""
 
     def since(moment: float | None) -> float | None:
         return None if moment is None else round(moment - began, 6)
@@ -80,7 +83,7 @@ def columns(outcomes: list[Outcome], began: float) -> dict[str, list[Any]]:
 
 
 def task_options(calls: list[Call], fleet: Fleet) -> dict[str, dict[str, Any]]:
-    """Return what is written on each task, as by ``@app.task(num_cpus=2)``: what its calls ask for, where all agree."""
+    """Return the options of each task, as in ``@app.task(num_cpus=2)``, if all its calls ask for the same."""
     asked: dict[str, set[tuple[float, int | None]]] = {}
     for call in calls:
         asked.setdefault(call.target, set()).add((fleet.num_cpus_of(call), call.memory))
@@ -93,14 +96,14 @@ def task_options(calls: list[Call], fleet: Fleet) -> dict[str, dict[str, Any]]:
 
 
 def warm_options(calls: list[Call], fleet: Fleet) -> dict[str, Any]:
-    """Return what the task asks for that warms workers up: what all calls do, where they agree, to run there."""
+    """Return the options of the warm-up task: those of the calls if all are equal, to run on the same workers."""
     asked = {(fleet.num_cpus_of(call), call.memory) for call in calls}
     num_cpus, memory = asked.pop() if len(asked) == 1 else (fleet.num_cpus, None)
     return {"num_cpus": num_cpus, **({"memory": memory} if memory else {})}
 
 
 def sized(calls: list[Call], fleet: Fleet, settings: Settings) -> tuple[list[Call], Fleet]:
-    """Return calls and fleet as the settings want them rather than the workload."""
+    """Return calls and fleet after applying the settings ``sample``, ``num_cpus`` and ``memory``."""
     if settings.sample is not None:
         count = min(settings.sample, len(calls))
         calls = [calls[int((number + 0.5) * len(calls) / count)] for number in range(count)]
@@ -112,7 +115,7 @@ def sized(calls: list[Call], fleet: Fleet, settings: Settings) -> tuple[list[Cal
 
 
 def run(spec: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """Take the turn, and return what came of it."""
+    """Run the turn that ``spec`` describes; return its measurements as JSON data."""
     settings = Settings(**spec["settings"])
     workload = workloads.load(spec["workload"])(settings)
     name = spec["system"]
@@ -143,10 +146,10 @@ def run(spec: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
             reporter.say("ended")
             time.sleep(_LOOK)
         finally:
-            with postponed(signal.SIGTERM):  # stopping is what it asks for
+            with postponed(signal.SIGTERM):  # SIGTERM asks for a stop, which is under way
                 started = psutil.Process().children(recursive=True)
                 system.stop()
-                # Ray's agents outlive, by a minute, a Ray that is stopped while it starts.
+                # If Ray is stopped while it starts, its agents stay for a minute.
                 end_left(started, MARK, os.environ[MARK])
         values = [outcome.value for outcome in drive.outcomes]
         workload.check(calls, values)
@@ -173,10 +176,10 @@ def _terminated(number: int, frame: object) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End this process now, with all stopped.
+    """Exit without cleaning up Python objects; everything is stopped already.
 
-    To be called where the exception, if there is one, still holds what was in use: each of Celery's results that goes
-    would look for the Redis that is gone, for 20 s.
+    Otherwise each Celery result that is garbage-collected would try to reach the stopped Redis for 20 s. So it must be
+    called while an exception still refers to the results.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -184,7 +187,7 @@ def _leave(code: int) -> NoReturn:
 
 
 def main() -> NoReturn:
-    """Take the turn that standard input describes."""
+    """Run the turn that standard input describes."""
     signal.signal(signal.SIGTERM, _terminated)
     spec = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -196,12 +199,12 @@ def main() -> NoReturn:
         _leave(0)
     except SystemExit as stopped:
         _leave(int(stopped.code or 0))
-    except BrokenPipeError:  # the parent is gone
+    except BrokenPipeError:  # the parent has ended
         _leave(1)
     except WrongResultError as error:
         reporter.say("failed", error=str(error))
         _leave(1)
-    except Exception as error:  # whatever goes wrong in somebody's workload is told to the parent, and logged
+    except Exception as error:  # any error of a user's workload is reported to the parent, and logged
         traceback.print_exc()
         reporter.say("failed", error=f"{type(error).__name__}: {error}")
         _leave(1)

@@ -1,4 +1,4 @@
-"""What a workload is: calls of plain functions, how they are driven, and how their results are checked."""
+"""The base class of workloads: calls of plain functions, how they are submitted, and how results are checked."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from .record import Outcome
 if TYPE_CHECKING:
     from .systems.base import System
 
-#: Systems whose workers are started by hand and are all of one size.
+#: Queue systems, whose workers are all of one size.
 QUEUES = ("celery", "dramatiq", "huey", "taskiq")
-#: Compared unless something else is asked for; the first is what the others are measured against.
+#: Systems that are compared by default; the others are compared with the first.
 USUAL = ("celery", "raycelery", "ray")
-#: Those that can run what is no more than a function.
+#: Systems that can run plain functions.
 ALL = (*USUAL, "bridge", "dramatiq", "huey", "taskiq")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose.
+    """Options of the command line.
 
     Arguments:
         concurrency: workers of a queue, CPUs of Ray.
-        quick: a run of seconds, which tells whether it works rather than how fast.
-        module: of the workload ``own``.
-        sample: run so many of the calls only, evenly from the first to the last, and measure what each uses.
-        num_cpus: what every task asks for, whatever the workload says.
-        memory: bytes likewise.
+        quick: a run of seconds, to see whether it works.
+        module: name of the module for the workload ``own``.
+        sample: run only this many calls, evenly spread, and measure what each uses; None for all calls.
+        num_cpus: CPUs that every task asks for, instead of the workload's numbers.
+        memory: bytes of memory that every task asks for, likewise.
     """
 
     concurrency: int
@@ -46,75 +46,78 @@ class Settings:
 
 @dataclass
 class Drive:
-    """What came of a workload: the outcomes by call, and figures of the workload's own."""
+    """The outcomes of a workload's calls, and figures that the workload computes itself."""
 
     outcomes: list[Outcome]
     figures: dict[str, float] = field(default_factory=dict)
 
 
 class Workload:
-    """One kind of work, the same on every system.
+    """Work that is the same on every system.
 
-    A subclass sets the attributes and implements :meth:`calls`; what else it overrides is what makes it special.
+    A subclass sets the attributes and implements :meth:`calls`; everything else has defaults.
+
+    Arguments:
+        settings: options of the command line.
     """
 
     name: str
-    #: One sentence for the list and the report.
+    #: A description for the list and the report.
     about: str
-    #: Systems that can run it; the others are left out.
+    #: Systems that can run it.
     systems: Sequence[str] = USUAL
-    #: Names of figures (see `bench.figures`) that its table shows, the most telling first.
+    #: Names of figures (see `bench.figures`) in its table, the most important first.
     figures: Sequence[str] = ("makespan", "throughput", "utilisation", "queueing_p95")
-    #: How arguments travel through Celery: "json", its default, or "pickle".
+    #: Celery's serializer for arguments and results: "json" or "pickle".
     serializer = "json"
-    #: Whether a task that fails is part of what is measured rather than an error.
+    #: Whether failed tasks are recorded instead of raised.
     tolerant = False
-    #: Celery's settings, on Celery and on raycelery.
+    #: Additional settings, for Celery and raycelery.
     celery_settings: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
     def fleet(self, system: str) -> Fleet:
-        """How the system is provisioned: by default as many slots everywhere."""
+        """Return the workers of a system; by default ``concurrency`` slots on each."""
         return Fleet(self.settings.concurrency, cpus=self.settings.concurrency)
 
     @contextlib.contextmanager
     def environment(self) -> Iterator[dict[str, str]]:
-        """What the work needs besides the system (a data service, a scratch folder): variables for all processes."""
+        """Start what the work needs besides the system, such as a data service; yield environment variables."""
         yield {}
 
     def calls(self, system: str) -> list[Call]:
-        """The work."""
+        """Return the calls to run on a system."""
         raise NotImplementedError
 
     def warm(self) -> str:
-        """A function, as a target, that each worker runs before the clock starts: imports and caches."""
+        """Return the target of a function that each worker runs before time is measured: imports and caches."""
         return f"{__package__}.record:nothing"
 
     def drive(self, system: System, calls: list[Call], progress: Callable[[int, int], None]) -> Drive:
-        """Have the calls run, and wait for them: here, all are submitted at their times and then all are taken."""
+        """Run the calls and wait for them; by default each is submitted at its time."""
         return Drive(system.batch(calls, progress, tolerant=self.tolerant))
 
     def check(self, calls: list[Call], values: list[Any]) -> None:
-        """See that every result is right.
+        """Check every result.
 
         Raises:
-            WrongResultError: one is not; naming the call.
+            WrongResultError: a result is wrong; the message names the call.
         """
 
     def comparable(self, value: Any) -> Any:
-        """The part of a result that must be equal on all systems."""
+        """Return the part of a result that must be equal on all systems."""
         return value
 
     def digest(self, values: list[Any]) -> str:
-        """A fingerprint of all results, equal on two systems only if the results are."""
+        """Return a hash of all results, to compare the results of two systems."""
         text = json.dumps([self.comparable(value) for value in values], sort_keys=True, default=_plain)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:
-    """Make what NumPy and pandas return JSON."""
+    """Convert objects of NumPy and pandas, and sets, to JSON data."""
     for method in ("tolist", "to_dict"):
         if hasattr(value, method):
             return getattr(value, method)()
@@ -122,10 +125,13 @@ def _plain(value: Any) -> Any:
 
 
 def expect(calls: list[Call], values: list[Any], wanted: Callable[[Call], Any]) -> None:
-    """Compare every result with what its call should return.
+    """Compare every result with the expected one.
+
+    Arguments:
+        wanted: returns the expected result of a call.
 
     Raises:
-        WrongResultError: naming the first one that differs.
+        WrongResultError: a result differs; the message names the first one.
     """
     if len(calls) != len(values):
         raise WrongResultError(f"{len(values)} results of {len(calls)} calls")

@@ -1,1 +1,3 @@
-"""``raycelery-migrate``: takes a Celery code base as far towards Ray as its owners want. It never imports that code."""
+"""``raycelery-migrate``: checks a Celery code base, swaps its imports, and converts its tasks.
+
+The code is never imported or run."""

@@ -142,11 +142,12 @@ def actors(
 
 
 class _Session:
-    """The files of one invocation, its configuration and its progress bar.
+    """One run of a command: its files, its configuration and its progress bar. A context manager.
 
     Arguments:
-        paths: as given; ``-`` for standard input.
-        exclude, jobs: as given.
+        paths: files and folders; ``-`` alone for standard input.
+        exclude: patterns of files to leave out, added to the configured ones.
+        jobs: most processes; None for the configured number.
     """
 
     def __init__(self, paths: tuple[Path, ...], exclude: tuple[str, ...], jobs: int | None) -> None:
@@ -188,7 +189,7 @@ class _Session:
         sys.exit(FAILED)
 
     def progress(self, what: str) -> Callable[[int, int], None]:
-        """A function that moves the bar."""
+        """Add a progress bar, and return the function that moves it."""
         bar = self._bar.add_task(what, total=None)
 
         def move(done: int, of: int) -> None:
@@ -203,7 +204,7 @@ class _Session:
                 click.echo(f"skipped: {outcome.error}", err=True)
 
     def finish(self, outcomes: Sequence[Outcome], write: bool, only_check: bool) -> None:
-        """Show or make the changes, say what is left, and exit."""
+        """Show or write the changes, report what is left to do, and exit with the command's status."""
         if write and only_check:
             self._fail(MigrationError("--write and --check exclude each other: --check changes nothing"))
         self.say_errors(outcomes)
@@ -217,7 +218,7 @@ class _Session:
             pending = only_check and bool(changed)
             sys.exit(FAILED if failed else LEFT if pending or manual else DONE)
         written = 0
-        # New modules first: what is changed imports them.
+        # New modules first, as the changed files import them.
         for one in sorted(changed, key=lambda one: not one.creates) if write else changed:
             if only_check:
                 click.echo(f"would {'create' if one.creates else 'change'} {one.path}")
@@ -238,7 +239,7 @@ class _Session:
         sys.exit(FAILED if failed else LEFT if pending or manual else DONE)
 
     def _answer(self, outcomes: Sequence[Outcome], only_check: bool) -> None:
-        """The changed text of standard input, or only whether it would change."""
+        """Print the changed text of standard input, or with --check only whether it would change."""
         first, *others = outcomes
         if only_check:
             if first.after is not None:

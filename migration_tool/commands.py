@@ -1,4 +1,4 @@
-"""The three commands, from a workspace to the outcomes of its files."""
+"""The three commands: each returns the outcomes of a workspace's files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Progress = Callable[[int, int], None] | None
 
 
 def from_stdin(raw: bytes) -> Workspace:
-    """A workspace of one Python file that has no name.
+    """Return a workspace of one file, read from standard input.
 
     Arguments:
-        raw: what standard input gave; a notebook if it is JSON.
+        raw: its bytes; Python, or a notebook if they are JSON with cells.
     """
     kind = "notebook" if raw.lstrip().startswith(b"{") and b'"cells"' in raw else "python"
     workspace = Workspace(Path())
@@ -32,7 +32,11 @@ def from_stdin(raw: bytes) -> Workspace:
 
 
 def check(workspace: Workspace, jobs: int = 1, progress: Progress = None) -> list[Outcome]:
-    """Every file with what it uses of Celery."""
+    """Report every file's uses of Celery.
+
+    Arguments:
+        jobs: most processes to use.
+        progress: called with the number of finished files and the number of all files."""
     texts = {one.key: one.python for one in workspace.sources if one.python is not None}
     options = check_package.Options(
         workspace.project, frozenset(workspace.relevant()), configurations(workspace.project, texts)
@@ -41,7 +45,10 @@ def check(workspace: Workspace, jobs: int = 1, progress: Progress = None) -> lis
 
 
 def shim(workspace: Workspace, annotate: Path | None = None, jobs: int = 1, progress: Progress = None) -> list[Outcome]:
-    """Every file with its imports swapped.
+    """Swap every file's imports.
+
+    Arguments:
+        annotate: a result of ``raycelery rightsize``, whose requests are written to the tasks.
 
     Raises:
         MigrationError: ``annotate`` cannot be read.
@@ -54,10 +61,10 @@ def shim(workspace: Workspace, annotate: Path | None = None, jobs: int = 1, prog
 def actors(
     workspace: Workspace, limit: int | None = None, closed: bool = False, jobs: int = 1, progress: Progress = None
 ) -> list[Outcome]:
-    """Every file rewritten to plain Ray as far as that goes.
+    """Convert tasks to plain Ray, where that is possible.
 
     Arguments:
-        limit: most submissions in flight in what is written; None for the default.
-        closed: nothing outside these files submits tasks.
+        limit: most unfinished submissions at once, in the written code; None for the default.
+        closed: assume that nothing outside these files submits tasks.
     """
     return actors_package.migrate(workspace, limit, closed, jobs, progress)

@@ -1,4 +1,4 @@
-"""``[tool.raycelery-migrate]`` in ``pyproject.toml``."""
+"""Reads ``[tool.raycelery-migrate]`` of ``pyproject.toml``."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Config:
 
     Arguments:
         exclude: patterns as in ``.gitignore``.
-        jobs: processes; None for one per CPU.
+        jobs: most processes; None for one per CPU.
         annotate: a ``rightsize`` result for ``shim``.
-        limit: most submissions in flight in what ``actors`` writes; None for its default.
-        closed: nothing outside the files that ``actors`` is given submits tasks.
+        limit: most unfinished submissions at once, in the code that ``actors`` writes; None for the default.
+        closed: for ``actors``: nothing outside the given files submits tasks.
     """
 
     exclude: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Config:
 
 
 def read_config(paths: Sequence[Path]) -> Config:
-    """The table of the nearest ``pyproject.toml`` at or above the first path that has one.
+    """Return the table of the nearest ``pyproject.toml`` at or above the first path that has one.
 
     Raises:
         MigrationError: an entry is unknown or of the wrong type.
@@ -52,7 +52,7 @@ def read_config(paths: Sequence[Path]) -> Config:
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("raycelery-migrate")
         except (OSError, ValueError):
-            continue  # a template, or broken: reported where its dependencies are looked at
+            continue  # a template, or malformed: reported when its dependencies are swapped
         if table is not None:
             return _checked(table, path)
     return Config()

@@ -1,4 +1,4 @@
-"""Runs a function over many files, on several processes where that pays."""
+"""Applies a function to many files, in several processes if there is enough to do."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .errors import UnreadableFile
 from .model import Outcome
 from .workspace import Source
 
-#: A function of a file and of what all files share.
+#: A function of a file and of an object that is the same for all files.
 Work = Callable[[Source, Any], Any]
 Result = TypeVar("Result")
-#: Fewer bytes than this are done sooner in this process than other processes start.
+#: Bytes of source below which starting processes takes longer than the work.
 _WORTH = 400_000
 _shared: tuple[Work, Any] | None = None
 
@@ -22,7 +22,7 @@ _shared: tuple[Work, Any] | None = None
 def _start(work: Work, shared: Any) -> None:
     global _shared
     _shared = (work, shared)
-    # Syntax trees are many objects without cycles until the file is done with.
+    # A syntax tree is many objects that stay until its file is finished: collecting garbage meanwhile finds nothing.
     gc.freeze()
     gc.set_threshold(200_000, 50, 50)
 
@@ -36,12 +36,13 @@ def _one(source: Source) -> Any:
 def each(
     work: Work, sources: Sequence[Source], shared: Any, jobs: int, progress: Callable[[int, int], None] | None = None
 ) -> Iterable[Any]:
-    """Run ``work(source, shared)`` for each file; results in the order of the files.
+    """Call ``work(source, shared)`` for each file; return the results in the order of the files.
 
     Arguments:
-        work: a module's function.
-        jobs: processes at most.
-        progress: told how many files are done, of how many.
+        work: a function at the top of a module, so that it can be sent to other processes.
+        shared: passed to every call.
+        jobs: most processes to use.
+        progress: called with the number of finished files and the number of all files.
     """
     results: list[Any] = []
     size = sum(len(source.raw) for source in sources)
@@ -61,7 +62,7 @@ def each(
 
 
 def guarded(source: Source, work: Callable[[Outcome], None]) -> Outcome:
-    """An outcome that ``work`` has filled in, or one with the error that stopped it."""
+    """Return an outcome that ``work`` has filled in, or one with the error that it raised."""
     outcome = Outcome(source.path, source.raw)
     if source.error is not None:
         outcome.error = source.error

@@ -1,4 +1,4 @@
-"""What can go wrong with one file or with the whole command."""
+"""Errors that are shown to the user as they are."""
 
 from __future__ import annotations
 

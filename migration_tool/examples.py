@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Example:
-    """What becomes of a file.
+    """A file before and after a command.
 
     Arguments:
         before: its text.

@@ -1,4 +1,4 @@
-"""What the commands say about a file and do to it."""
+"""Findings about a file, and the outcome of a command for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Finding:
     """One use of Celery, or one thing that a command has to say about a file.
 
     Arguments:
-        path: of the file, as the user would name it.
+        path: path of the file, relative to the current folder where possible.
         line, column: from 1; in a notebook, ``cell`` is its number from 1 and the line is in the cell.
         kind: "import", "app", "task", "call", "canvas", "option", "setting", "worker", "dependency"...
         name: what is used.
@@ -40,26 +40,27 @@ class Finding:
     cell: int | None = None
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Return it as a dictionary for JSON."""
         return {**asdict(self), "verdict": self.verdict.value}
 
     @property
     def place(self) -> str:
-        """Where it is, as editors understand it."""
+        """Its place as ``path:line:column``, which editors understand."""
         cell = f":cell {self.cell}" if self.cell is not None else ""
         return f"{self.path}{cell}:{self.line}:{self.column}"
 
 
 @dataclass
 class Outcome:
-    """What a command makes of one file.
+    """The outcome of a command for one file.
 
     Arguments:
         path: the file.
-        before, after: its bytes; ``after`` None if nothing changes.
-        findings: what there is to say.
+        before: its content.
+        after: its new content; None if nothing changes.
+        findings: what is reported about it.
         error: why it was skipped.
-        diff: what to show: pairs of names and texts, one per notebook cell.
+        diff: name, old text and new text of each changed part: the file, or one per notebook cell.
         creates: the file is new.
     """
 

@@ -1,4 +1,4 @@
-"""From changes of a file's Python text to its new bytes."""
+"""Parses files, and applies edits to them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def finding(
     message: str = "",
     instead: str = "",
 ) -> Finding:
-    """A finding at a node."""
+    """Return a finding at a node; the arguments are those of :class:`Finding`."""
     start, _ = view.span(node)
     return finding_at(view, source, start, kind, name, verdict, message, instead)
 
@@ -49,7 +49,7 @@ def finding(
 def finding_at(
     view: View, source: Source, start: int, kind: str, name: str, verdict: Verdict, message: str = "", instead: str = ""
 ) -> Finding:
-    """A finding at a byte."""
+    """Return a finding at a byte offset; the arguments are those of :class:`Finding`."""
     line, cell = view.line(start), None
     if source.notebook is not None:
         cell, line = source.notebook.place(line)
@@ -57,7 +57,7 @@ def finding_at(
 
 
 def parses(text: str) -> str | None:
-    """Why a text is not Python; None if it is."""
+    """Return why a text is not valid Python; None if it is."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -68,7 +68,7 @@ def parses(text: str) -> str | None:
 
 
 def rewrite(source: Source, edits: list[Edit], outcome: Outcome) -> None:
-    """Put the changed text of a Python file or notebook into its outcome.
+    """Apply edits to a Python file or notebook, and put the result into its outcome.
 
     Raises:
         UnreadableFile: the result would not parse or cannot be encoded; the file stays as it is.
@@ -100,7 +100,7 @@ def rewrite(source: Source, edits: list[Edit], outcome: Outcome) -> None:
         inside = [edit for edit in dict.fromkeys(edits) if start <= edit.start and edit.end <= end]
         if not inside:
             continue
-        # Magics are masked in the text that was analysed, not in the cell.
+        # The text that was analysed has masked magics, the cell has not.
         masked_before = raw[start:end].decode("utf-8", "surrogatepass")
         moved = []
         for edit in inside:
@@ -117,10 +117,10 @@ def rewrite(source: Source, edits: list[Edit], outcome: Outcome) -> None:
 
 
 def set_text(source: Source, after: str, outcome: Outcome) -> None:
-    """Put a file's new text into its outcome.
+    """Encode a file's new text, and put it into its outcome.
 
     Raises:
-        UnreadableFile: its encoding lacks a character.
+        UnreadableFile: the file's encoding lacks a character of the text.
     """
     assert source.text is not None
     try:

@@ -1,4 +1,4 @@
-"""What a rule is, how it is registered, and how rules are applied to a file.
+"""The interface of a rule, the registry of rules, and how rules are applied to a file.
 
 To add a rule to ``shim`` or ``actors``, write one module in ``shim/rules`` or ``actors/rules``::
 
@@ -27,7 +27,7 @@ To add a rule to ``shim`` or ``actors``, write one module in ``shim/rules`` or `
    registry imports every module of the folder.
 2. ``matches`` names the types of LibCST's nodes that the rule is shown. ``wanted`` is a cheap look at the whole file.
 3. ``write`` yields the edits for one node. Inner nodes come before outer ones, and ``file.view.source(node)`` has the
-   edits of the inner ones in it, so a rule that replaces a call writes its arguments as they will be.
+   edits of the inner ones in it, so a rule that replaces a call writes its arguments after their own edits.
 4. ``examples`` are at least one file before and after, and one that stays as it is or says by a comment why something
    stays. They are run as tests (``tests/migration/test_rules.py``), and are the rule's entry in
    ``docs/migrating-rules.md``, which ``python -m raycelery.migrate.rules > docs/migrating-rules.md`` writes.
@@ -82,9 +82,9 @@ AnyFile = TypeVar("AnyFile", bound=File)
 
 
 class Rule(ABC):
-    """What every rule has. The class's docstring describes the rule to users."""
+    """The base of all rules. The docstring of a rule's class describes the rule to users."""
 
-    #: What it does to a file, and what it leaves alone; run as tests.
+    #: Files before and after, and files that it leaves alone; run as tests.
     examples: ClassVar[tuple[Example, ...]]
 
     @property
@@ -94,7 +94,7 @@ class Rule(ABC):
 
     @property
     def about(self) -> str:
-        """What it does, in plain English."""
+        """The rule's description: its class's docstring."""
         return inspect.cleandoc(type(self).__doc__ or "")
 
 
@@ -105,7 +105,7 @@ class TreeRule(Rule, Generic[AnyFile]):
     matches: ClassVar[tuple[type[cst.CSTNode], ...]]
 
     def wanted(self, file: AnyFile) -> bool:
-        """Whether the file may hold something for this rule; if not, it is shown none of its nodes."""
+        """Return whether the file may contain matching code; if not, :meth:`write` is not called for it."""
         return True
 
     @abstractmethod
@@ -121,7 +121,7 @@ class TextRule(Rule):
 
     @abstractmethod
     def rewrite(self, source: Source) -> tuple[str, list[Finding]]:
-        """Return the file's new text, which is the old one if nothing changes, and what there is to say."""
+        """Return the file's new text, which may be the old one, and findings."""
 
 
 AnyRule = TypeVar("AnyRule", bound=Rule)
@@ -153,7 +153,7 @@ class Registry:
 
     @property
     def rules(self) -> Mapping[str, Rule]:
-        """All rules by name, in the order of their names."""
+        """All rules by name, sorted by name. Imports the package's modules."""
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self.package}.{module.name}")

@@ -23,17 +23,17 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Such as "shim/imports"."""
+        """Its name with the command's, such as "shim/imports"."""
         return f"{self.command}/{self.rule.name}"
 
     @property
     def about(self) -> str:
-        """What it does, in plain English."""
+        """Its description, in Markdown."""
         return self.rule.about
 
     @property
     def examples(self) -> tuple[Example, ...]:
-        """What it does, shown."""
+        """Files before and after."""
         return self.rule.examples
 
 
@@ -52,7 +52,7 @@ A rule is one module in `migration_tool/shim/rules` or `migration_tool/actors/ru
 
 
 def page() -> str:
-    """The page of all rules, in Markdown."""
+    """Return the page of all rules, in Markdown."""
     parts = [_HEAD]
     for rule in RULES:
         parts.append(f"## {rule.name}\n\n{rule.about}\n")

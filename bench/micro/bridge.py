@@ -1,10 +1,10 @@
-"""Throughput of a bridge against stock prefork: the same broker, the same concurrency, in turns.
+"""Throughput and latency of a bridge and of stock prefork: same broker, same concurrency, in turns.
 
     python -m raycelery.bench.micro.bridge --rounds 5 --messages 5000 --concurrency 2
 
-Each turn publishes no-ops while the worker's queue is not consumed, has it consumed, and takes the time until the last
-result is in Redis; then latency, one message at a time, by turns. Both workers are up all the time, each with a queue
-of its own.
+Each turn publishes no-ops while the worker does not consume its queue, lets it consume, and measures the time until the
+last result is in Redis. Latency is measured afterwards, one message at a time. Both workers run all the time, each with
+its own queue.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests import support
 from tests.bridge import support as bridge
 from tests.brokers import rabbitmq
 
-#: Seconds for all messages of a turn.
+#: Most seconds for all messages of a turn.
 TIMEOUT = 600
 
 
@@ -30,9 +30,9 @@ class Side:
     """A worker and its project.
 
     Arguments:
-        project: whose tasks are called.
-        queue: that only this worker consumes.
-        worker: that does.
+        project: module with the tasks.
+        queue: queue that only this worker consumes.
+        worker: the worker's process.
     """
 
     def __init__(self, project: bridge.Project, queue: str, worker: bridge.Worker) -> None:
@@ -42,7 +42,7 @@ class Side:
         return self._project.send("add", value, 1, queue=self._queue)
 
     def throughput(self, count: int) -> float:
-        """Return messages per second of a backlog until all results are stored; reading them is no worker's work."""
+        """Return the messages per second of a backlog, until all results are stored. Reading them is not included."""
         control = self._project.app.control
         control.cancel_consumer(self._queue, destination=[self._worker.node], reply=True, timeout=30)
         results = [self._send(value) for value in range(count)]
@@ -50,7 +50,7 @@ class Side:
         control.add_consumer(self._queue, destination=[self._worker.node])
         backend = self._project.app.backend
         keys = [backend.get_key_for_task(result.id) for result in results]
-        # The last one first: to ask for all of them all the time would take the CPU from the worker.
+        # The last one first, as polling all of them would take CPU time from the worker.
         for wanted in (keys[-1:], keys):
             while backend.client.exists(*wanted) < len(wanted):
                 if time.perf_counter() - began > TIMEOUT:
@@ -70,7 +70,7 @@ class Side:
 
 
 def _latencies(sides: list[Side], count: int) -> tuple[float, float]:
-    """Return the median of each side's latency; messages alternate, so that a drifting machine favours none."""
+    """Return each side's median latency; calls alternate, so that changes of the machine affect both."""
     samples = [[side.latency() for side in sides] for _ in range(count)]
     stock, ours = (statistics.median(column) for column in zip(*samples, strict=True))
     return stock, ours

@@ -1,8 +1,7 @@
-"""A fresh process's way to its first result: ``python -m raycelery.bench.micro.cold_start raycelery|ray DIRECTORY``.
+"""Time from a new process to its first result: ``python -m raycelery.bench.micro.cold_start raycelery|ray DIRECTORY``.
 
-Prints the seconds from before the first import to the result, less those that ``ray.init`` itself took: it is the same
-on both ways, and takes several seconds more or less from one time to the next. Both start Ray in ``DIRECTORY``, with
-equal options.
+Prints the seconds from before the first import to the result, without those of ``ray.init``, which is the same for both
+and varies by seconds. Both start Ray in ``DIRECTORY``, with equal options.
 """
 
 import functools
@@ -44,7 +43,7 @@ def bare(options: dict[str, object]) -> float:
 
 
 def _timed_init() -> list[float]:
-    """Have the seconds that ``ray.init`` takes noted in the list that is returned."""
+    """Patch ``ray.init`` to append the seconds that it takes to the returned list."""
     import ray
 
     seconds: list[float] = []

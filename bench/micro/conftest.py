@@ -1,4 +1,4 @@
-"""Starts the systems, lets them take turns, and reports."""
+"""Fixtures of the micro benchmarks: start the systems, let them take turns, and report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.conftest import redis_url  # noqa: F401 - a fixture
 from .figures import FIGURES, Board
 from .systems import ACTORS, CELERY, OURS, TASKS, RayActors, RayTasks, System, Tasks
 
-#: What raycelery's executors hold in place of CPUs, and how they are told: see `tasks_ray.py`.
+#: Resource that raycelery's executors request instead of CPUs, and its environment variable: see `tasks_ray.py`.
 _SLOT = "executor"
 _VARIABLE = "RAYCELERY_MICRO_SLOT"
 _board = pytest.StashKey[Board]()
@@ -60,7 +60,7 @@ def systems(ray_session: support.RaySession, redis_url: str) -> Iterator[dict[st
 
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(support.short_directory())
-        # A line per task, which the worker writes at INFO, would not be fair. As root, Celery takes no pickle unforced.
+        # At INFO the worker logs a line per task, which others do not. As root, Celery refuses pickle unless forced.
         worker = support.stock_worker(
             tasks_celery.__name__, redis_url, directory, "-l", "WARNING", concurrency=2, env={"C_FORCE_ROOT": "1"}
         )
@@ -78,7 +78,7 @@ def systems(ray_session: support.RaySession, redis_url: str) -> Iterator[dict[st
 
 @pytest.fixture(scope="session")
 def cold_start() -> Callable[[str], float]:
-    """Return a function that takes a fresh process to its first result, and returns the seconds."""
+    """Return a function that measures the seconds from a new process to its first result."""
 
     def run(system: str) -> float:
         with support.short_directory() as directory:

@@ -1,4 +1,4 @@
-"""The figures, their targets, and the report: plain data and arithmetic."""
+"""The figures of the micro benchmarks, their targets, and the report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .systems import ACTORS, CELERY, OURS, TASKS
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of some numbers, and how far they lie apart."""
+    """The median, lowest and highest of some numbers."""
 
     median: float
     low: float
@@ -30,7 +30,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Faster:
-    """raycelery takes ``times`` less than another system, by the median over pairs of neighbouring rounds."""
+    """Target: raycelery is ``times`` times faster than another system (median over pairs of rounds)."""
 
     than: str
     times: float
@@ -49,7 +49,7 @@ class Faster:
 
 @dataclass(frozen=True)
 class AtMost:
-    """raycelery's own figure is below a bound; or, with ``more_than``, its difference from another system's is."""
+    """Target: raycelery's figure is at most a bound or, with ``more_than``, at most so much above another system's."""
 
     bound: float
     more_than: str | None = None
@@ -70,7 +70,7 @@ class AtMost:
 
 @dataclass(frozen=True)
 class Unit:
-    """How samples are shown. Those of times are seconds, and may be shown as a rate."""
+    """How samples are formatted. Times are in seconds, and may be shown as a rate."""
 
     name: str
     scale: float = 1.0
@@ -88,15 +88,15 @@ class Unit:
 
 @dataclass(frozen=True)
 class Figure:
-    """One thing that is measured.
+    """A figure that is measured.
 
     Arguments:
         key: its name in the output.
         title: its name in the table.
-        unit: how it is shown.
-        counts: how many tasks or calls each system is given per round.
-        targets: what raycelery is to reach.
-        rounds: at most, where more would tell nothing new.
+        unit: how it is formatted.
+        counts: number of tasks or calls per round, by system.
+        targets: what raycelery must reach.
+        rounds: most rounds.
     """
 
     key: str
@@ -128,7 +128,7 @@ FIGURES = {
             "chord", "chord of 1,000", Unit("s"), {OURS: 1_000, CELERY: 1_000, TASKS: 1_000}, (Faster(CELERY, 3),),
         ),
         Figure(
-            # Celery takes a third of a second for each: ten stand for a hundred.
+            # Celery takes a third of a second for each, so ten must do.
             "frames", "task with the same 20 MB frame, of 100", Unit("ms", 1e3), {OURS: 100, CELERY: 10, TASKS: 100},
             (Faster(CELERY, 20),),
         ),
@@ -139,14 +139,14 @@ FIGURES = {
 
 @dataclass
 class Board:
-    """What has been measured in this run."""
+    """All measurements of this run."""
 
     samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     load_before: tuple[float, float, float] = field(default_factory=os.getloadavg)
 
     def outcomes(self, key: str) -> Iterator[tuple[Faster | AtMost, Spread, bool]]:
-        """Yield each target of a figure that was measured, what was reached, and whether it was met."""
+        """Yield each target of a figure, what was reached, and whether it was met."""
         for target in FIGURES[key].targets:
             value = target.value(self.samples[key])
             yield target, value, target.met(value)
@@ -178,7 +178,7 @@ class Board:
         return table
 
     def notes(self) -> list[str]:
-        """Return what a reader must know of the run."""
+        """Return remarks on the run for the report."""
         counts = "; ".join(
             f"{key}: " + ", ".join(f"{system} {count:,}" for system, count in counts.items())
             for key, counts in self.counts.items()

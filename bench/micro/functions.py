@@ -1,4 +1,4 @@
-"""What the tasks of every system compute: the same plain functions."""
+"""The plain functions that the tasks of every system run."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Any
 
 
 def noop(value: Any = None) -> Any:
-    """Do nothing; the value comes back so that a caller can tell whose result it has."""
+    """Return the value, by which a caller can check that it has the right result."""
     return value
 
 
 def total(values: list[int]) -> int:
-    """Add numbers up."""
+    """Return the sum of some numbers."""
     return sum(values)
 
 
 def checksum(frame: Any) -> tuple[int, float]:
-    """Read a frame: its rows, and one column's sum."""
+    """Return a frame's number of rows and the sum of a column."""
     return len(frame), float(frame["c0"].sum())
 
 
 def frame_of(seed: int, megabytes: float = 20.0) -> Any:
-    """Return a frame of five columns of random floats; another one for each seed."""
+    """Return a frame of random floats in five columns, a different one for each seed."""
     import numpy as np
     import pandas as pd
 

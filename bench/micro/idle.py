@@ -1,10 +1,10 @@
-"""What a bridge costs while there is nothing to be done, process by process, and what stock prefork costs.
+"""CPU and memory of an idle bridge, process by process, and of stock prefork.
 
     python -m raycelery.bench.micro.idle --seconds 30 --concurrency 2
 
-Each worker has run as many tasks at once as it may, so that its pool is there, and has nothing to do from then on.
-Memory is PSS: pages that processes share are divided among them. A worker process of Ray's that has run nothing yet is
-measured too: what is above it is ours and the application's.
+Each worker first runs as many tasks at once as it may, so that all processes of its pool exist, and is idle afterwards.
+Memory is PSS: pages that processes share are divided among them. An unused worker process of Ray is measured too, as
+the baseline for executors.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tests import support
 from tests.bridge import support as bridge
 from tests.support import until
 
-#: Seconds until a worker has come to rest.
+#: Seconds to wait until a worker is idle.
 REST = 5.0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A process at a moment: CPU seconds and times that a thread of its woke up, since it began; bytes."""
+    """A sample of a process: CPU seconds and context switches since its start, and bytes of memory."""
 
     cpu: float
     wakes: int
@@ -60,7 +60,7 @@ def _report(title: str, processes: list[tuple[str, psutil.Process]], seconds: fl
 
 
 def _titled(start: str, since: float) -> list[psutil.Process]:
-    """Return Ray's processes of a title that were started since then, the oldest first."""
+    """Return Ray's processes with a title that were started after ``since``, the oldest first."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

@@ -1,7 +1,7 @@
-"""Shows pytest-benchmark measurements that were taken elsewhere.
+"""Shows measurements in pytest-benchmark's tables.
 
-Its fixture times one function, round after round; here the rounds of several systems take turns, so they are measured
-first and played back against a clock that stands still but for them.
+Its fixture measures all rounds of one function in sequence. Here the rounds of several systems alternate, so they are
+measured first, and then replayed with a clock that advances by the measured seconds.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ _now = 0.0
 
 
 def clock() -> float:
-    """Return the time of the playback, in seconds."""
+    """Return the time of the replay, in seconds."""
     return _now
 
 
 def replay(benchmark: Any, seconds: Sequence[float]) -> None:
-    """Give ``benchmark``, whose timer must be :func:`clock`, one round for each measurement."""
+    """Run one round of ``benchmark``, whose timer must be :func:`clock`, for each measurement."""
     left = iter(seconds)
 
     def measured() -> None:

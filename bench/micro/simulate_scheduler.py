@@ -1,10 +1,10 @@
-"""The dispatcher's scheduler on a cluster that nobody has here: a thousand nodes, a million messages, no Ray.
+"""Runs the scheduler on a simulated cluster, such as a thousand nodes and a million messages. Needs no Ray.
 
     python -m raycelery.bench.micro.simulate_scheduler --nodes 1000 --messages 1000000 --queues 200
 
-Plays a cluster to the scheduler: executors get ready a moment after their start, and messages take as long as was
-drawn for them. Prints decisions per second of CPU, bytes per waiting message, fairness between queues, and what a
-decision costs at growing backlogs. Times of the played cluster are seconds of its own clock.
+Executors become ready a moment after their start, and messages take random times. Prints decisions per CPU second,
+bytes per waiting message, fairness between queues, and CPU time per decision for growing backlogs. Times of the
+simulated cluster are in seconds of its own clock.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from raycelery.scheduler.instructions import Assign, Instruction, Recall, Start,
 from raycelery.scheduler.model import Lane, Message, Policy
 from raycelery.scheduler.scheduler import Scheduler
 
-#: What lanes ask for, and how many of 20 queues ask for it.
+#: Resource requests of lanes, each with the number of queues out of 20 that use it.
 REQUESTS = [
     ({"CPU": 1.0}, 8),
     ({"CPU": 2.0}, 6),
@@ -52,7 +52,7 @@ START_SECONDS = 0.5
 
 @dataclass
 class Played:
-    """What happened on the played cluster."""
+    """What happened on the simulated cluster."""
 
     finished: int = 0
     decisions: int = 0
@@ -64,11 +64,11 @@ class Played:
 
 
 class Cluster:
-    """Plays nodes and executors to a scheduler.
+    """Simulates nodes and executors for a scheduler.
 
     Arguments:
-        nodes: how many, of 16 CPUs each.
-        seed: of the lengths drawn.
+        nodes: number of nodes, of 16 CPUs each.
+        seed: seed of the random durations.
     """
 
     def __init__(self, nodes: int, seed: int = 7) -> None:
@@ -107,7 +107,7 @@ class Cluster:
             )
 
     def run(self, limit: int | None = None) -> Played:
-        """Play until nothing is left, or until ``limit`` messages are finished."""
+        """Simulate until no messages are left, or ``limit`` messages are finished."""
         scheduler, played = self.scheduler, self.played
         while scheduler.view.pending and (limit is None or played.finished < limit):
             begun = time.process_time()
@@ -149,13 +149,13 @@ class Cluster:
 
     def _begin(self, executor: int) -> None:
         message = self._given[executor][0]
-        # Skewed, as trainings are: most take a second, some take many.
+        # Skewed, like durations of trainings: most take a second, some take many.
         length = min(60.0, self.random.lognormvariate(0.0, 1.0))
         self.played.busy_cpu_seconds += length * self._lanes[executor].request.get("CPU", 0)
         self._at(length, "finished", executor, message.seq)
 
     def _advance(self) -> bool:
-        """Let the next events happen; False if there are none and the scheduler waits for no time."""
+        """Process the next events; return False if there are none and the scheduler has no timer."""
         wake = self.scheduler.wake_at
         if not self._events and wake is None:
             return False

@@ -1,7 +1,7 @@
-"""The systems that are compared, each with the same few measurements.
+"""The systems of the micro benchmarks, each with the same measurements.
 
-Every measurement checks the results and returns seconds: for one task, one call or one round trip, so that a slow
-system may be given fewer of them.
+Every measurement checks the results and returns seconds per task, call or round trip, so that slow systems can run
+fewer of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from . import functions
 
-#: Seconds after which a result is missing rather than late.
+#: Seconds to wait for a result.
 TIMEOUT = 300
 
 CELERY, TASKS, ACTORS, OURS = "Celery", "Ray tasks", "Ray actors", "raycelery"
@@ -28,31 +28,31 @@ def _check(got: Any, wanted: Any) -> None:
 
 
 class System(Protocol):
-    """One way to run the tasks."""
+    """The interface of a system."""
 
     name: str
 
     def warm_up(self) -> None:
-        """Have both workers up: Ray ends idle ones after a second, while the others have their turns."""
+        """Start both workers: Ray ends idle ones after a second, while other systems have their turn."""
 
     def throughput(self, count: int) -> float:
-        """Submit no-ops, then take all results: seconds per task."""
+        """Submit no-ops, then read all results; return the seconds per task."""
 
     def round_trip(self, count: int) -> float:
-        """Submit a no-op and wait for it, again and again: the median seconds of one."""
+        """Submit a no-op and wait for it, ``count`` times; return the median seconds."""
 
     def burst(self, count: int) -> float:
-        """Submit no-ops: the caller's seconds per call; their results are taken afterwards, untimed."""
+        """Submit no-ops; return the seconds per call. Their results are read afterwards."""
 
     def chord(self, count: int) -> float:
-        """Run a header of no-ops and a body that adds their results up: seconds of the whole."""
+        """Run a chord of no-ops and a body that sums their results; return its seconds."""
 
     def frames(self, count: int, frame: Any) -> float:
-        """Call tasks that read the same large frame: seconds per task."""
+        """Call tasks that read the same large frame; return the seconds per task."""
 
 
 class _Calls:
-    """Measurements in terms of two methods: submit one no-op, take one result."""
+    """Measurements based on two methods: submit a no-op, and read a result."""
 
     def submit(self, value: int) -> Any:
         raise NotImplementedError
@@ -96,11 +96,11 @@ class _Calls:
 
 
 class Tasks(_Calls):
-    """A Celery application: stock Celery's or raycelery's, for the code is the same.
+    """A Celery application: stock Celery's or raycelery's.
 
     Arguments:
-        name: in the report.
-        module: with the tasks.
+        name: its name in the report.
+        module: the module with the tasks.
     """
 
     def __init__(self, name: str, module: Any) -> None:
@@ -134,7 +134,7 @@ class Tasks(_Calls):
 
 
 class RayTasks(_Calls):
-    """Remote functions of bare Ray, two at a time: each takes a CPU."""
+    """Ray remote functions, two at a time: each takes a CPU."""
 
     name = TASKS
 
@@ -162,7 +162,7 @@ class RayTasks(_Calls):
         return seconds
 
     def frames(self, count: int, frame: Any) -> float:
-        # As Ray's users write it: put once, by hand.
+        # Put once into the object store, as Ray users do.
         wanted = functions.checksum(frame)
         began = time.perf_counter()
         shared = self._ray.put(frame)
@@ -178,7 +178,7 @@ class _Actor:
 
 
 class RayActors(_Calls):
-    """Calls to two actors of bare Ray, by turns."""
+    """Calls of two Ray actors, alternating."""
 
     name = ACTORS
 

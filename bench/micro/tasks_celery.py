@@ -1,4 +1,4 @@
-"""The tasks on stock Celery, as its prefork worker imports them."""
+"""The tasks on stock Celery; imported by its worker."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from . import functions
 
 _redis = os.environ.get("RAYCELERY_MICRO_REDIS", "redis://127.0.0.1:6379/0")
 app = Celery("micro", broker=_redis, backend=_redis, set_as_current=False)
-# Frames need pickle; the other figures are taken with Celery's own default, JSON.
+# Frames need pickle; everything else uses Celery's default, JSON.
 app.conf.accept_content = ["json", "pickle"]
 
-# Unshared: the tasks of raycelery's application in this process have the same names.
+# Not shared: the tasks of raycelery's application in this process have the same names.
 noop = app.task(functions.noop, shared=False)
 total = app.task(functions.total, shared=False)
 checksum = app.task(functions.checksum, shared=False, serializer="pickle")

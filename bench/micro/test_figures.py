@@ -1,4 +1,4 @@
-"""The figures of `bench/micro/figures.py`. A test fails on a wrong result only; `--check` tells of missed targets."""
+"""The figures of `bench/micro/figures.py`. Wrong results fail; missed targets fail with `--check`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def turns(alternate: Alternate, systems: dict[str, System]) -> Turns:
 
 
 def _rows(key: str, group: str) -> Callable[[Any], Any]:
-    """Make a test of a figure one row per system in a table of pytest-benchmark."""
+    """Parametrize a test to give one row per system in pytest-benchmark's table."""
 
     def mark(test: Any) -> Any:
         systems = pytest.mark.parametrize("system", list(FIGURES[key].counts), ids=lambda name: name.replace(" ", "_"))
@@ -71,7 +71,7 @@ def test_chord(system: str, benchmark: Any, turns: Turns) -> None:
 
 @_rows("frames", "per task with the same 20 MB frame")
 def test_frames(system: str, benchmark: Any, turns: Turns) -> None:
-    # Another frame each round, or raycelery would find the last round's.
+    # A different frame each round, as raycelery would reuse the last one.
     samples = turns("frames", lambda runner, count, number: runner.frames(count, functions.frame_of(seed=number)))
     replay(benchmark, samples[system])
 
@@ -93,7 +93,7 @@ def test_memory(alternate: Alternate) -> None:
         for value in range(count):
             stuck.delay(value)
         pending, after = look()
-        # The rate limit lets one run, should there be a CPU for it.
+        # The rate limit lets one of them run.
         assert pending_before + count - 1 <= pending <= pending_before + count
         waiting.client.call("purge")
         deadline = time.monotonic() + 60

@@ -1,1 +1,1 @@
-"""What is made of the measurements: tables on the terminal, a JSON file, a page."""
+"""Reports: tables on the terminal, a JSON file, an HTML page."""

@@ -1,4 +1,4 @@
-"""What changed between two reports."""
+"""Compares two reports."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Change:
     Arguments:
         workload: its name.
         system: its name.
-        title: the figure's.
-        before: in the first report, as shown; likewise after.
-        after: in the second.
-        better: how many times better the second is; below 1: worse.
-        clear: whether the ranges of the two do not even touch.
-        relative: whether it is the ratio to the base system that is judged, so that a slower machine is no regression.
+        title: the figure's title.
+        before: its value in the first report, formatted.
+        after: its value in the second.
+        better: how many times better the second is; below 1 it is worse.
+        clear: whether the ranges of the two do not overlap.
+        relative: whether the ratio to the base system is compared, so that a slower machine is no regression.
     """
 
     workload: str
@@ -41,9 +41,9 @@ class Change:
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
-    """Compare all that both reports have.
+    """Compare all figures that both reports have.
 
-    What was measured beside a base system is judged by its ratio to it, the rest by the figure itself.
+    Where there is a base system, the ratios to it are compared, otherwise the figures themselves.
     """
     found = []
     earlier = {trial["workload"]: trial for trial in before["trials"]}
@@ -69,7 +69,7 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
                     change = judged, spread_text(was.value, unit), spread_text(cell.value, unit)
                     relative = False
                 else:
-                    continue  # the base itself: the machine's doing
+                    continue  # the base system itself changes only with the machine
                 (better, clear), then, now = change
                 if better is not None:
                     found.append(
@@ -79,7 +79,7 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
 
 
 def _judge(before: Spread, after: Spread, *, lower: bool) -> tuple[float | None, bool]:
-    """How many times better it became, and whether the ranges are apart; None where one of them is 0."""
+    """Return how many times better it became, and whether the ranges do not overlap; None if a value is 0."""
     apart = after.low > before.high or after.high < before.low
     if not before.median or not after.median:
         return None, apart

@@ -1,4 +1,4 @@
-"""The report as data: what is written to ``report.json`` and what tables and page are made of."""
+"""The report as data: written to ``report.json``, and shown by the tables and the page."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .. import figures, workloads
 from ..figures import Spread
 from ..measure import Trial
 
-#: Raised when older readers would misread the file.
+#: Version of the format; raised when older readers would misread the file.
 FORMAT = 1
 
 
-#: Figures of every workload: a reader should know how quiet the machine was.
+#: Figures that are shown for every workload, as they tell how busy the machine was otherwise.
 ALWAYS = ("others",)
-#: Percent of the machine's CPUs in use by others above which it is said that figures tell little.
+#: Percent of the machine's CPU time used by other programs above which a warning is shown.
 BUSY_PERCENT = 15
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A system's figure: its values over the rounds, and how many times better it is than the base system's."""
+    """A figure of one system: its spread over the rounds, and how many times better it is than the base system's."""
 
     value: Spread | None
     ratio: Spread | None
@@ -32,7 +32,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A figure of all systems."""
+    """A row of a table: one figure of all systems."""
 
     name: str
     figure: figures.Figure
@@ -63,7 +63,7 @@ def read(path: Path) -> dict[str, Any]:
     """Read a report.
 
     Raises:
-        ValueError: it is none, or one of another format.
+        ValueError: the file is not a report, or has another format version.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def rows(trial: dict[str, Any]) -> list[Row]:
-    """Return the table of a workload; empty where nothing may be compared."""
+    """Return the rows of a workload's table; none if its systems cannot be compared."""
     if trial["problem"]:
         return []
     turns, systems = trial["turns"], trial["systems"]
@@ -92,9 +92,9 @@ def rows(trial: dict[str, Any]) -> list[Row]:
 
 
 def busy(trial: dict[str, Any]) -> str | None:
-    """Say that others used the machine so much that the figures tell little; None where they did not.
+    """Return a warning if other programs used so much CPU time that the figures are unreliable; None if not.
 
-    Ratios are of turns that took place one after the other, so others that come and go are taken for a difference.
+    Turns follow each other, so a program that runs only during one of them looks like a difference.
     """
     shares = {
         system: max(found)
@@ -109,7 +109,7 @@ def busy(trial: dict[str, Any]) -> str | None:
 
 
 def parts(spread: Spread | None, unit: str) -> tuple[str, str]:
-    """A median, and "lowest to highest" where there is more than one value."""
+    """Format a median, and "lowest to highest" if there is more than one value."""
     if spread is None:
         return "-", ""
     median = figures.show(spread.median, unit)
@@ -119,11 +119,11 @@ def parts(spread: Spread | None, unit: str) -> tuple[str, str]:
 
 
 def spread_text(spread: Spread | None, unit: str) -> str:
-    """A median, with lowest and highest behind it."""
+    """Format a median with the lowest and highest value."""
     median, reach = parts(spread, unit)
     return f"{median} ({reach})" if reach else median
 
 
 def ratio_text(ratio: Spread | None) -> str:
-    """How many times better, with lowest and highest."""
+    """Format a ratio with the lowest and highest value."""
     return "" if ratio is None else spread_text(ratio, "x")

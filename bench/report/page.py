@@ -1,4 +1,4 @@
-"""``report.html``: one file that needs nothing else, not even a network."""
+"""Renders ``report.html``, a self-contained page that needs no network."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _trial(trial: dict[str, Any]) -> dict[str, Any]:
 
 
 def _headline(table: list[Any], base: str, others: list[str]) -> dict[str, str] | None:
-    """The first figure of the table, before and after."""
+    """Return the first figure of the table, of the base system and the others."""
     if not table or not others:
         return None
     row = table[0]
@@ -89,7 +89,7 @@ def _good(ratio: figures.Spread | None) -> str:
 
 
 def _fleet(trial: dict[str, Any], system: str) -> str:
-    """How a system was provisioned, and how long its start took."""
+    """Describe a system's workers, and how long its start took."""
     turns = [turn for turn in trial["turns"] if turn["system"] == system]
     if not turns:
         return "did not run"

@@ -1,4 +1,4 @@
-"""The page's plots, by Plotly; colours work on light and dark grounds."""
+"""The page's plots, drawn by Plotly, for light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def plots(trial: dict[str, Any], rows: list[Row]) -> list[dict[str, Any]]:
 
 
 def typical(turns: list[Turn], system: str) -> Turn:
-    """Return the system's turn with the median makespan: the one that curves are drawn of."""
+    """Return the system's turn with the median makespan, which curves show."""
     own = sorted((turn for turn in turns if turn["system"] == system), key=figures.makespan)
     wanted = statistics.median_low([figures.makespan(turn) for turn in own])
     return next(turn for turn in own if figures.makespan(turn) == wanted)
@@ -187,7 +187,7 @@ def _timeline(shown: dict[str, Turn]) -> go.Figure | None:
         rows=len(lanes), cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=36 / (sum(heights) + 200)
     )
     for number, (system, slots) in enumerate(lanes.items(), 1):
-        # Peers in two shades, so that one sees where a task ends.
+        # Consecutive bars alternate between two shades, so that the ends of tasks can be seen.
         for shade, opacity in ((0, 1.0), (1, 0.55)):
             x: list[float | None] = []
             y: list[int | None] = []

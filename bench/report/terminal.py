@@ -14,7 +14,7 @@ from .document import parts, rows
 
 
 def table(trial: dict[str, Any]) -> RenderableType:
-    """Return a workload's table: a row per figure; under a system's figure how many times better than the first's."""
+    """Return a workload's table: a row per figure, with ratios to the first system below the figures."""
     base = trial["systems"][0]
     shown = Table("", ("figure", *(f"{system}>" for system in trial["systems"])))
     for row in rows(trial):

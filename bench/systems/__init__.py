@@ -1,4 +1,4 @@
-"""The systems that are compared: one file each, imported only in the process that runs it."""
+"""The systems that are compared. Each is one module, imported only in the process that runs it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .base import System
 
-#: Name: module, what it is, and what must be importable.
+#: By name: the module, a description, and the packages that must be installed.
 SYSTEMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "celery": ("celery_prefork", "Celery, prefork workers on Redis", ("celery", "redis")),
     "raycelery": ("raycelery_direct", "the same tasks through raycelery on Ray", ("raycelery", "ray")),
@@ -22,7 +22,7 @@ SYSTEMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 
 def missing(name: str) -> list[str]:
-    """Return the packages that the system needs and that are not installed."""
+    """Return the packages that a system needs and that are not installed."""
     return [package for package in SYSTEMS[name][2] if importlib.util.find_spec(package) is None]
 
 

@@ -1,4 +1,4 @@
-"""The interface of a system, and what all of them do alike: submit, take, warm up."""
+"""The interface of a system, with the parts that all systems share."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .. import record
 from ..calls import Call, Fleet, WrongResultError
 from ..record import Outcome
 
-#: Seconds after which a result is missing rather than late, and a system that does not come up is broken.
+#: Seconds to wait for a result, and for a system to start.
 TIMEOUT, START_TIMEOUT = 900.0, 60.0
-#: Seconds that a process has to end when asked to. Nothing that it still does then is of use to anybody.
+#: Seconds that a process gets between SIGTERM and SIGKILL.
 _POLITE_SECONDS = 5.0
-#: The task that warms workers up.
+#: Target of the task that warms workers up.
 WARM = f"{record.__name__}:warm"
-#: Tells the workers which functions are tasks, and Celery how they are set up: JSON.
+#: Environment variable with the setup for worker processes, as JSON.
 SETUP_VARIABLE = "RAYCELERY_BENCH_SETUP"
 
 
 class System:
-    """One way to run tasks, in this process and in those that it starts.
+    """A system that runs tasks, in this process and in those that it starts.
 
     Arguments:
-        fleet: how it is provisioned.
+        fleet: its workers.
         setup: for its worker processes: "targets" with their options, "applications", "serializer", "celery".
         scratch: an empty folder for its files; it is removed afterwards.
     """
@@ -43,11 +43,11 @@ class System:
         self.stack = contextlib.ExitStack()
 
     def start(self) -> None:
-        """Start all it needs. What it starts is ended by :meth:`stop`, also when this fails half-way."""
+        """Start everything it needs. :meth:`stop` ends what was started, even if this raises."""
         raise NotImplementedError
 
     def stop(self) -> None:
-        """End what was started."""
+        """Stop everything that :meth:`start` started."""
         self.stack.close()
 
     def submit(self, call: Call) -> Any:
@@ -59,7 +59,7 @@ class System:
         raise NotImplementedError
 
     def take_all(self, handles: Sequence[Any]) -> Iterator[Any]:
-        """Results in order; an exception where one failed. To be overridden where results can be had together."""
+        """Yield the results in order, an exception for a task that failed. Systems with batched reads override it."""
         for handle in handles:
             try:
                 yield self.take(handle)
@@ -67,19 +67,19 @@ class System:
                 yield error
 
     def chord(self, calls: list[Call], body: str) -> Any:
-        """Run the calls, then ``body`` with the list of their records; wait for the body's record."""
+        """Run a chord: the calls, then ``body`` with the list of their records. Return the body's record."""
         raise NotImplementedError(f"{self.name} has no chords")
 
     def chain(self, first: Call, length: int) -> Any:
-        """Run the call, and with its record the same function again, ``length`` times; wait for the last record."""
+        """Run a chain of ``length`` calls of one function, each with the record before it; return the last record."""
         raise NotImplementedError(f"{self.name} has no chains")
 
     def measuring(self) -> contextlib.AbstractContextManager[list[Any]]:
-        """Measure what each task uses while this lasts; the samples are in the list afterwards."""
+        """Return a context manager that measures what each task uses; it yields the list of samples."""
         raise NotImplementedError(f"{self.name} does not measure tasks")
 
     def send(self, call: Call) -> tuple[Any, Outcome]:
-        """Submit a call and note when, and how long that took."""
+        """Submit a call; return its handle, and an outcome with the time of submission."""
         submitted, began = time.time(), time.perf_counter()
         handle = self.submit(call)
         return handle, Outcome(call.group, submitted, time.perf_counter() - began)
@@ -87,15 +87,15 @@ class System:
     def batch(
         self, calls: Sequence[Call], progress: Callable[[int, int], None], *, tolerant: bool = False
     ) -> list[Outcome]:
-        """Submit each call at its time, then take all results.
+        """Submit each call at its time, then wait for all results.
 
         Arguments:
-            calls: in the order of their times.
-            progress: told how many of how many were taken.
-            tolerant: whether a failed task is noted rather than raised.
+            calls: the calls, sorted by their times.
+            progress: called with the number of results and the number of calls.
+            tolerant: record the error of a failed task instead of raising.
 
         Raises:
-            WrongResultError: a task failed.
+            WrongResultError: a task failed, unless ``tolerant``.
         """
         sent: list[tuple[Any, Outcome]] = []
         began = time.time()
@@ -115,15 +115,15 @@ class System:
         return [outcome for _, outcome in sent]
 
     def warm_up(self, target: str, application: str, progress: Callable[[int, int], None]) -> None:
-        """Have every slot run ``target``, so that no worker starts or imports while time is taken.
+        """Run ``target`` on every slot, so that no worker starts or imports anything while time is measured.
 
         Arguments:
             target: a function without arguments.
-            application: whose workers are to be warm.
-            progress: told how many slots of how many are warm.
+            application: the application whose workers are warmed up.
+            progress: called with the number of warm slots and the number of all slots.
 
         Raises:
-            TimeoutError: a slot never ran anything.
+            TimeoutError: for a minute, no further slot ran anything.
         """
         slots: set[str | None] = set()
         call = Call(WARM, (target,), application=application)
@@ -138,18 +138,22 @@ class System:
                 raise TimeoutError(f"{self.name}: only {seen} of {self.fleet.slots} workers came up")
 
     def process(self, command: list[str], log: str) -> subprocess.Popen[bytes]:
-        """Start a process that :meth:`stop` ends, first politely."""
-        # A signal between the start and the note of how to end it would leave it behind.
+        """Start a process; :meth:`stop` terminates it, and kills it if necessary.
+
+        Arguments:
+            command: the program and its arguments.
+            log: name of the file in ``scratch`` that gets its output."""
+        # A signal between the start and the registration of the callback would leave the process behind.
         with (self.scratch / log).open("wb") as output, postponed(signal.SIGTERM):
             started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
             self.stack.callback(_end, started)
         return started
 
     def up(self, process: subprocess.Popen[bytes], log: str, ready: Callable[[], bool]) -> None:
-        """Wait until ``ready``.
+        """Wait until ``ready`` returns True.
 
         Raises:
-            RuntimeError: the process ended before, or took too long; with the end of its log.
+            RuntimeError: the process ended, or a minute passed; the message has the end of its log.
         """
         deadline = time.monotonic() + START_TIMEOUT
         while not ready():
@@ -161,7 +165,7 @@ class System:
 
 @contextlib.contextmanager
 def postponed(number: signal.Signals) -> Iterator[None]:
-    """Have a signal handled after the block rather than within it. In the main thread only, as handlers are."""
+    """Postpone the handling of a signal until the block ends. Works in the main thread only, as signal handlers do."""
     came = []
     handler = signal.signal(number, lambda *_: came.append(True))
     try:
@@ -177,7 +181,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(_POLITE_SECONDS)
     except subprocess.TimeoutExpired:
-        # Children that lose their parent this way may wait for it for ever.
+        # Children whose parent is killed may wait for it for ever.
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(process.pid).children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -187,7 +191,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def setup_from_environment() -> dict[str, Any]:
-    """Return what :class:`System` was given, in its worker processes."""
+    """Return the ``setup`` of :class:`System`, in one of its worker processes."""
     import json
 
     found: dict[str, Any] = json.loads(os.environ[SETUP_VARIABLE])

@@ -1,4 +1,4 @@
-"""What Celery and raycelery have in common as systems: everything but where the application comes from."""
+"""Common part of the systems that are Celery applications: stock Celery and raycelery."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def register(app: Any) -> None:
         **setup["celery"],
     )
     for target, options in setup["targets"].items():
-        # Unshared: two applications of one process have tasks of the same names.
+        # Not shared: two applications in one process have tasks of the same names.
         app.task(recorded(target), name=target, shared=False, **options)
 
 
 class CelerySystem(System):
-    """A Celery application, of either kind."""
+    """A system that is a Celery application."""
 
-    #: By the names that calls have.
+    #: Applications by name.
     apps: dict[str, Any]
 
     def options(self, call: Call) -> dict[str, Any]:
-        """Options of ``apply_async`` beside the arguments: those that are not written on the task."""
+        """Return options of ``apply_async`` for a call, other than those set on the task."""
         return {}
 
     def signature(self, call: Call) -> Any:
-        """The call as a signature, for canvases."""
+        """Return a call as a signature, for canvases."""
         return self.apps[call.application].tasks[call.target].s(*call.args).set(**self.options(call))
 
     def submit(self, call: Call) -> Any:

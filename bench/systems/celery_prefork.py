@@ -1,4 +1,4 @@
-"""Celery as it is run today: a Redis, and a worker with prefork children."""
+"""Stock Celery: a Redis, and a worker with a prefork pool."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from celery import Celery
 from . import celery_like, redis
 
 app: Any = Celery("bench", set_as_current=False)
-if redis.URL_VARIABLE in os.environ:  # it was started: this is a worker
+if redis.URL_VARIABLE in os.environ:  # set by the benchmark, so this is a worker process
     app.conf.update(broker_url=redis.url(), result_backend=redis.url())
     celery_like.register(app)
 
 
 class System(celery_like.CelerySystem):
-    """Prefork children on a Redis; every application uses the one queue, as a fleet that is shared does."""
+    """One worker on a Redis; all applications use its queue, as on a shared fleet."""
 
     name = "celery"
-    #: More arguments of ``celery worker``.
+    #: Additional arguments of ``celery worker``.
     arguments: tuple[str, ...] = ()
 
     def start(self) -> None:
@@ -32,8 +32,8 @@ class System(celery_like.CelerySystem):
         self.start_worker()
 
     def start_worker(self) -> None:
-        """Start the worker, with the Redis and all else it needs up."""
-        # As root, Celery takes no pickle unforced. A line per task, which it writes at INFO, would not be fair.
+        """Start the worker and wait until it is ready. The Redis must be running."""
+        # As root, Celery refuses pickle unless forced. At INFO it logs a line per task, which others do not.
         os.environ["C_FORCE_ROOT"] = "1"
         pidfile: Path = self.scratch / "worker.pid"
         command = [sys.executable, "-m", "celery", "-A", __name__, "worker",

@@ -15,7 +15,7 @@ from ..calls import Call
 from ..record import recorded
 from . import base, redis
 
-#: By target.
+#: Tasks by target.
 actors: dict[str, Any] = {}
 
 

@@ -12,9 +12,9 @@ from ..calls import Call
 from ..record import recorded
 from . import base, redis
 
-#: By target.
+#: Tasks by target.
 tasks: dict[str, Any] = {}
-#: What the consumer is told to run.
+#: The instance that the consumer runs.
 huey: Any = None
 
 

@@ -1,4 +1,4 @@
-"""A Ray of our own, of one node or of several on this machine."""
+"""Starts a Ray cluster for a system: one or several nodes on this machine."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .base import postponed
 if TYPE_CHECKING:
     from .base import System
 
-#: Ray takes 30 % of the memory unless told; the largest workload needs less, and other systems run beside it.
+#: Bytes of the object store. Ray's default is 30 % of the memory; no workload needs so much.
 _OBJECT_STORE_BYTES = 2 * 1024**3
 _SMALL_STORE_BYTES = 100 * 1024**2
 
 
 def start(system: System) -> None:
-    """Start Ray as the system's fleet says, and connect this process to it; it ends with the system."""
+    """Start Ray with the nodes of the system's fleet, and connect this process to it; the system stops it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.pop("RAY_ADDRESS", None)
@@ -29,7 +29,7 @@ def start(system: System) -> None:
     node = {"include_dashboard": False}
     if fleet.nodes == 1:
         system.stack.callback(ray.shutdown)
-        with postponed(signal.SIGTERM):  # Ray forgets what it has started where its start is interrupted
+        with postponed(signal.SIGTERM):  # if its start is interrupted, Ray does not stop what it has started
             ray.init(
                 address="local",
                 num_cpus=fleet.cpus,

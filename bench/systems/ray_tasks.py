@@ -1,4 +1,4 @@
-"""Bare Ray: one remote function per task, which is what raycelery's own machinery is measured against."""
+"""Plain Ray: one remote function per task; the baseline for raycelery's own overhead."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..calls import Call
 from ..record import recorded
 from . import base, ray_cluster
 
-#: References that are waited for together.
+#: References per call of ``ray.get``.
 _CHUNK = 100
 
 
 class System(base.System):
-    """Remote functions; arguments that are large are put by hand, once, as Ray's users do."""
+    """Remote functions; large arguments are put into the object store once, as Ray users do."""
 
     name = "ray"
 
@@ -30,7 +30,7 @@ class System(base.System):
         if not hasattr(value, "memory_usage"):
             return value
         if id(value) not in self._put:
-            # The value is kept so that its id stays its own.
+            # Keep the value alive, so that its id() is not reused.
             self._put[id(value)] = (value, ray.put(value))
         return self._put[id(value)][1]
 

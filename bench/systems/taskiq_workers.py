@@ -13,9 +13,9 @@ from ..calls import Call
 from ..record import recorded
 from . import base, redis
 
-#: By target.
+#: Tasks by target.
 tasks: dict[str, Any] = {}
-#: What the workers are told to run.
+#: The broker that the workers run.
 broker: Any = None
 
 
@@ -34,7 +34,7 @@ if redis.URL_VARIABLE in os.environ:
 
 
 class System(base.System):
-    """An asynchronous client, which waits for each submission, as a caller who is to know of it does."""
+    """An asynchronous client that waits until each submission is confirmed."""
 
     name = "taskiq"
 

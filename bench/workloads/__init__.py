@@ -1,4 +1,4 @@
-"""The workloads: one file each, imported only where it is run or listed."""
+"""The workloads. Each is one module, imported only where it is run or listed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..work import Workload
 
-#: In the order of the list; each is the name of its module here.
+#: Names of the modules, in the order in which they are listed.
 NAMES = (
     "noop",
     "roundtrip",

@@ -1,4 +1,4 @@
-"""Small jobs that arrive while a long one holds the queue: who waits for whom."""
+"""Small jobs that arrive while a long one occupies the queue: how long they wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SECONDS = 0.1
 
 
 def step(number: int, seconds: float) -> int:
-    """Take a little while."""
+    """Sleep for some seconds, and return the number."""
     time.sleep(seconds)
     return number
 

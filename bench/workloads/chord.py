@@ -1,4 +1,4 @@
-"""A chord of many and a long chain: what coordination costs."""
+"""A large chord and a long chain: the cost of coordination."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Workload(work.Workload):
 
     def calls(self, system: str) -> list[Call]:
         count, _ = self._counts()
-        # The last two are not submitted as such: they tell the workers of their functions.
+        # The last two are not submitted; they make their functions known to the workers.
         header = [call(noop, value) for value in range(count)]
         return [*header, call(total, []), call(increment, 0)]
 

@@ -1,4 +1,4 @@
-"""One large frame to many tasks: what arguments cost."""
+"""One large data frame passed to many tasks: the cost of arguments."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _COLUMNS = 5
 
 
 def checksum(frame: Any, number: int) -> list[float]:
-    """Read the frame: its rows, and one column's sum; the number tells the tasks apart."""
+    """Return the frame's number of rows and the sum of a column. The number makes the calls different."""
     return [number, len(frame), float(frame["c0"].sum())]
 
 
 def frame_of(megabytes: int) -> Any:
-    """Return a frame of random floats, always the same for a size."""
+    """Return a frame of random floats, the same one each time for a size."""
     import numpy as np
     import pandas as pd
 
@@ -26,18 +26,18 @@ def frame_of(megabytes: int) -> Any:
 
 
 def prepare() -> None:
-    """Import what reads a frame."""
+    """Import what is needed to read a frame."""
     import pandas  # noqa: F401
 
 
 class Workload(work.Workload):
-    """A queue gets fewer tasks, for it holds a copy of the frame for each: figures are per task."""
+    """Queues get fewer tasks, as they hold a copy of the frame for each task. Figures are per task."""
 
     name = "frame"
     about = "one 200 MB DataFrame to 100 tasks that read it (4 on a queue, which holds a copy for each)"
     figures = ("seconds_per_task", "calling", "socket_bytes", "memory")
     serializer = "pickle"
-    #: Megabytes, and tasks on Ray and on queues.
+    #: Megabytes, tasks on Ray, and tasks on queues.
     size: tuple[int, int, int] = (200, 100, 4)
     quick_size: tuple[int, int, int] = (2, 8, 4)
 
@@ -55,5 +55,5 @@ class Workload(work.Workload):
         work.expect(calls, values, lambda one: [one.args[1], rows, total])
 
     def digest(self, values: list[Any]) -> str:
-        # There are more of them on some systems than on others.
+        # The number of tasks differs between systems, the results do not.
         return super().digest(values[:1])

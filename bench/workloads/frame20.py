@@ -1,4 +1,4 @@
-"""A frame of a size that a queue can still carry a hundred times."""
+"""A smaller frame, which a queue can hold a hundred times."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from . import frame
 
 
 class Workload(frame.Workload):
-    """As `frame`, smaller, and with as many tasks on every system."""
+    """Like `frame`, with the same number of tasks on every system."""
 
     name = "frame20"
     about = "one 20 MB DataFrame to 100 tasks that read it"

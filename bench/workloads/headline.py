@@ -1,4 +1,4 @@
-"""The case the project was made for, at 1:60: a fleet of ten large hosts with one worker each."""
+"""Ten large hosts with one worker each against two CPUs per task, with time scaled 1:60."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from ..systems.base import System
 
 _HOSTS, _CPUS, _NUM_CPUS, _TASKS = 10, 16, 2, 1500
-#: Mean seconds of a task: minutes in the original. They are log-normal, and the longest are cut off.
+#: Mean seconds of a task, sigma of their log-normal distribution, and longest seconds.
 _MEAN, _SIGMA, _LONGEST = 1.6, 0.6, 6.0
 
 
 def train(number: int, seconds: float) -> int:
-    """Take as long as a zone's training: it waits, for the hosts are virtual."""
+    """Sleep as long as a zone's training takes; there are more virtual CPUs than real ones."""
     time.sleep(seconds)
     return number
 
 
 def lengths(count: int, mean: float) -> list[float]:
-    """Seconds of each task: the same skewed distribution each time, of exactly this mean."""
+    """Return the seconds of each task: a skewed distribution of exactly this mean, the same one each time."""
     source = random.Random(2013)
     drawn = [min(source.lognormvariate(0.0, _SIGMA), _LONGEST / _MEAN) for _ in range(count)]
     return [round(length * mean * count / sum(drawn), 4) for length in drawn]
@@ -43,7 +43,7 @@ class Workload(work.Workload):
                "start")  # fmt: skip
 
     def _shape(self) -> tuple[int, int, int, float]:
-        """Hosts, their CPUs, tasks, and mean seconds of one."""
+        """Return the number of hosts, CPUs per host, number of tasks, and mean seconds per task."""
         return (2, 4, 24, 0.2) if self.settings.quick else (_HOSTS, _CPUS, _TASKS, _MEAN)
 
     def fleet(self, system: str) -> Fleet:
@@ -68,7 +68,7 @@ class Workload(work.Workload):
 
 
 def ideal(seconds: list[float], slots: int) -> float:
-    """The makespan of these tasks in this order on so many slots, if handing them out took no time."""
+    """Return the makespan of tasks that are started in this order on free slots, without any overhead."""
     busy = [0.0] * slots
     for length in seconds:
         first = min(range(slots), key=busy.__getitem__)

@@ -1,4 +1,4 @@
-"""Many small models and a few large ones in one queue: what one size of worker for all of them costs."""
+"""Many small models and a few large ones in one queue: the cost of one worker size for all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PAGE = 4096
 
 
 def _compute(seconds: float) -> None:
-    """Use one CPU for so many seconds of its time, as a training of that length does."""
+    """Compute for some CPU seconds on one CPU."""
     import numpy as np
 
     block = np.random.default_rng(0).random((300, 300))
@@ -31,7 +31,7 @@ def small(number: int) -> int:
 
 
 def large(number: int, seconds: float, size: int) -> int:
-    """Train a large one: two threads, and as much memory as asked for, really used."""
+    """Train a large model: two threads, and ``size`` bytes of memory."""
     held = bytearray(size)
     for position in range(0, size, _PAGE):
         held[position] = 1
@@ -44,12 +44,12 @@ def large(number: int, seconds: float, size: int) -> int:
 
 
 def prepare() -> None:
-    """Import what both need."""
+    """Import NumPy."""
     import numpy  # noqa: F401
 
 
 class Workload(work.Workload):
-    """Legacy's workers all fit the largest model, so there are few; on Ray each model says what it needs."""
+    """On queues all workers fit the largest model, so there are few; on Ray each task asks for its own."""
 
     name = "mixed"
     about = (

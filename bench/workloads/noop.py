@@ -1,4 +1,4 @@
-"""Tasks that do nothing: what the machinery itself costs."""
+"""Tasks that do nothing: the overhead per task."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ..calls import Call, call
 
 
 def noop(value: int) -> int:
-    """Return the value, so that a caller can tell whose result it has."""
+    """Return the value."""
     return value
 
 
 class Workload(work.Workload):
-    """All submitted, then all taken."""
+    """All tasks are submitted, then all results are read."""
 
     name = "noop"
     about = "10,000 tasks that do nothing: what the machinery itself costs"

@@ -1,4 +1,4 @@
-"""The user's tasks: a module that says what to call, run on every system."""
+"""The user's own tasks: calls that a module of theirs returns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..calls import Call, Fleet, WrongResultError, import_path
 
 
 class Workload(work.Workload):
-    """What ``--module`` names.
+    """The calls of the module that ``--module`` names.
 
     The module has ``calls(quick)``, which returns a list of :func:`bench.call`. It may have ``check(values)``, which
     raises where a result is wrong; ``comparable(value)``, the part of a result that must be equal everywhere;
@@ -61,7 +61,7 @@ class Workload(work.Workload):
     def check(self, calls: list[Call], values: list[Any]) -> None:
         try:
             self._get("check", lambda values: None)(values)
-        except Exception as error:  # an AssertionError or whatever the user raises
+        except Exception as error:  # an AssertionError, or anything else that the user's code raises
             raise WrongResultError(f"{self.settings.module}.check: {error or type(error).__name__}") from error
 
     def comparable(self, value: Any) -> Any:

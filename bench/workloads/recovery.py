@@ -1,4 +1,4 @@
-"""Workers that are killed while they work: what is lost, and what is done twice."""
+"""Workers are killed while they run tasks: how many tasks are lost or run twice."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from ..systems.base import System
 
 _NOTES = "RAYCELERY_BENCH_RECOVERY"
-#: A call's work is done: what a kill after this moment interrupts is not its work.
+#: Suffix of the file of a call that has finished its work.
 _DONE = "done"
 
 
 def work_on(number: int, seconds: float) -> int:
-    """Wait, leaving a note of where it began and that it ended, for the killer and the count."""
+    """Sleep, and leave a file that tells which process ran the call and whether it finished."""
     notes = Path(os.environ[_NOTES])
     begun = notes / f"{number}.{os.getpid()}.{time.time_ns()}"
     begun.touch()
@@ -48,12 +48,12 @@ class Workload(work.Workload):
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
-        # Celery delivers again without end; raycelery gives a message up after three workers died of it, unless told.
+        # Celery redelivers without limit; raycelery drops a message after three workers died, by default.
         "ray_max_deliveries": 1000,
     }
 
     def _shape(self) -> tuple[int, float, float]:
-        """Tasks, seconds of one, seconds between two kills."""
+        """Return the number of tasks, seconds per task, and seconds between two kills."""
         return (12, 0.4, 1.0) if self.settings.quick else (200, 2.0, 3.0)
 
     def fleet(self, system: str) -> Fleet:
@@ -89,7 +89,7 @@ class Workload(work.Workload):
         return drive
 
     def check(self, calls: list[Call], values: list[Any]) -> None:
-        # What was lost is counted, not refused.
+        # Lost results are counted, and are no error.
         answered = [(one, value) for one, value in zip(calls, values, strict=True) if value is not None]
         work.expect([one for one, _ in answered], [value for _, value in answered], lambda one: one.args[0])
 
@@ -98,7 +98,7 @@ class Workload(work.Workload):
 
 
 def _kill(notes: Path, every: float, over: threading.Event, killed: list[int]) -> None:
-    """Kill a process that runs a task, again and again."""
+    """Kill a process that runs a task, every ``every`` seconds."""
     source = random.Random(9)
     while not over.wait(every):
         running = [path for path in notes.iterdir() if path.suffix != f".{_DONE}"]

@@ -1,4 +1,4 @@
-"""One task at a time: how long a caller waits for the shortest of tasks."""
+"""One task at a time: the time until a caller has the result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Workload(work.Workload):
-    """Submit one, take it, submit the next."""
+    """Each call is submitted when the result of the one before has come."""
 
     name = "roundtrip"
     about = "a task that does nothing, submitted and waited for, again and again: latency"

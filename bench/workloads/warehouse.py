@@ -1,4 +1,4 @@
-"""Trainings that mostly wait for their data: what most fleets of workers that are 10-15 % busy do."""
+"""Trainings that mostly wait for their data, as on workers that are 10-15 % busy."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..calls import Call, Fleet, WrongResultError, call
 from . import zones
 
 _URL = "RAYCELERY_BENCH_WAREHOUSE"
-#: Seconds that a query takes, at least and at most: a training computes for about 0.2 s.
+#: Shortest and longest seconds of a query. A training computes for about 0.2 s.
 _LATENCY = (0.5, 0.8)
-#: CPUs of a task on Ray: it computes a quarter of its time, and a few more run than that to fill the gaps.
+#: CPUs of a task on Ray: it computes for a quarter of its time, and some more than four per CPU fill the gaps.
 _NUM_CPUS = 0.16
 
 
 class _Warehouse(BaseHTTPRequestHandler):
-    """Rpc a query for a partition's history, after a while that depends on the query alone."""
+    """Answers a query for a partition's history, after a delay that depends only on the query."""
 
     protocol_version = "HTTP/1.1"
 
@@ -39,7 +39,7 @@ class _Warehouse(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -48,7 +48,7 @@ class _Server(ThreadingHTTPServer):
 
 
 def fetch_and_train(origin: str, dest: str, daypart: str) -> dict[str, Any]:
-    """Wait for the warehouse, then train."""
+    """Query the warehouse, then train."""
     query = f"{origin}/{dest}/{daypart}"
     with urllib.request.urlopen(f"{os.environ[_URL]}/{query}", timeout=60) as answer:
         if json.load(answer)["query"] != query:
@@ -57,7 +57,7 @@ def fetch_and_train(origin: str, dest: str, daypart: str) -> dict[str, Any]:
 
 
 class Workload(zones.Workload):
-    """Legacy has one worker per host, which waits for its data; on Ray, a task says that it needs little CPU."""
+    """On queues one worker per host waits for its data; on Ray a task asks for a fraction of a CPU."""
 
     name = "warehouse"
     about = (
@@ -86,7 +86,7 @@ class Workload(zones.Workload):
                 thread.join()
 
     def partitions(self) -> list[tuple[str, str, str]]:
-        # Whole zones, the busiest first.
+        # Whole zones, the busiest one first.
         from data import partitions
 
         found: list[tuple[str, str, str]] = partitions(1 if self.settings.quick else 10)

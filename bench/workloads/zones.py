@@ -1,4 +1,4 @@
-"""The real work: every zone of the legacy project trained, by its own code."""
+"""Trains every zone of the legacy example, with its own code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import raycelery
 from .. import work
 from ..calls import Call, WrongResultError, call, import_path
 
-#: In a checkout, and in an installed copy.
+#: Folder of the example in a checkout, and in an installation.
 _PLACES = ("../legacy_examples/zone_forecast", "legacy_examples/zone_forecast")
 
 
@@ -39,7 +39,7 @@ def train(origin: str, dest: str, daypart: str) -> dict[str, Any]:
 
 
 def prepare() -> None:
-    """Import what the training needs, and read its tables, once per worker."""
+    """Import what the training needs, and read its tables."""
     import forecast  # noqa: F401 - pandas and scikit-learn
     from data import catalog, tables
 
@@ -48,7 +48,7 @@ def prepare() -> None:
 
 
 class Workload(work.Workload):
-    """All partitions, the zone with most departures first."""
+    """All partitions; the zone with the most departures comes first."""
 
     name = "zones"
     about = "the zone training of legacy_examples/zone_forecast: 1,404 real models of about 0.2 s each"
@@ -59,12 +59,12 @@ class Workload(work.Workload):
 
     @contextlib.contextmanager
     def environment(self) -> Iterator[dict[str, str]]:
-        # For this process, and for the workers.
+        # For this process and the workers.
         import_path(folder())
         yield {"PYTHONPATH": os.pathsep.join([folder(), os.environ.get("PYTHONPATH", "")])}
 
     def partitions(self) -> list[tuple[str, str, str]]:
-        """The partitions that are trained."""
+        """Return the partitions to train."""
         from data import partitions
 
         found: list[tuple[str, str, str]] = partitions(1 if self.settings.quick else None)
@@ -77,7 +77,7 @@ class Workload(work.Workload):
         return [call(train, *partition) for partition in self.partitions()]
 
     def check(self, calls: list[Call], values: list[Any]) -> None:
-        # That the numbers are right is told by their being the same on all systems.
+        # The numbers themselves are checked by comparing the systems' results.
         work.expect(calls, [(v["origin"], v["dest"], v["daypart"]) for v in values], lambda one: one.args)
         for value in values:
             if len(value["forecast"]) != 7 or not all(day["departures"] >= 0 for day in value["forecast"]):

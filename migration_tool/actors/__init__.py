@@ -1,7 +1,7 @@
-"""``raycelery-migrate actors``: plain Ray, as far as that goes; what stays, stays on raycelery and says why.
+"""``raycelery-migrate actors``: converts tasks to plain Ray; those that cannot be converted stay on raycelery.
 
-The files are gone through twice. ``analysis`` finds what each of them tells about the project's tasks, ``plan`` decides
-which tasks are converted, and ``rules`` write what has been decided.
+Each file is read twice. First ``analysis`` collects facts about the project's tasks from every file. Then ``plan``
+decides which tasks are converted, and ``rules`` rewrite each file accordingly.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ def migrate(
     jobs: int,
     progress: Callable[[int, int], None] | None,
 ) -> list[Outcome]:
-    """Rewrite a workspace; its files' outcomes, and those of the helper modules that are to be created.
+    """Rewrite the files of a workspace in memory.
+
+    Returns:
+        one outcome per file, followed by those of the helper modules to be created.
 
     Arguments:
-        limit: most submissions in flight in what is written; None for the helper's default.
-        closed: nothing outside these files submits tasks.
-        jobs: processes at most.
-        progress: told how many files are done, of how many.
+        limit: most unfinished submissions at once, in the written code; None for the helper's default.
+        closed: assume that nothing outside these files submits tasks.
+        jobs: most processes to use.
+        progress: called with the number of finished files and the number of all files.
 
     Raises:
         MigrationError: the project has a module of the helper's name.
@@ -59,7 +62,7 @@ def migrate(
 
 
 def _taken_back(outcome: Outcome) -> Outcome:
-    """The outcome of a file that stays as it is because another could not be changed."""
+    """Reset the outcome of a file that stays unchanged because another file could not be changed."""
     outcome.after, outcome.diff = None, []
     if outcome.error is not None:
         outcome.error += "; nothing else is changed either, so that all files go on fitting together"

@@ -1,4 +1,4 @@
-"""One file rewritten as the plan says; the second of the passes over the files."""
+"""Rewrites one file as the plan says: the second pass over the files."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .analysis.uses import find
 from .file import ACTORS, File
 from .gathering import Shared
 
-#: Rules of ``shim`` by which what stays on raycelery is swapped.
+#: Rules of ``shim`` that are applied to what stays on raycelery.
 _SWAPS = ("imports", "strings")
 
 
 def convert(source: Source, shared: Shared) -> tuple[Outcome, str | None]:
-    """Rewrite a file; returns its outcome, and the key of the helper module that it imports then, if any."""
+    """Rewrite a file; return its outcome, and the key of the helper module that the new code imports, if any."""
     helpers: list[str] = []
 
     def work(outcome: Outcome) -> None:
         if source.python is None or not shared.concerns(source):
             return
         plan, view = shared.plan, view_of(source, shared.plan.project)
-        # What only stays needs no scopes, which are most of the work.
+        # Files without converted tasks need no scope analysis, which takes most of the time.
         uses = find(view, str(source.path)) if view.key in plan.touched else []
         file = File(
             view=view,
@@ -49,7 +49,7 @@ def convert(source: Source, shared: Shared) -> tuple[Outcome, str | None]:
 
 
 def _add_imports(file: File) -> str | None:
-    """Change the import statements to what the file uses now; returns the key of the helper module that it imports."""
+    """Update the import statements; return the key of the helper module that is imported, if any."""
     view, plan = file.view, file.plan
     changed, gone = imports.edits(view, plan, file.uses, list(view.pending), file.needed & {"Task"})
     for edit in changed:

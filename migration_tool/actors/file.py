@@ -1,4 +1,4 @@
-"""What the rules of ``actors`` see, and where they are registered."""
+"""The registry of the rules of ``actors``, and the file that they are given."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ACTORS = rule.Registry("actors", f"{__package__}.rules")
 
 @dataclass(kw_only=True)
 class File(rule.File):
-    """One Python file or notebook.
+    """A Python file or notebook in a project that is being converted.
 
     Arguments:
-        plan: what is done to the project.
+        plan: which tasks of the project are converted.
         uses: of tasks that become remote functions.
         namespace: the prefix of Celery's settings, if this module holds them; "" for none, None if it holds none.
-        needed: what must be imported for the edits: "ray", "logging", and names of the helper module.
+        needed: names that the edits need imported: "ray", "logging", and names of the helper module.
         told_settings: lines whose settings have been reported.
     """
 
@@ -46,7 +46,7 @@ class File(rule.File):
 
     @cached_property
     def calls(self) -> dict[cst.CSTNode, Use]:
-        """Submissions and direct runs by the call that is replaced: of ``get``, if it is waited for at once."""
+        """Submissions and calls of ``run``, by the call that is replaced (``get`` if it is called at once)."""
         return {use.wait or use.call: use for use in self.uses if use.form in ("call", "run") and use.call is not None}
 
     @cached_property
@@ -55,5 +55,5 @@ class File(rule.File):
         return {use.canvas.node: use.canvas for use in self.uses if use.canvas is not None}
 
     def task(self, node: cst.FunctionDef) -> Task | None:
-        """The task that a function of this file is."""
+        """Return the task that a function definition of this file makes, if any."""
         return self.view.project.task(self.view.key, self.view.qualname(node))

@@ -1,4 +1,4 @@
-"""What each file tells about the project's tasks; the first of the passes over the files."""
+"""Collects facts about the project's tasks from each file: the first pass over the files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Key = task_uses.Key
 
 @dataclass
 class Gathered:
-    """What one file tells; plain data, so that it travels between processes.
+    """What one file contributes. Plain data, so that it can be sent between processes.
 
     Arguments:
         facts: about tasks of the whole project.
@@ -33,7 +33,7 @@ class Gathered:
         launches: its tasks that are one call of one method of a new object.
         settings_on: Celery's settings that it sets to True.
         used: tasks that it uses.
-        parsed: LibCST could parse it.
+        parsed: False if LibCST could not parse it.
     """
 
     facts: task_uses.Facts
@@ -46,10 +46,10 @@ class Gathered:
 
 @dataclass
 class Shared:
-    """What is known of the whole project when its files are gone through.
+    """What is known of the whole project; sent to every process.
 
     Arguments:
-        plan: what is done to it, as far as that is decided.
+        plan: which tasks are converted; empty during the first pass.
         names: tasks by every name that Celery may know them by.
         configurations: modules that hold Celery's settings, with the prefix of their names ("" for none).
         task_classes: classes that come from Celery's Task.
@@ -62,7 +62,10 @@ class Shared:
 
     @classmethod
     def of(cls, workspace: Workspace, closed: bool) -> Shared:
-        """What is known of a workspace; ``closed``: nothing outside it submits tasks."""
+        """Analyse a workspace.
+
+        Arguments:
+            closed: assume that nothing outside the workspace submits tasks."""
         project = workspace.project
         texts = {one.key: one.python for one in workspace.sources if one.python is not None}
         return cls(
@@ -73,7 +76,7 @@ class Shared:
         )
 
     def concerns(self, source: Source) -> bool:
-        """Whether a file may define or use tasks, or hold Celery's settings."""
+        """Return whether a file may define or use tasks, or hold Celery's settings."""
         plan = self.plan
         if source.key in plan.relevant or source.key in self.configurations:
             return True
@@ -91,7 +94,7 @@ def _classes(project: Project) -> list[Key]:
 
 
 def gather(source: Source, shared: Shared) -> Gathered:
-    """Look at one file."""
+    """Collect the facts of one file."""
     project = shared.plan.project
     try:
         view = view_of(source, project)
@@ -118,7 +121,7 @@ def gather(source: Source, shared: Shared) -> Gathered:
 
 
 def _is_on(view: View, one: Finding) -> bool:
-    """Whether a setting is the constant True."""
+    """Return whether a setting is assigned the constant True."""
     line = view.text.split("\n")[one.line - 1]
     return re.search(rf"{re.escape(one.name)}[\"']?\]?\s*[=:]\s*True\b", line) is not None
 
@@ -126,11 +129,11 @@ def _is_on(view: View, one: Finding) -> bool:
 def collect(
     workspace: Workspace, sources: list[Source], gathered: list[Gathered], plan: Plan
 ) -> dict[str, task_uses.Facts]:
-    """Put what the files tell into the plan; returns the facts to decide by, by file.
+    """Add what the files contribute to the plan; return the facts of each file.
 
     Arguments:
-        sources: that were looked at.
-        gathered: what each of them tells.
+        sources: the files that were analysed.
+        gathered: what each of them contributes.
     """
     targets = {one.key for one in workspace.targets}
     facts = {}
@@ -151,7 +154,7 @@ def collect(
 
 
 def _unread(workspace: Workspace, unread: list[Source], plan: Plan) -> dict[str, task_uses.Facts]:
-    """Reasons against converting tasks whose names stand in files that cannot be parsed, and may use them."""
+    """Return reasons against converting tasks whose names occur in files that cannot be parsed."""
     found = {}
     for source in unread:
         source.readable = False
@@ -163,13 +166,13 @@ def _unread(workspace: Workspace, unread: list[Source], plan: Plan) -> dict[str,
 
 
 def _inside(workspace: Workspace, source: Source) -> str:
-    """A file's path in its project: comments hold no path of the machine."""
+    """Return a file's path relative to the project: comments must not contain absolute paths of this machine."""
     path = source.path.resolve()
     return path.relative_to(workspace.top).as_posix() if path.is_relative_to(workspace.top) else path.name
 
 
 def touched(sources: list[Source], gathered: list[Gathered], plan: Plan) -> frozenset[str]:
-    """Keys of the files that change with the tasks that are converted."""
+    """Return the keys of the files that define or use converted tasks, or read their results by id."""
     return frozenset(
         source.key
         for source, one in zip(sources, gathered, strict=True)

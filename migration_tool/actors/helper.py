@@ -1,4 +1,4 @@
-"""The helper module that is written into projects: ``ray_tasks.py``, from ``templates``."""
+"""Writes the helper module ``ray_tasks.py`` into projects, from the one in ``templates``."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ..workspace import Workspace, as_named
 from .plan import HELPER
 
 _TEMPLATE = Path(__file__).parents[1] / "templates" / f"{HELPER}.py"
-#: Stands in every helper module, whatever its users have made of it.
+#: A line of the template by which an existing helper module is recognised.
 _WRITTEN = "Written by raycelery-migrate"
 
 
 def outcomes(workspace: Workspace, keys: set[str], limit: int | None) -> list[Outcome]:
-    """The helper modules that are needed and not there yet, as files to create.
+    """Return an outcome for each helper module that is needed and does not exist yet.
 
     Arguments:
-        keys: of the helper modules that files import.
-        limit: most unfinished submissions at once; None for the template's.
+        keys: keys of the helper modules that files import.
+        limit: most unfinished submissions at once; None for the template's default.
 
     Raises:
         MigrationError: the project has another module of that name.
@@ -41,5 +41,5 @@ def outcomes(workspace: Workspace, keys: set[str], limit: int | None) -> list[Ou
 
 
 def _path(key: str) -> PurePosixPath:
-    """A module's file below the project's top."""
+    """Return a module's path below the project's top folder."""
     return PurePosixPath(*key.split(".")).with_suffix(".py")

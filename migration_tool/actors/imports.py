@@ -1,4 +1,4 @@
-"""Import statements after the rest of a file has changed: remote functions for tasks, nothing unused."""
+"""Updates import statements after all other edits: remote functions instead of tasks, nothing unused."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .plan import Plan
 def edits(
     view: View, plan: Plan, uses: list[Use], changes: list[Edit], replaced_names: set[str]
 ) -> tuple[list[Edit], set[cst.CSTNode]]:
-    """The changes of a file's import statements, and the statements that are gone.
+    """Return the edits of a file's import statements, and the statements that are removed.
 
     Arguments:
-        uses: of tasks in this file.
-        changes: all other edits; a name that is only read inside them is not needed any more.
-        replaced_names: names of Celery's that now come from the helper.
+        uses: the file's uses of converted tasks.
+        changes: all other edits; a name that is only read in code they replace is not imported any more.
+        replaced_names: names of Celery's that are now imported from the helper.
     """
     found: list[Edit] = []
     gone: set[cst.CSTNode] = set()
@@ -49,7 +49,7 @@ def edits(
 
 
 def _plain(view: View, node: cst.Import, changes: list[Edit], gone: set[cst.CSTNode]) -> list[Edit]:
-    """Take ``import celery`` away if nothing needs it any more."""
+    """Remove ``import celery`` if nothing uses it any more."""
     alias = node.names[0]
     if len(node.names) > 1 or alias.evaluated_name != "celery" or view.project.modules.shadows_celery(view.key):
         return []
@@ -70,7 +70,7 @@ def _inside(view: View, node: cst.CSTNode, edit: Edit) -> bool:
 def _alias(
     view: View, plan: Plan, node: cst.ImportFrom, alias: cst.ImportAlias, uses: list[Use], changes: list[Edit]
 ) -> str | None:
-    """What is imported in place of one name: "" for nothing, None if it stays as it is."""
+    """Return what is imported instead of one name: "" to remove it, None to leave it."""
     local = alias.evaluated_alias or alias.evaluated_name
     value = view.project.evaluate(view.imported(node, alias), view.key)
     written = f"{alias.evaluated_name} as {local}" if alias.evaluated_alias else local
@@ -94,7 +94,7 @@ def _alias(
 
 
 def _only_inside(view: View, name: str, changes: list[Edit]) -> bool:
-    """Whether a name is read, and only in places that are replaced by something without it."""
+    """Return whether a name is read only in code that is replaced by code without it."""
     names = [node for node in view.nodes if isinstance(node, cst.Name) and node.value == name]
     places = [view.span(node) for node in names if is_loaded(view, node)]
     word = re.compile(rf"\b{re.escape(name)}\b")
@@ -112,7 +112,7 @@ def _statement(
         return [Edit(*_span(view, alias), text) for alias, text in replaced.items()]
     kept = [name for name in names if name]
     if kept:
-        # The names are written anew on one line unless a comment would be lost by that.
+        # Rewritten on one line, unless that would lose a comment.
         first, last = _span(view, node.names[0])[0], _span(view, node.names[-1])[1]
         if b"#" not in view.raw[first:last] and b"\n" not in view.raw[first:last]:
             return [Edit(first, last, ", ".join(kept))]
@@ -123,7 +123,7 @@ def _statement(
 
 
 def _gone(view: View, node: cst.Import | cst.ImportFrom, gone: set[cst.CSTNode]) -> list[Edit]:
-    """Take a statement away that has its line to itself, at the top of the module."""
+    """Remove an import statement that is alone on its line at the top level of the module."""
     line = view.parents[node]
     alone = isinstance(line, cst.SimpleStatementLine) and len(line.body) == 1
     if alone and isinstance(view.parents[line], cst.Module):
@@ -132,7 +132,7 @@ def _gone(view: View, node: cst.Import | cst.ImportFrom, gone: set[cst.CSTNode])
         start, end = view.line_start(start), view.line_end(end)
         above, below = view.raw[view.line_start(max(start - 1, 0)) : start], view.raw[end : view.line_end(end)]
         if not above.strip() and below and not below.strip() and end != _place(view)[0]:
-            end = view.line_end(end)  # no two blank lines for one
+            end = view.line_end(end)  # leave one blank line, not two
         return [Edit(start, end, "")]
     return []
 
@@ -145,7 +145,7 @@ def _span(view: View, alias: cst.ImportAlias) -> tuple[int, int]:
 
 
 def _cut(view: View, node: cst.ImportFrom, alias: cst.ImportAlias) -> Edit:
-    """Remove one name with its comma, and its line if it has one to itself."""
+    """Remove one name with its comma, and the whole line if nothing else is on it."""
     start, end = _span(view, alias)
     comma = view.raw.find(b",", end)
     closing = view.raw.find(b")", end)
@@ -157,11 +157,12 @@ def _cut(view: View, node: cst.ImportFrom, alias: cst.ImportAlias) -> Edit:
 
 
 def added(view: View, plan: Plan, needed: set[str], helper: str | None, gone: set[cst.CSTNode]) -> list[Edit]:
-    """The imports that the changes need, after the file's own.
+    """Return the edit that adds the imports which the new code needs, below the file's own.
 
     Arguments:
         needed: "ray", "logging", and names of the helper module.
         helper: the helper's dotted name.
+        gone: import statements that are removed.
     """
     lines = []
     for module in ("logging", "ray"):
@@ -189,7 +190,9 @@ def _imports(project: Project, key: str, module: str) -> bool:
 
 
 def _place(view: View) -> tuple[int, cst.CSTNode | None]:
-    """After the imports that the file begins with, or its docstring; else before its first statement, also given."""
+    """Return where imports are inserted: after the first imports or the docstring.
+
+    If there are none: before the first statement, which is returned too."""
     last: cst.CSTNode | None = None
     for number, statement in enumerate(view.tree.body):
         if not isinstance(statement, cst.SimpleStatementLine):

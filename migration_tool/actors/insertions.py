@@ -1,4 +1,4 @@
-"""What is put between a file's lines: definitions after others, and comments."""
+"""Edits that insert whole lines: definitions and comments."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import libcst as cst
 from ..project.edits import Edit
 from ..project.view import View
 
-#: What every comment of this tool begins with.
+#: Every comment that this tool writes begins so.
 MARK = "# raycelery-migrate:"
-#: Of what is put in one place: imports come first, comments stand right above what they are about.
+#: Order of insertions at one place: imports first; comments last, directly above the code they are about.
 IMPORTS, DEFINITIONS, COMMENTS = -1, 0, 1
 
 
 def after(view: View, node: cst.FunctionDef | cst.ClassDef, lines: list[str]) -> Edit:
-    """Put top-level lines after a definition."""
+    """Insert top-level lines after a definition."""
     last: cst.CSTNode = node
     while isinstance(last, cst.BaseCompoundStatement):
         last = _last(last)
@@ -27,7 +27,7 @@ def after(view: View, node: cst.FunctionDef | cst.ClassDef, lines: list[str]) ->
 
 
 def _last(node: cst.BaseCompoundStatement) -> cst.CSTNode:
-    """The last statement of a compound one, which is in the last of its clauses."""
+    """Return the last statement of the last clause of a compound statement."""
     body: cst.BaseSuite
     match node:
         case cst.Match():
@@ -47,13 +47,13 @@ def _last(node: cst.BaseCompoundStatement) -> cst.CSTNode:
 
 
 def comment(view: View, at: int, text: str) -> Edit:
-    """A comment on a line of its own above the line that a byte is in."""
+    """Insert a comment line above the line of a byte offset."""
     start = view.line_start(at)
     return Edit(start, start, f"{view.indentation(at)}{MARK} {text}{view.newline}", COMMENTS)
 
 
 def has_comment(view: View, at: int) -> bool:
-    """Whether such a comment stands above the line that a byte is in."""
+    """Return whether the line above that of a byte offset is a comment of this tool."""
     start = view.line_start(at)
     previous = view.raw[view.line_start(max(start - 1, 0)) : start]
     return MARK.encode() in previous

@@ -1,4 +1,4 @@
-"""Which tasks become remote functions, and why the others do not."""
+"""Decides which tasks become Ray remote functions, and why the others stay on raycelery."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ HELPER = "ray_tasks"
 
 @dataclass
 class Plan:
-    """What is done to the project; plain data.
+    """Which tasks are converted. Plain data, so that it can be sent between processes.
 
     Arguments:
-        project: what names mean.
-        definitions: of all tasks.
+        project: resolves names.
+        definitions: how each task can be rewritten, by the task's key.
         kept: why a task stays on raycelery, by its key.
-        classes: task classes, and why each stays on raycelery; None if it becomes one of the helper's.
-        launches: tasks that are a call of an actor.
-        helpers: the helper module's key for each root of imports.
-        redelivers: the applications start a message again whose worker died.
-        relevant: modules that are looked at.
-        closed: nothing outside these files submits tasks.
-        touched: modules that define or use a task that is converted, or read results by id.
+        classes: why each task class stays on raycelery; None if it is converted.
+        launches: tasks that start an actor.
+        helpers: the helper module's key, by the folder that imports start from.
+        redelivers: the application redelivers messages whose worker died (``task_acks_late`` with
+            ``task_reject_on_worker_lost``).
+        relevant: keys of the modules to analyse.
+        closed: assume that nothing outside these files submits tasks.
+        touched: keys of the modules that define or use a converted task, or read results by id.
         kept_results: tasks whose results may be read by id.
     """
 
@@ -43,45 +44,46 @@ class Plan:
     kept_results: frozenset[Key] = frozenset()
 
     def converts(self, key: Key) -> bool:
-        """Whether a task becomes a remote function."""
+        """Return whether a task becomes a remote function."""
         return key in self.definitions and key not in self.kept
 
     @property
     def converted(self) -> list[Key]:
-        """All tasks that do."""
+        """All tasks that become remote functions."""
         return [key for key in self.definitions if key not in self.kept]
 
     @property
     def reads_by_id(self) -> bool:
-        """Whether results of tasks that are converted may be read by id."""
+        """Whether results of converted tasks may be read by id."""
         return any(self.converts(key) for key in self.kept_results)
 
     def is_looked_up(self, key: Key, dropped: bool) -> bool:
-        """Whether somebody may ask for a submission's result by its id.
+        """Return whether the result of a submission may be looked up by its id.
 
         Arguments:
-            dropped: the submitting code does not look at the result.
+            key: the task's.
+            dropped: the submitting code does not use the result.
         """
         definition = self.definitions.get(key)
         return key in self.kept_results and (not dropped or (definition is not None and definition.tells_state))
 
     @property
     def actor_classes(self) -> set[Key]:
-        """The classes that become actors."""
+        """Classes that become Ray actors."""
         return {launch.owner for key, launch in self.launches.items() if self.converts(key)}
 
     def helper_for(self, module: str) -> str:
-        """The dotted name that a module's neighbours import the helper by."""
+        """Return the dotted name by which a module imports the helper."""
         root = root_of(self.project, module)
         key = self.helpers[root]
         return key[len(root) + 1 :] if root else key
 
 
 def root_of(project: Project, module: str) -> str:
-    """The folder that imports of a module start from.
+    """Return the dotted path of the folder on ``sys.path`` by which a module is imported.
 
-    What the project's imports say decides: how others import the module, or it them. Else it is the nearest folder that
-    is no package.
+    It follows from how other modules import it, or how it imports others; otherwise it is the nearest folder that is
+    not a package.
     """
     written = project.modules.imports_by_name().get(module.rpartition(".")[2], set())
     known = [dotted for dotted in written if module == dotted or module.endswith(f".{dotted}")]
@@ -100,7 +102,7 @@ def root_of(project: Project, module: str) -> str:
 
 
 def names_of(project: Project, keys: list[Key]) -> dict[str, Key]:
-    """Tasks by every name that Celery may know them by."""
+    """Return tasks by every name that Celery may know them by."""
     found: dict[str, Key] = {}
     for key in keys:
         task = project.task(*key)
@@ -111,10 +113,11 @@ def names_of(project: Project, keys: list[Key]) -> dict[str, Key]:
 
 
 def decide(plan: Plan, facts: dict[str, Facts]) -> None:
-    """Fill in ``kept``, and where helpers go.
+    """Decide which tasks are kept, and where helper modules are written.
 
     Arguments:
-        facts: of each module, by its key.
+        plan: has the definitions; ``kept``, ``classes``, ``kept_results`` and ``helpers`` are filled in.
+        facts: the facts of each module, by its key.
     """
     blockers: dict[str, str] = {}
     for module, one in facts.items():
@@ -180,7 +183,7 @@ def _look_at_classes(plan: Plan, facts: list[Facts]) -> None:
 
 
 def _keep_with_classes(plan: Plan) -> bool:
-    """A class and its tasks are converted together or not at all; whether that changed anything."""
+    """Keep classes whose tasks are kept, and tasks whose classes are kept; return whether that changed anything."""
     changed = False
     stay = {key[0] for key, why in plan.classes.items() if why is not None}
     for key, why in plan.classes.items():

@@ -1,4 +1,4 @@
-"""``raycelery-migrate check``: every use of Celery, and what becomes of it."""
+"""``raycelery-migrate check``: reports every use of Celery, and what becomes of it on raycelery."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from . import code, commands, settings
 
 @dataclass(frozen=True)
 class Options:
-    """What ``check`` goes by.
+    """What ``check`` knows of the whole project.
 
     Arguments:
-        project: what names mean.
+        project: resolves names.
         relevant: keys of the modules that may use Celery.
         configurations: modules that hold settings, with the prefix of their names ("" for none).
     """
@@ -29,7 +29,7 @@ class Options:
 
 
 def examine(source: Source, options: Options) -> Outcome:
-    """Find one file's uses of Celery."""
+    """Return the outcome of one file, with a finding for each use of Celery."""
 
     def work(outcome: Outcome) -> None:
         assert source.text is not None

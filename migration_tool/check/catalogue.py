@@ -1,6 +1,6 @@
-"""What becomes of each thing that Celery has. The tables of README.md and docs/using.md, in the words of one use.
+"""What becomes of each feature of Celery on raycelery: the compatibility tables of README.md and docs/using.md.
 
-An entry is (verdict, how it changes or why not, what to do instead).
+An entry is a tuple: the verdict, how it changes or why it does not work, and what to do instead.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ WORKS: Entry = (Verdict.WORKS, "", "")
 
 
 def changes(how: str, instead: str = "") -> Entry:
-    """It works, but differently."""
+    """An entry for what works, but differently."""
     return (Verdict.CHANGES, how, instead)
 
 
 def manual(why: str, instead: str) -> Entry:
-    """It must be changed by hand."""
+    """An entry for what must be changed by hand."""
     return (Verdict.MANUAL, why, instead)
 
 
@@ -36,7 +36,7 @@ _EVENTS = changes("in direct mode events are sent only while somebody listens to
 BEAT = changes("`celery beat` works unchanged and sends to Ray; `raycelery beat` runs the schedule in the cluster")
 _CONNECTION = changes("in direct mode it leads to Ray and carries remote control and events, not tasks")
 
-#: Modules and names outside the project; the longest that fits decides.
+#: Modules and names of Celery's; the longest that matches decides.
 NAMES: dict[str, Entry] = {
     "celery": WORKS,
     "celery.beat": BEAT,
@@ -166,7 +166,7 @@ OLD_NAMES = dict(defaults._TO_NEW_KEY)
 
 
 def longest(table: dict[str, Entry], dotted: str) -> Entry | None:
-    """The entry of the longest beginning of a dotted name."""
+    """Return the entry of the longest prefix of a dotted name; None if the table has none."""
     parts = dotted.split(".")
     for end in range(len(parts), 0, -1):
         entry = table.get(".".join(parts[:end]))
@@ -176,7 +176,7 @@ def longest(table: dict[str, Entry], dotted: str) -> Entry | None:
 
 
 def setting_name(written: str, namespace: str = "") -> str | None:
-    """Celery's name for a setting as it is written, in lower case; None if it has none such.
+    """Return Celery's lower-case name of a setting; None if it is not one of Celery's.
 
     Arguments:
         written: "broker_url", "CELERY_BROKER_URL", "BROKER_URL", "CELERYD_CONCURRENCY"...
@@ -196,7 +196,7 @@ def setting_name(written: str, namespace: str = "") -> str | None:
 
 
 def setting(name: str) -> Entry:
-    """What becomes of a setting."""
+    """Return what becomes of a setting, by its lower-case name."""
     if name in SETTINGS:
         return SETTINGS[name]
     for prefix, entry in _PREFIXES.items():

@@ -1,4 +1,4 @@
-"""Uses of Celery in Python code: imports, applications, tasks, calls, canvas, signals, classes."""
+"""Finds uses of Celery in Python code: imports, applications, tasks, calls, canvas, signals, classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..rewriting import finding
 from ..workspace import Source
 from . import catalogue, commands
 
-#: Packages beside Celery that look into its worker, broker or results.
+#: Packages that use Celery's worker, broker or results.
 _PACKAGES = {
     "django_celery_beat": catalogue.BEAT,
     "django_celery_results": catalogue.SETTINGS["result_backend"],
@@ -31,7 +31,7 @@ _COROUTINE = catalogue.manual("Celery does not run coroutines", "call asyncio.ru
 
 
 def uses(view: View, source: Source) -> list[Finding]:
-    """All uses in a file, once each."""
+    """Return a finding for each use of Celery in a file."""
     found: list[Finding] = []
     for node in view.nodes:
         match node:
@@ -211,7 +211,7 @@ def _signal(view: View, source: Source, node: cst.Call, name: str) -> Finding:
 
 
 def _attribute(view: View, source: Source, node: cst.Attribute) -> list[Finding]:
-    """Signals connected as ``@signal.connect`` and an app's attributes that are read, not called."""
+    """Return findings for ``@signal.connect``, and for attributes of an application that are read, not called."""
     parent = view.parents.get(node)
     if isinstance(parent, cst.Attribute) or (isinstance(parent, cst.Call) and parent.func is node):
         return []

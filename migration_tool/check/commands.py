@@ -1,4 +1,4 @@
-"""Celery's command lines in Procfiles, Dockerfiles, compose files, units and scripts, and what becomes of each."""
+"""Finds Celery's commands in Procfiles, Dockerfiles, compose files, systemd units and scripts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WORKER_FLAGS = {
 }
 _BRIDGE = 'or set ray_mode = "bridge" and keep it'
 
-#: Kinds of files that commands stand in.
+#: Kinds of files that may hold commands.
 KINDS = frozenset({"procfile", "dockerfile", "compose", "systemd", "shell"})
 COMMANDS: dict[str, Entry] = {
     "worker": manual("direct mode runs no Celery worker", f"stop it once its producers use raycelery, {_BRIDGE}"),
@@ -47,12 +47,12 @@ _ELSE = changes("works on the application that it is given")
 
 
 def find(source: Source, text: str, offset_line: int = 0) -> list[Finding]:
-    """Celery's commands in a text.
+    """Return a finding for each of Celery's commands in a text.
 
     Arguments:
-        source: the file, for places.
-        text: all of it, or a string of it.
-        offset_line: lines before the text in its file.
+        source: the file that the text is from.
+        text: the whole file, or a string literal of it.
+        offset_line: number of lines in the file before the text.
     """
     found = []
     comments = _comment_lines(text) if source.kind != "python" else set()
@@ -80,7 +80,7 @@ def find(source: Source, text: str, offset_line: int = 0) -> list[Finding]:
 
 
 def _worker(arguments: str) -> str:
-    """What a worker's options become."""
+    """Return what becomes of a worker's options, to be appended to a message."""
     said = ""
     concurrency = _CONCURRENCY.search(arguments)
     if concurrency:

@@ -1,4 +1,4 @@
-"""Celery's settings: on an application, in the module it reads, in Django's settings."""
+"""Finds Celery's settings: on an application, in its configuration module, in Django's settings."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..rewriting import finding
 from ..workspace import CELERY, Source
 from . import catalogue
 
-#: ``app.config_from_object("proj.celeryconfig", namespace="CELERY")``; what it is called on does not matter here.
+#: ``app.config_from_object("proj.celeryconfig", namespace="CELERY")``; whatever it is called on.
 _NAMED = re.compile(
     r"config_from_object\(\s*[\"'](?P<module>[\w.]+)[\"'](?:[^()]*namespace\s*=\s*[\"'](?P<namespace>\w+)[\"'])?"
 )
 
 
 def configurations(project: Project, texts: dict[str, str]) -> dict[str, str]:
-    """Modules that hold Celery's settings, and the prefix that their names have.
+    """Return the modules that hold Celery's settings, with the prefix of the names in each.
 
-    Found by name (``celeryconfig``, Django's ``settings``) and by what ``config_from_object`` names.
+    They are found by name (``celeryconfig``, Django's ``settings``) and by calls of ``config_from_object``.
 
     Arguments:
         texts: the source of each module.
@@ -42,12 +42,12 @@ def configurations(project: Project, texts: dict[str, str]) -> dict[str, str]:
     return found
 
 
-#: The types of nodes that make settings.
+#: Types of syntax nodes that can set a setting.
 NODES = (cst.Assign, cst.AnnAssign, cst.Call, cst.ClassDef)
 
 
 def uses(view: View, source: Source, namespace: str | None) -> list[Finding]:
-    """Settings that a file makes.
+    """Return a finding for each setting that a file sets.
 
     Arguments:
         namespace: the prefix of the names in a module of settings; None for any other module.
@@ -56,7 +56,7 @@ def uses(view: View, source: Source, namespace: str | None) -> list[Finding]:
 
 
 def of_node(view: View, source: Source, node: cst.CSTNode, namespace: str | None) -> list[Finding]:
-    """Settings that one node makes, which is of a type in ``NODES``; the arguments are those of :func:`uses`."""
+    """Return a finding for each setting that one node sets, which is of a type in ``NODES``; see :func:`uses`."""
     match node:
         case cst.Assign():
             return [one for each in node.targets for one in _target(view, source, each.target, namespace)]
@@ -117,7 +117,7 @@ def _call(view: View, source: Source, node: cst.Call) -> list[Finding]:
 
 
 def _class(view: View, source: Source, node: cst.ClassDef) -> list[Finding]:
-    """A class that an application of this module takes its settings from."""
+    """Return the settings of a class that is passed to ``config_from_object``."""
     qualname = view.qualname(node)
     if qualname not in _configured(view):
         return []

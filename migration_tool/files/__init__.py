@@ -1,1 +1,1 @@
-"""Finding, reading and replacing the files of a project."""
+"""Finds, reads and replaces the files of a project."""

@@ -1,4 +1,4 @@
-"""Which files of a tree are looked at, and as what."""
+"""Finds the files to process in folders, and tells their kinds."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathspec import GitIgnoreSpec
 
 from ..errors import MigrationError
 
-#: Folders that hold nothing of the project's own.
+#: Folders that hold no source of the project's own.
 _SKIPPED = frozenset(
     {".git", ".hg", ".svn", ".tox", ".nox", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".ipynb_checkpoints",
      "__pycache__", "node_modules", "site-packages", ".eggs"}
 )  # fmt: skip
 
-#: What a file is, by its name; the first that matches.
+#: Kinds of files with the pattern of their names; the first match decides.
 _KINDS = (
     ("python", r".*\.pyi?"),
     ("notebook", r".*\.ipynb"),
@@ -39,7 +39,7 @@ _SHELL_LINE = re.compile(rb"#!.*\b(ba|da|z|k)?sh\b")
 
 @dataclass(frozen=True)
 class Found:
-    """A file to look at.
+    """A file to process.
 
     Arguments:
         path: as the user would name it.
@@ -51,7 +51,7 @@ class Found:
 
 
 def kind_of(path: Path) -> str | None:
-    """What a file is by its name, or by its first line; None for a file that is none of this tool's business."""
+    """Return the kind of a file by its name or its first line; None if it is not to be processed."""
     name = f"{path.parent.name}/{path.name}"
     for kind, pattern in _PATTERNS:
         if pattern.match(path.name) or (kind == "requirements" and pattern.match(name)):
@@ -66,10 +66,9 @@ def kind_of(path: Path) -> str | None:
 
 
 def discover(paths: Sequence[Path], exclude: Sequence[str] = ()) -> list[Found]:
-    """The files under ``paths``, sorted, each once.
+    """Return the files under ``paths``, sorted, each once.
 
-    Symbolic links are not followed: what they point to inside the tree is found where it is, what is outside is not
-    the project's. A path that is named itself is looked at even if ignored or a link.
+    Symbolic links are not followed, and ignored files are left out, except for those in ``paths`` themselves.
 
     Arguments:
         paths: files and folders.
@@ -128,7 +127,7 @@ def _read_spec(folder: Path) -> GitIgnoreSpec | None:
 
 
 def _ignored_above(top: Path) -> list[tuple[Path, GitIgnoreSpec]]:
-    """The ``.gitignore`` files between the repository's root and a folder inside it."""
+    """Return the ``.gitignore`` files between the repository's root and a folder inside it."""
     root = next((folder for folder in top.parents if (folder / ".git").exists()), None)
     if root is None or (top / ".git").exists():
         return []
@@ -137,7 +136,7 @@ def _ignored_above(top: Path) -> list[tuple[Path, GitIgnoreSpec]]:
 
 
 def _is_ignored(path: Path, is_folder: bool, specs: list[tuple[Path, GitIgnoreSpec]]) -> bool:
-    """Whether git would ignore it: the deepest file that says something about it decides."""
+    """Return whether git would ignore a path: the deepest ``.gitignore`` with a matching pattern decides."""
     for folder, spec in reversed(specs):
         relative = path.relative_to(folder).as_posix() + ("/" if is_folder else "")
         verdict = spec.check_file(relative).include

@@ -1,4 +1,4 @@
-"""A notebook's code cells as one Python text, and changes of that text back into the notebook, byte for byte."""
+"""A notebook's code cells as one Python text, and edits of that text put back into the notebook."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import UnreadableFile
 
-#: A line that IPython reads, not Python; the hash takes the place of its first character.
+#: A magic or shell command of IPython; it is masked by replacing its first character by a hash sign.
 _MAGIC = re.compile(r"^(?P<indent>[ \t]*)(?P<first>[%!?])(?P<rest>.*)$", re.M)
 _ASSIGNED = re.compile(r"^[ \t]*[\w.,\[\] ]+=[ \t]*[%!]", re.M)
 _SEPARATOR = "\n"
@@ -60,7 +60,7 @@ class Notebook:
         self.python = "".join(parts)
 
     def place(self, line: int) -> tuple[int, int]:
-        """The number of the cell and the line in it of a line of the joined text."""
+        """Return the number of the cell, and the line in that cell, of a line of the joined text; all from 1."""
         first = 1
         for cell in self.cells:
             lines = cell.source.count("\n") + 1
@@ -70,7 +70,7 @@ class Notebook:
         return len(self.cells), line
 
     def replaced(self, changes: dict[int, str]) -> str:
-        """The file's text with other sources in some cells.
+        """Return the file's text with the sources of some cells replaced.
 
         Arguments:
             changes: new sources by position in the notebook.
@@ -86,7 +86,7 @@ class Notebook:
         return text
 
     def _layout(self) -> Any:
-        """How the file was written, found by writing it again."""
+        """Return a function that serialises the document as the file is: the JSON layout that reproduces its text."""
         stripped = self.content.rstrip("\r\n ")
         tail = self.content[len(stripped) :]
         for indent in (1, 2, 4, None, 0, 3, "\t"):
@@ -105,7 +105,7 @@ class Notebook:
 
 
 def masked(source: str) -> str:
-    """A cell's source with magics made comments, of the same length in bytes and characters."""
+    """Return a cell's source with magics turned into comments, of the same length in bytes and characters."""
     if source.lstrip().startswith("%%"):
         return re.sub(r"^.", "#", source, flags=re.M)
     if _ASSIGNED.search(source):

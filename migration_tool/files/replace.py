@@ -1,4 +1,4 @@
-"""Replacing a file: wholly or not at all, and never without a way back."""
+"""Replaces files atomically, with a backup unless version control has the old content."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import UnreadableFile
 
 @cache
 def _tracked(folder: Path) -> frozenset[str]:
-    """Names of the files in a folder that git has a version of."""
+    """Return the names of the files in a folder that git tracks."""
     try:
         done = subprocess.run(
             ["git", "ls-files", "-z"],
@@ -32,7 +32,7 @@ def _tracked(folder: Path) -> frozenset[str]:
 
 
 def has_version(path: Path) -> bool:
-    """Whether version control knows the file, so that a change of it can be taken back."""
+    """Return whether version control tracks a file, so that a change can be reverted."""
     resolved = path.resolve()
     if resolved.name in _tracked(resolved.parent):
         return True
@@ -49,12 +49,12 @@ def _backup_path(path: Path) -> Path:
 
 
 def replace(path: Path, before: bytes, after: bytes) -> Path | None:
-    """Write a file's new content atomically, with its old permissions.
+    """Replace a file's content atomically, keeping its permissions.
 
     Arguments:
         path: the file.
-        before: what it held when it was read.
-        after: what it is to hold.
+        before: its content when it was read.
+        after: its new content.
 
     Returns:
         where the old content was saved; None if version control has it.
@@ -90,10 +90,10 @@ def replace(path: Path, before: bytes, after: bytes) -> Path | None:
 
 
 def create(path: Path, content: str) -> None:
-    """Write a file that is not there yet, wholly or not at all.
+    """Create a file atomically.
 
     Raises:
-        UnreadableFile: it is there, or cannot be written.
+        UnreadableFile: it exists, or cannot be written.
     """
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".new")
@@ -105,7 +105,7 @@ def create(path: Path, content: str) -> None:
             mask = os.umask(0)
             os.umask(mask)
             os.chmod(name, 0o666 & ~mask)
-            os.link(name, path)  # unlike a move, it never takes the place of a file
+            os.link(name, path)  # unlike a rename, a link never replaces an existing file
         finally:
             Path(name).unlink(missing_ok=True)
     except OSError as error:

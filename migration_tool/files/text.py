@@ -1,4 +1,4 @@
-"""A file's bytes as text and back, with encoding, byte order mark and line endings kept."""
+"""Decodes and encodes files, keeping encoding, byte order mark and line endings."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _MARKS = (
 
 @dataclass(frozen=True)
 class Text:
-    """What a file holds.
+    """A decoded file.
 
     Arguments:
         content: the decoded text without byte order mark; line endings as in the file.
         encoding: the codec.
-        mark: the byte order mark, or nothing.
+        mark: the byte order mark; empty if there is none.
     """
 
     content: str
@@ -32,7 +32,7 @@ class Text:
     mark: bytes = b""
 
     def encode(self, content: str) -> bytes:
-        """Another text in the same encoding, with the same mark.
+        """Encode another text in the same way.
 
         Raises:
             UnicodeEncodeError: the encoding has no such character.
@@ -41,7 +41,7 @@ class Text:
 
     @property
     def newline(self) -> str:
-        """The line ending of the first line; ``"\\n"`` for a file of one line."""
+        """The line ending of the first line: ``"\\n"``, ``"\\r\\n"`` or ``"\\r"``; ``"\\n"`` if there is none."""
         end = self.content.find("\n")
         if end == -1:
             return "\r" if "\r" in self.content else "\n"
@@ -71,7 +71,7 @@ def decode(raw: bytes, path: Path, python: bool) -> Text:
     try:
         return Text(raw.decode("utf-8"), "utf-8")
     except UnicodeDecodeError:
-        # Every byte has a character in it, so what is not understood comes back as it was.
+        # Latin-1 maps every byte to a character, so that all bytes are written back unchanged.
         return Text(raw.decode("latin-1"), "latin-1")
 
 

@@ -1,1 +1,1 @@
-"""What the names of a project mean: which are applications, tasks, canvas functions, results."""
+"""Resolves the names of a project: which are applications, tasks, canvas functions, results."""

@@ -1,4 +1,4 @@
-"""Names of Celery's modules: which there are, and which import statements name them."""
+"""Names of Celery's modules, also in import statements."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import libcst as cst
 
 from .view import dotted_name
 
-#: What Celery 5 no longer has; raycelery has what Celery 5 has.
+#: Modules that Celery 5 no longer has, so neither has raycelery; and what to use instead.
 GONE = {
     "celery.task.control": "use the application's control: app.control",
     "celery.task.schedules": "use celery.schedules",
@@ -24,12 +24,12 @@ GONE = {
 
 
 def is_celery(dotted: str | None) -> bool:
-    """Whether a dotted name is Celery's."""
+    """Return whether a dotted name is ``celery`` or below it."""
     return dotted is not None and (dotted == "celery" or dotted.startswith("celery."))
 
 
 def gone(dotted: str) -> str | None:
-    """What to use instead of a module that Celery 5 does not have; None for one that it has."""
+    """Return what to use instead of a module that Celery 5 does not have; None for one that it has."""
     for name, instead in GONE.items():
         if dotted == name or dotted.startswith(f"{name}."):
             return instead
@@ -37,7 +37,7 @@ def gone(dotted: str) -> str | None:
 
 
 def modules(node: cst.Import | cst.ImportFrom) -> list[str]:
-    """The dotted names of the modules that an import statement names."""
+    """Return the dotted names of the modules that an import statement names; none for a relative import."""
     if isinstance(node, cst.ImportFrom):
         name = dotted_name(node.module) if not node.relative else None
         return [name] if name else []

@@ -1,4 +1,4 @@
-"""Edits of a text: what stands where."""
+"""Edits of a text."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Edit:
     order: int = 0
 
     def is_inside(self, start: int, end: int) -> bool:
-        """Whether it changes bytes of a range; an insertion at the range's beginning or end does not."""
+        """Return whether it changes bytes of a range; an insertion at the range's beginning or end does not."""
         if self.start == self.end:
             return start < self.start < end
         return start <= self.start and self.end <= end
 
 
 def apply(text: str, edits: list[Edit]) -> str:
-    """Apply edits to a text; equal ones count once.
+    """Apply edits to a text; equal ones are applied once.
 
     Raises:
         ValueError: two of them overlap.

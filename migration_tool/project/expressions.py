@@ -1,4 +1,4 @@
-"""Expressions reduced to what decides which thing they are; plain tuples, so that they travel between processes.
+"""Expressions in a reduced form that is enough to resolve them: plain tuples, which can be sent between processes.
 
 ("name", n)                 a module's global
 ("import", module, attr)    an import; attr None for a module
@@ -24,7 +24,7 @@ from typing import Any
 #: See the module's docstring.
 Expression = Any
 
-#: Longer chains than these do not occur in what this tool looks for.
+#: Deeper expressions than this are not resolved.
 DEPTH = 12
 _LARGEST = 120
 
@@ -34,8 +34,8 @@ def from_ast(node: ast.AST | None, name: Callable[[str], Expression], depth: int
 
     Arguments:
         node: an expression.
-        name: what a bare name is where the expression stands.
-        depth: how deep in a larger expression it is.
+        name: returns the reduced form of a bare name.
+        depth: its depth in the whole expression.
     """
     if node is None or depth > DEPTH:
         return None
@@ -74,9 +74,9 @@ def from_ast(node: ast.AST | None, name: Callable[[str], Expression], depth: int
 
 
 def bounded(expression: Expression) -> Expression:
-    """The expression, or None if it is so large that it cannot be what this tool looks for.
+    """Return the expression, or None if it is too large to be resolved.
 
-    Variables that are assigned out of each other again and again would make expressions of any size.
+    Variables that are assigned from each other repeatedly would grow without limit.
     """
     stack, count = [expression], 0
     while stack:
@@ -90,7 +90,7 @@ def bounded(expression: Expression) -> Expression:
 
 
 def any_of(expressions: list[Expression]) -> Expression:
-    """One of several expressions; unknown ones are left out."""
+    """Return an expression for one of several; unknown ones are left out."""
     known = list(dict.fromkeys(one for one in expressions if one is not None))
     if len(known) > 1:
         return ("any", tuple(known[:6]))

@@ -1,4 +1,4 @@
-"""What one Python file defines, out of its syntax tree: imports, globals, functions, classes."""
+"""Indexes one Python file: imports, globals, functions and classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from .expressions import Expression, any_of, bounded, from_ast
 
 @dataclass(frozen=True)
 class Decorator:
-    """A decorator: what is applied, and its keyword arguments' source."""
+    """A decorator.
+
+    Arguments:
+        target: what is applied, or called to get what is applied.
+        called: it has parentheses.
+        keywords: the source of its keyword arguments.
+        line: from 1.
+        starred: it has positional or ``**`` arguments."""
 
     target: Expression
     called: bool
@@ -27,11 +34,11 @@ class Function:
     Arguments:
         qualname: dotted, without ``<locals>``.
         line: of its name, from 1.
-        parameters: names with their annotations; positional ones first.
-        returns: what it returns.
+        parameters: positional parameters with their annotations.
+        returns: what it may return.
         decorators: outermost first.
         owner: qualified name of the class it is a method of.
-        sets_self: the method assigns attributes of its first parameter.
+        sets_self: it is a method that assigns attributes of ``self``.
     """
 
     qualname: str
@@ -47,7 +54,12 @@ class Function:
 
 @dataclass
 class Class:
-    """A class: bases, what its attributes are, and the names of all that its methods assign to its objects."""
+    """A class.
+
+    Arguments:
+        attributes: what each attribute may be, those assigned in methods included.
+        methods: their names.
+        assigned: names of all attributes that methods assign."""
 
     qualname: str
     line: int
@@ -63,9 +75,10 @@ class Module:
     """One file's definitions.
 
     Arguments:
-        bindings: what each global may be.
-        stars: modules whose names are all imported.
-        mentions: the text holds the word celery.
+        bindings: what each global name may be.
+        functions, classes: by qualified name.
+        stars: modules from which ``*`` is imported.
+        imports: dotted names that are imported.
     """
 
     bindings: dict[str, Expression] = field(default_factory=dict)
@@ -73,14 +86,14 @@ class Module:
     classes: dict[str, Class] = field(default_factory=dict)
     stars: list[str] = field(default_factory=list)
     imports: set[str] = field(default_factory=set)
-    #: Of them, those that are written from where imports start.
+    #: Those of ``imports`` that are not relative.
     absolute: set[str] = field(default_factory=set)
     #: Local names of each function, by qualified name.
     local_names: dict[str, dict[str, Expression]] = field(default_factory=dict)
 
 
 def absolute(module: str | None, level: int, package: str) -> str:
-    """The dotted name that a (relative) import means in a package."""
+    """Return the absolute dotted name of a (relative) import in a package."""
     if not level:
         return module or ""
     parts = package.split(".") if package else []
@@ -109,12 +122,12 @@ def index(text: str, package: str) -> Module:
 
 
 _Locals = dict[str, list[Expression]]
-#: Assignments of one name that are looked at.
+#: Most assignments of one name that are considered.
 _MOST = 8
 
 
 class _Indexer:
-    """Walks statements; expressions are reduced when met, names of functions' locals replaced by what they are."""
+    """Walks the statements of a file and reduces their expressions; local names are replaced by their values."""
 
     def __init__(self, package: str) -> None:
         self.package = package
@@ -244,7 +257,7 @@ class _Indexer:
         static = any(isinstance(one, ast.Name) and one.id == "staticmethod" for one in node.decorator_list)
         if owner is not None and arguments and not static:
             inner[arguments[0].arg] = [("self", owner)]
-        # In a class body, names of the class are not seen by its methods; this index does not need that exactness.
+        # Methods do not see the names of their class's body; treating them as visible is exact enough here.
         before = dict(self.module.classes[owner].attributes) if owner else {}
         self.block(node.body, f"{qualname}.", inner, None)
         returns = []
@@ -283,7 +296,7 @@ class _Indexer:
         self.module.classes[qualname] = found
         inner: _Locals = {name: list(values) for name, values in scope.items()} if prefix else {}
         outer = dict(inner)
-        # Attributes first: methods refer to them.
+        # The body first: its attributes are looked up while methods are indexed.
         self.block(node.body, f"{qualname}.", inner, qualname)
         for name, values in inner.items():
             if outer.get(name) != values:
@@ -291,7 +304,7 @@ class _Indexer:
 
 
 class _Returns(ast.NodeVisitor):
-    """The values that a function returns; those of functions inside it are not its own."""
+    """Collects the values that a function returns, without those of functions inside it."""
 
     def __init__(self) -> None:
         self.values: list[ast.expr | None] = []

@@ -1,4 +1,4 @@
-"""The files of a project by key, and which of them an import statement means."""
+"""The modules of a project by key, and which of them an import refers to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .index import Module
 
 
 class Modules(dict[str, Module]):
-    """What each file defines, by key: the dotted path of the file below the project's top, without ``.py``.
+    """The index of each file, by the file's key: the dotted path of the file below the project's top, without ``.py``.
 
     Attributes:
         roots: dotted paths of folders that imports may start from (those that are no packages); "" is the
@@ -23,11 +23,12 @@ class Modules(dict[str, Module]):
         self._by_name: dict[str, set[str]] = {}
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Other processes get the modules and fill their own caches.
+        # The caches are left out; other processes fill their own.
         return Modules, (), {"roots": self.roots}, None, iter(self.items())
 
     def find(self, dotted: str, near: str) -> str | None:
-        """The project's module of that name as the module ``near`` would import it."""
+        """Return the key of the module that ``import dotted`` in the module ``near`` refers to; None if there is none,
+        or several are possible."""
         mark = (dotted, near)
         if mark not in self._found:
             self._found[mark] = self._find(dotted, near)
@@ -46,12 +47,12 @@ class Modules(dict[str, Module]):
         return elsewhere[0] if len(elsewhere) == 1 else None
 
     def candidates(self, dotted: str, near: str) -> list[str]:
-        """Modules of that name below any folder that imports may start from."""
+        """Return the keys of all modules that ``import dotted`` may refer to, from any root."""
         keys = [f"{root}.{dotted}" if root else dotted for root in sorted(self.roots)]
         return [key for key in keys if key in self and key != near]
 
     def imports_by_name(self) -> dict[str, set[str]]:
-        """The dotted names by which the project's modules import others, by their last part."""
+        """Return the dotted names in absolute imports of the project, grouped by their last part."""
         if not self._by_name:
             for module in self.values():
                 for dotted in module.absolute:
@@ -59,7 +60,7 @@ class Modules(dict[str, Module]):
         return self._by_name
 
     def folders(self) -> set[str]:
-        """Dotted paths of all folders that hold modules."""
+        """Return the dotted paths of all folders that contain modules."""
         if not self._folders:
             for key in self:
                 parts = key.split(".")
@@ -67,10 +68,10 @@ class Modules(dict[str, Module]):
         return self._folders
 
     def is_celery(self, dotted: str, key: str, near: str) -> bool:
-        """Whether ``import celery`` means Celery although the project has a ``celery.py`` that could be meant.
+        """Return whether ``import celery`` refers to Celery although the project has a ``celery.py`` of the given key.
 
-        Such a file is what Celery's own guide tells Django projects to write. It shadows Celery only for modules
-        beside it, and only if it does not itself use Celery.
+        Celery's guide for Django has projects write such a file. It shadows Celery only for modules in the same
+        folder, and only if it does not import Celery itself.
         """
         if dotted.partition(".")[0] not in ("celery", "raycelery"):
             return False
@@ -80,13 +81,13 @@ class Modules(dict[str, Module]):
         )
 
     def shadows_celery(self, near: str) -> bool:
-        """Whether ``import celery`` in a module gives a file of the project that is not Celery."""
+        """Return whether ``import celery`` in a module imports a file of the project instead of Celery."""
         key = self.find("celery", near)
         return key is not None and not self.is_celery("celery", key, near)
 
 
 def key_of(relative: PurePosixPath) -> str:
-    """The key of a file below the project's top."""
+    """Return the key of a file, given its path below the project's top folder."""
     parts = list(relative.with_suffix("").parts)
     if parts and parts[-1] == "__init__":
         parts = parts[:-1]
@@ -94,5 +95,5 @@ def key_of(relative: PurePosixPath) -> str:
 
 
 def package_of(relative: PurePosixPath) -> str:
-    """The dotted path of the folder that a file is in, from which its relative imports are counted."""
+    """Return the dotted path of a file's folder, to which its relative imports refer."""
     return ".".join(relative.parent.parts)

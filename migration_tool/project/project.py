@@ -1,4 +1,4 @@
-"""All Python files of a project and what their names stand for, across files."""
+"""Resolves names and expressions across the files of a project."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _DEPTH = 40
 
 @dataclass(frozen=True)
 class Task:
-    """A task that is made from a function by a decorator.
+    """A task that a decorator makes of a function.
 
     Arguments:
         module: key of its module.
-        function: of the task.
-        decorator: that makes it.
-        app: what the decorator belongs to: an app, or None for ``shared_task``.
-        position: of the decorator among the function's, from the top.
+        function: the function.
+        decorator: the decorator that makes it a task.
+        app: the application that the decorator belongs to; None for ``shared_task``.
+        position: index of the decorator among the function's, from the top.
     """
 
     module: str
@@ -42,7 +42,7 @@ class Task:
 
     @property
     def names(self) -> set[str]:
-        """The names that Celery may give it, depending on the folder its worker starts in."""
+        """Names that Celery may give it, depending on the folder in which the worker is started."""
         given = self.decorator.keywords.get("name", "")
         if len(given) > 2 and given[0] in "\"'":
             return {given[1:-1]}
@@ -53,14 +53,14 @@ class Task:
 
 @dataclass
 class Project:
-    """What the names in a project's files stand for.
+    """The modules of a project, and what their names refer to.
 
     Arguments:
-        modules: what each file defines.
+        modules: the index of each file.
     """
 
     modules: Modules = field(default_factory=Modules)
-    #: Expressions that are being worked out: one that is made of itself stands for nothing.
+    #: Expressions that are being resolved: one that refers to itself has no value.
     _busy: set[object] = field(default_factory=set, repr=False)
     _known: dict[object, Value | None] = field(default_factory=dict, repr=False)
 
@@ -70,7 +70,7 @@ class Project:
     # ---- modules
 
     def imported(self, module: str, name: str | None, near: str, depth: int) -> Value | None:
-        """What an import statement gives."""
+        """Return the value of ``import module`` or ``from module import name``; None if it is not known."""
         if name is None:
             key = self.modules.find(module, near)
             if key is not None and not self.modules.is_celery(module, key, near):
@@ -91,7 +91,7 @@ class Project:
         return _external(f"{module}.{name}")
 
     def member(self, key: str, name: str, depth: int = 0) -> Value | None:
-        """What a module's global of that name is."""
+        """Return the value of a module's global name."""
         found = self.evaluate(("name", name), key, depth)
         if found is not None:
             return found
@@ -101,7 +101,12 @@ class Project:
     # ---- expressions
 
     def evaluate(self, expression: Expression, key: str, depth: int = 0) -> Value | None:
-        """What an expression in a module stands for; None if that cannot be told."""
+        """Return the value of an expression in a module; None if it is not known.
+
+        Arguments:
+            expression: see :mod:`.expressions`.
+            key: the module's.
+            depth: number of steps so far; resolving stops after 40."""
         if expression is None or depth > _DEPTH:
             return None
         mark = (key, expression)
@@ -204,7 +209,7 @@ class Project:
         return None
 
     def _annotated(self, found: Value | None) -> Value | None:
-        """An instance of what an annotation names."""
+        """Return the value of a parameter that is annotated with a class."""
         match found:
             case Value("external", "celery.Celery"):
                 return Value("app", "parameter")
@@ -227,7 +232,7 @@ class Project:
         return Value("instance", of.name, of.module, of)
 
     def bases(self, of: Value, depth: int = 0) -> list[str]:
-        """Dotted names of all classes outside the project that a class of it comes from."""
+        """Return the dotted names of all base classes outside the project; "?" for one that is not known."""
         module = self.modules.get(of.module)
         found = module.classes.get(of.name) if module is not None else None
         if found is None or depth > _DEPTH:
@@ -248,7 +253,7 @@ class Project:
         return names
 
     def attribute(self, of: Value | None, name: str, depth: int = 0) -> Value | None:
-        """What ``of.name`` is."""
+        """Return the value of ``of.name``; None if it is not known."""
         match of:
             case None:
                 return None
@@ -287,7 +292,7 @@ class Project:
     def call(
         self, of: Value | None, arguments: tuple[tuple[str | None, Expression], ...], key: str, depth: int
     ) -> Value | None:
-        """What calling ``of`` gives."""
+        """Return the value of a call of ``of`` in a module; None if it is not known."""
         match of:
             case None:
                 return None
@@ -340,7 +345,7 @@ class Project:
     # ---- tasks
 
     def task(self, key: str, qualname: str, depth: int = 0) -> Task | None:
-        """The task that a function is, if a decorator makes it one."""
+        """Return the task that a decorator makes of a function; None if it makes none."""
         module = self.modules.get(key)
         function = module.functions.get(qualname) if module is not None else None
         if function is None:
@@ -358,12 +363,12 @@ class Project:
         return None
 
     def _makes_tasks(self, of: Value, depth: int) -> bool:
-        """Whether a function of the project, used as a decorator, gives what ``app.task`` or ``shared_task`` gives."""
+        """Return whether a function of the project returns a task decorator or a task."""
         made = self.call(of, (), of.module, depth + 1)
         return made is not None and (made.kind == "decorator" or (made.kind == "task" and made.name == "made"))
 
     def tasks(self) -> list[Task]:
-        """All tasks of the project, by module and line."""
+        """Return all tasks of the project, sorted by module and line."""
         found = []
         for key, module in self.modules.items():
             for qualname in module.functions:
@@ -374,6 +379,6 @@ class Project:
 
 
 def _external(dotted: str) -> Value:
-    """What something outside the project is."""
+    """Return the value of a dotted name outside the project."""
     name = canonical(dotted)
     return Value("app", name) if name in tables.APPS else Value("external", name)

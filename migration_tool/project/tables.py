@@ -1,27 +1,27 @@
-"""Names by which the evaluator recognises what calls and attributes give."""
+"""Names by which values of Celery are recognised."""
 
 from __future__ import annotations
 
-#: Of an app: decorators that make tasks.
+#: Attributes of an application that are decorators for tasks.
 TASK_DECORATORS = frozenset({"task", "periodic_task"})
-#: Decorators that make tasks, by their dotted name.
+#: Decorators for tasks, by dotted name.
 EXTERNAL_DECORATORS = frozenset(
     {"celery.shared_task", "celery.task", "celery.task.task", "celery.task.periodic_task", "celery.periodic_task"}
 )
-#: Calls that give an app.
+#: Functions and classes that return an application when called.
 EXTERNAL_APPS = frozenset(
     {"celery.Celery", "celery.app.app_or_default", "celery.app_or_default", "flask_celery.Celery",
      "flask_celeryext.create_celery_app", "flask_celery_helper.Celery"}
 )  # fmt: skip
-#: Names that are an app.
+#: Names of applications.
 APPS = frozenset({"celery.current_app", "celery.app.default_app", "celery._state.default_app"})
-#: Of a task or signature: give a result.
+#: Methods of a task or signature that return a result.
 SUBMIT = frozenset({"delay", "apply_async", "apply", "retry", "replace"})
-#: Of a task: give a signature.
+#: Methods of a task that return a signature.
 SIGNATURES = frozenset({"s", "si", "signature", "subtask", "map", "starmap", "chunks", "signature_from_request"})
-#: Of a signature: give a signature.
+#: Methods of a signature that return a signature.
 CHAINED = frozenset({"set", "clone", "on_error", "stamp", "group"})
-#: Celery's canvas functions, by their dotted name.
+#: Celery's canvas functions, by dotted name.
 CANVAS = frozenset(
     {f"celery.{name}" for name in ("chain", "group", "chord", "chunks", "xmap", "xstarmap", "signature",
                                    "maybe_signature", "Signature")}

@@ -1,10 +1,10 @@
-"""What an expression can stand for."""
+"""Values that expressions can have."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Celery's own names for the same thing, by their shortest.
+#: Celery's aliases, and the shortest name of each object.
 _SHORT = {
     "celery.app.base.Celery": "celery.Celery",
     "celery.app.Celery": "celery.Celery",
@@ -23,7 +23,7 @@ _SHORT = {
 
 
 def canonical(dotted: str) -> str:
-    """One name for what Celery and raycelery have under several."""
+    """Return one dotted name for an object that Celery or raycelery has under several."""
     top, dot, rest = dotted.partition(".")
     if top == "raycelery":
         dotted = "celery" + dot + rest
@@ -37,14 +37,14 @@ def canonical(dotted: str) -> str:
 
 @dataclass(frozen=True)
 class Value:
-    """What a name or expression is.
+    """The value of a name or expression, as far as it matters here.
 
     Arguments:
         kind: "external", "module", "function", "class", "instance", "app", "app.attribute", "task", "task.attribute",
             "bound task" (``self`` of a bound task), "signature", "result", "results", "decorator".
-        name: the dotted name outside the project, the qualified name in the module, or the attribute.
-        module: key of the project's module that it is defined in; empty for none.
-        of: for an attribute or instance, what it belongs to.
+        name: the dotted name outside the project, the qualified name in a module, or the name of an attribute.
+        module: key of the module that defines it; empty if it is outside the project.
+        of: the value that an attribute or instance belongs to.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class Value:
 
     @property
     def is_celery(self) -> bool:
-        """Whether it is a thing of Celery's, or made with it."""
+        """Whether it is an object of Celery's, or was made with it."""
         if self.kind == "external":
             return self.name == "celery" or self.name.startswith("celery.")
         return self.kind not in ("module", "function", "class", "instance")

@@ -1,4 +1,4 @@
-"""One file as LibCST sees it: where each node stands in the text, and what its names stand for."""
+"""One file's syntax tree: where its nodes are in the text, what its names refer to, and the edits made so far."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ from .values import Value
 
 
 class View:
-    """A parsed file in its project.
+    """A parsed file of a project.
 
     Arguments:
         text: its source.
-        key: its module's key in the project.
+        key: its module's key.
         package: dotted path of its folder, for relative imports.
+        project: resolves names.
 
     Raises:
         libcst.ParserSyntaxError: LibCST cannot parse it.
@@ -42,7 +43,7 @@ class View:
     def __init__(self, text: str, key: str, package: str, project: Project) -> None:
         self.text, self.key, self.package, self.project = text, key, package, project
         self.raw = text.encode("utf-8", "surrogatepass")
-        #: Changes that are made already: what is written out of parts of the file has them in it.
+        #: Edits made so far; :meth:`source` applies them.
         self.pending: list[Edit] = []
         self.tree = cst.parse_module(text)
         self._wrapper = MetadataWrapper(self.tree, unsafe_skip_copy=True)
@@ -55,12 +56,12 @@ class View:
 
     @cached_property
     def scopes(self) -> dict[cst.CSTNode, Scope | None]:
-        """The scope that each expression stands in."""
+        """The scope of each expression."""
         return dict(self._wrapper.resolve(ScopeProvider))
 
     @cached_property
     def parents(self) -> dict[cst.CSTNode, cst.CSTNode]:
-        """The node around each node."""
+        """The parent of each node."""
         found: dict[cst.CSTNode, cst.CSTNode] = {}
         stack: list[cst.CSTNode] = [self.tree]
         while stack:
@@ -76,7 +77,7 @@ class View:
         return self.nodes_in(self.tree)
 
     def nodes_in(self, node: cst.CSTNode) -> list[cst.CSTNode]:
-        """A node and all nodes below it, in the order of the text."""
+        """Return a node and all nodes below it, in the order of the text."""
         found: list[cst.CSTNode] = []
         stack = [node]
         while stack:
@@ -100,12 +101,12 @@ class View:
     # ---- places
 
     def span(self, node: cst.CSTNode) -> tuple[int, int]:
-        """Where a node begins and ends in the text's UTF-8 bytes."""
+        """Return the offsets in UTF-8 bytes at which a node begins and ends."""
         span = self._spans[node]
         return span.start, span.start + span.length
 
     def whole(self, node: cst.CSTNode) -> tuple[int, int]:
-        """Where a node begins and ends with the parentheses around it."""
+        """Return the offsets at which a node begins and ends, with the parentheses around it."""
         start, end = self.span(node)
         left, right = getattr(node, "lpar", ()), getattr(node, "rpar", ())
         if left and right:
@@ -113,17 +114,17 @@ class View:
         return start, end
 
     def source(self, node: cst.CSTNode) -> str:
-        """A node's text, with the parentheses around it and with what is changed already."""
+        """Return a node's text with the parentheses around it, after the edits made so far."""
         return self.between(*self.whole(node))
 
     def between(self, start: int, end: int) -> str:
-        """The text of some bytes, with what is changed already."""
+        """Return the text between two offsets, after the edits made so far."""
         inside = [one for one in self.pending if one.is_inside(start, end)]
         moved = [replace(one, start=one.start - start, end=one.end - start) for one in inside]
         return apply(self.raw[start:end].decode("utf-8", "surrogatepass"), moved)
 
     def change(self, edit: Edit) -> None:
-        """Make a change; those inside it are in its text already."""
+        """Make an edit; it replaces the edits inside its range."""
         self.pending = [one for one in self.pending if not one.is_inside(edit.start, edit.end)]
         self.pending.append(edit)
 
@@ -135,30 +136,30 @@ class View:
         return starts
 
     def line(self, offset: int) -> int:
-        """Number of the line, from 1, that a byte is in."""
+        """Return the number of an offset's line, from 1."""
         return bisect.bisect_right(self._line_starts, offset)
 
     def offset(self, line: int) -> int:
-        """The first byte of a line, counted from 1, that is no white space."""
+        """Return the offset of the first character of a line that is not white space; lines are counted from 1."""
         start = self._line_starts[line - 1]
         text = self.raw[start : self._line_starts[min(line, len(self._line_starts) - 1)]]
         return start + len(text) - len(text.lstrip())
 
     def column(self, offset: int) -> int:
-        """Number of the character in its line, from 1."""
+        """Return the number of the character in its line, from 1."""
         start = self._line_starts[self.line(offset) - 1]
         return len(self.raw[start:offset].decode("utf-8", "surrogatepass")) + 1
 
     def line_start(self, offset: int) -> int:
-        """Where the line of a byte begins."""
+        """Return the offset at which an offset's line begins."""
         return self._line_starts[self.line(offset) - 1]
 
     def line_end(self, offset: int) -> int:
-        """Where the line after that of a byte begins."""
+        """Return the offset at which the line after an offset's line begins."""
         return self._line_starts[min(self.line(offset), len(self._line_starts) - 1)]
 
     def indentation(self, offset: int) -> str:
-        """The white space that a byte's line begins with."""
+        """Return the white space at the beginning of an offset's line."""
         line = self.raw[self.line_start(offset) : self.line_end(offset)].decode("utf-8", "surrogatepass")
         return line[: len(line) - len(line.lstrip(" \t\f"))]
 
@@ -168,20 +169,20 @@ class View:
         return self.tree.default_newline
 
     def around(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
-        """The nodes around a node, from the inside."""
+        """Yield the ancestors of a node, the nearest first."""
         while node in self.parents:
             node = self.parents[node]
             yield node
 
     def statement(self, node: cst.CSTNode) -> cst.CSTNode:
-        """The simple or compound statement that a node is part of."""
+        """Return the simple or compound statement that contains a node."""
         for outer in (node, *self.around(node)):
             if isinstance(outer, cst.SimpleStatementLine | cst.BaseCompoundStatement):
                 return outer
         return self.tree
 
     def function(self, node: cst.CSTNode) -> cst.FunctionDef | None:
-        """The innermost function that a node is in the body of."""
+        """Return the innermost function whose body contains a node."""
         inner = node
         for outer in self.around(node):
             if isinstance(outer, cst.FunctionDef) and inner is outer.body:
@@ -190,7 +191,7 @@ class View:
         return None
 
     def qualname(self, node: cst.FunctionDef | cst.ClassDef) -> str:
-        """A definition's dotted name in its module."""
+        """Return a definition's dotted name in its module."""
         names = [node.name.value]
         names += [one.name.value for one in self.around(node) if isinstance(one, cst.FunctionDef | cst.ClassDef)]
         return ".".join(reversed(names))
@@ -198,18 +199,18 @@ class View:
     # ---- names
 
     def value(self, node: cst.BaseExpression) -> Value | None:
-        """What an expression stands for."""
+        """Return the value of an expression; None if it is not known."""
         if node not in self._values:
             self._values[node] = self.project.evaluate(self.expression(node), self.key)
         return self._values[node]
 
     def dotted(self, node: cst.BaseExpression) -> str | None:
-        """The dotted name of an expression that stands for something outside the project."""
+        """Return the dotted name of an expression whose value is outside the project; None for any other."""
         value = self.value(node)
         return value.name if value is not None and value.kind == "external" else None
 
     def expression(self, node: cst.CSTNode | None, depth: int = 0) -> Expression:
-        """A node reduced, its local names replaced by what they are."""
+        """Return a node in reduced form, with local names replaced by their values."""
         if node is None or depth > DEPTH:
             return None
 
@@ -258,7 +259,7 @@ class View:
             return ("name", node.value)
         mark = (next(iter(assignments)).scope, node.value)
         if mark not in self._locals:
-            self._locals[mark] = None  # while it is worked out: what is made out of itself says nothing
+            self._locals[mark] = None  # while it is being resolved: a name that is assigned from itself is unknown
             self._locals[mark] = bounded(self._local(assignments, node.value))
         return self._locals[mark]
 
@@ -286,11 +287,11 @@ class View:
         return None
 
     def imported(self, node: cst.ImportFrom, alias: cst.ImportAlias) -> Expression:
-        """What one name of an import statement is."""
+        """Return the reduced form of one name of an import statement."""
         return ("import", absolute(dotted_name(node.module), len(node.relative), self.package), alias.evaluated_name)
 
     def _assigned(self, node: cst.CSTNode, scope: Scope, depth: int) -> Expression:
-        """What a local name is, by the node that binds it."""
+        """Return the reduced form of a local name, given the node that binds it."""
         match node:
             case cst.FunctionDef():
                 return ("function", self.qualname(node))
@@ -343,7 +344,7 @@ class View:
 
 
 def dotted_name(node: cst.BaseExpression | None) -> str | None:
-    """The text of a dotted name; None for anything else."""
+    """Return the text of a dotted name; None for any other expression."""
     if isinstance(node, cst.Name):
         return node.value
     if isinstance(node, cst.Attribute):

@@ -1,1 +1,1 @@
-"""What ``check`` prints."""
+"""Reports: tables, JSON, GitHub annotations, an HTML page, diffs."""

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from ..model import Finding, Outcome, Verdict
 from .summary import summarise
 
-#: How reports call each verdict.
+#: Names of the verdicts in reports.
 WORDS = {Verdict.WORKS: "works", Verdict.CHANGES: "works, changes", Verdict.MANUAL: "by hand"}
 
 
 def as_json(outcomes: Sequence[Outcome]) -> str:
-    """``{"findings": [...], "skipped": [...], "summary": {...}}``."""
+    """Return the findings as JSON: ``{"findings": [...], "skipped": [...], "summary": {...}}``."""
     document = {
         "findings": [finding.as_dict() for outcome in outcomes for finding in outcome.findings],
         "skipped": [{"path": str(one.path), "reason": one.error} for one in outcomes if one.error is not None],
@@ -23,7 +23,7 @@ def as_json(outcomes: Sequence[Outcome]) -> str:
 
 
 def as_github(outcomes: Sequence[Outcome]) -> str:
-    """Workflow commands that GitHub shows beside the lines of a pull request; what works as it is has none."""
+    """Return GitHub workflow commands: annotations for all findings but those that work unchanged."""
     levels = {Verdict.CHANGES: "notice", Verdict.MANUAL: "warning"}
     lines = []
     for outcome in outcomes:
@@ -39,7 +39,7 @@ def as_github(outcomes: Sequence[Outcome]) -> str:
 
 
 def text(one: Finding) -> str:
-    """What is said about a use, in one line."""
+    """Return a finding's message and remedy in one line."""
     said = "; ".join(part for part in (one.message, one.instead) if part)
     return said or WORDS[one.verdict]
 

@@ -1,4 +1,4 @@
-"""A check's findings as a page that needs nothing else: for wide and narrow screens, light and dark."""
+"""A check's findings as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ li > * { overflow-wrap: anywhere } code { font-size: .9em }
 
 
 def as_html(outcomes: Sequence[Outcome]) -> str:
-    """One page; what works as it is stands folded below what is to be looked at."""
+    """Return the page; findings that work unchanged are folded."""
     summary = summarise(outcomes)
     figures = [("files", summary.files), ("with Celery", summary.with_celery), ("tasks", summary.tasks)]
     verdicts = [(Verdict.WORKS, summary.works), (Verdict.CHANGES, summary.changes), (Verdict.MANUAL, summary.manual)]

@@ -1,4 +1,4 @@
-"""The estimate that a check ends with."""
+"""Counts of a check's findings."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from ..model import Finding, Outcome, Verdict
 
 @dataclass(frozen=True)
 class Summary:
-    """How much there is.
+    """Counts over all files.
 
     Arguments:
-        files: looked at; with_celery: of them, with a use of Celery.
+        files: files that were read.
+        with_celery: those that use Celery.
         tasks: task functions and classes.
-        works, changes, manual: uses of each kind.
+        works, changes, manual: findings of each verdict.
         skipped: files that could not be read.
     """
 
@@ -41,12 +42,12 @@ class Summary:
 
 
 def count(number: int, thing: str) -> str:
-    """A number of things, in words."""
+    """Return a number with a noun in the singular or plural."""
     return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
 def summarise(outcomes: Sequence[Outcome]) -> Summary:
-    """Count."""
+    """Return the counts of a command's outcomes."""
     findings: list[Finding] = [finding for outcome in outcomes for finding in outcome.findings]
     verdicts = Counter(finding.verdict for finding in findings)
     tasks = {(one.path, one.name) for one in findings if one.kind in ("task", "task class")}

@@ -14,7 +14,7 @@ from ..model import Outcome, Verdict
 from .formats import text
 from .summary import summarise
 
-#: Said once, where a finding speaks of it.
+#: Printed once, if a finding mentions direct mode.
 DIRECT_MODE = (
     "Direct mode is what an application is in after the import is swapped: a call goes to Ray without a broker, and no "
     'Celery worker runs. Bridge mode (ray_mode = "bridge") keeps both, and the worker runs its tasks on Ray.'
@@ -23,10 +23,10 @@ _COLOURS = {Verdict.WORKS: "green", Verdict.CHANGES: "yellow", Verdict.MANUAL: "
 
 
 def show_check(console: Console, outcomes: Sequence[Outcome], everything: bool) -> None:
-    """One table per file: what changes or is to be done by hand, and a count of what works as it is.
+    """Print a table per file of what changes or must be changed by hand, and a summary.
 
     Arguments:
-        everything: list what works as it is too.
+        everything: also list what works unchanged, which is only counted otherwise.
     """
     for outcome in outcomes:
         if outcome.error is not None or not outcome.findings:
@@ -56,7 +56,7 @@ def show_check(console: Console, outcomes: Sequence[Outcome], everything: bool) 
 
 
 def diff_lines(outcome: Outcome) -> list[str]:
-    """The unified diff of an outcome, without line ends."""
+    """Return the lines of an outcome's unified diff, without line endings."""
     lines: list[str] = []
     for name, before, after in outcome.diff:
         old = "/dev/null" if outcome.creates else f"a/{name.lstrip('/')}"

@@ -1,4 +1,4 @@
-"""``raycelery-migrate shim``: the same code, importing raycelery."""
+"""``raycelery-migrate shim``: swaps imports of Celery, and the dependency on it, for raycelery's."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .file import SHIM, File
 
 @dataclass(frozen=True)
 class Options:
-    """What ``shim`` is asked for.
+    """What ``shim`` knows of the whole project.
 
     Arguments:
-        project: what names mean.
+        project: resolves names.
         requests: resource requests by task name: ``{"num_cpus": 2.0, "memory": 1000000}``; memory in bytes.
     """
 

@@ -1,4 +1,4 @@
-"""What the rules of ``shim`` see, and where they are registered."""
+"""The registry of the rules of ``shim``, and the file that they are given."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import MigrationError
 
-#: Options of a task that are written, in this order.
+#: Task options that are written, in this order.
 OPTIONS = ("num_cpus", "num_gpus", "memory")
 
 
@@ -28,7 +28,7 @@ def read_requests(path: Path) -> dict[str, dict[str, float]]:
     requests = {}
     for name, values in found.items() if isinstance(found, dict) else ():
         if isinstance(values, dict) and values.get("written") is False:
-            continue  # too few of its runs were measured
+            continue  # too few runs were measured to recommend anything
         wanted = {key: values[key] for key in OPTIONS if isinstance(values, dict) and values.get(key) is not None}
         if any(isinstance(value, bool) or not isinstance(value, int | float) or value < 0 for value in wanted.values()):
             raise MigrationError(f"--annotate {path}: the requests of {name} are not numbers: {wanted}")

@@ -1,4 +1,4 @@
-"""Requirements on Celery in files of dependencies, and the requirement on raycelery that each becomes."""
+"""Replaces requirements on Celery in files of dependencies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DEPENDENCY_SECTION = re.compile(
 
 
 def requirement(match: re.Match[str], to: str = "raycelery") -> tuple[str, list[str]]:
-    """The requirement on raycelery (or on Ray itself) for one on Celery, and the extras that it does not have."""
+    """Return the requirement that replaces one on Celery, and the extras of Celery that it lacks."""
     extras = [one.strip() for one in (match["extras"] or "").strip(" \t[]").split(",") if one.strip()]
     kept = [one for one in extras if one.lower() in EXTRAS and to == "raycelery"]
     lost = [one for one in extras if one.lower() not in EXTRAS and to == "raycelery"]
@@ -43,10 +43,10 @@ def requirement(match: re.Match[str], to: str = "raycelery") -> tuple[str, list[
 
 
 def swap(source: Source, to: str = "raycelery") -> tuple[str, list[Finding]]:
-    """The new text of a file of dependencies, and what is left to do in it by hand.
+    """Return the new text of a file of dependencies, and findings about what must be changed by hand.
 
     Arguments:
-        to: what the dependency is to be on.
+        to: the package that replaces Celery: "raycelery" or "ray".
     """
     assert source.text is not None
     text, findings = source.text.content, []

@@ -1,4 +1,4 @@
-"""The ``raycelery`` command; each subcommand is a thin file of its own.
+"""The ``raycelery`` command; each subcommand is one module.
 
 Exit codes: 0 done, 1 the work was done and something in it failed, 2 wrong use, 130 interrupted.
 """
@@ -11,7 +11,7 @@ import click
 
 from raycelery.cli.group import Group
 
-#: Subcommands and the modules that hold them; imported when used, so that ``--help`` is quick.
+#: Subcommands and their modules, which are imported only when used, so that ``--help`` is fast.
 COMMANDS = {
     "apps": "raycelery.cli.apps",
     "bench": "raycelery.bench.cli",

@@ -1,4 +1,4 @@
-"""``raycelery apps``: the applications of a cluster, and the end of one."""
+"""``raycelery apps``: lists the applications of a cluster, and ends them."""
 
 from __future__ import annotations
 

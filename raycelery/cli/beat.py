@@ -1,4 +1,4 @@
-"""``raycelery beat``: the application's schedule, kept inside the cluster."""
+"""``raycelery beat``: runs the application's periodic tasks inside the cluster."""
 
 from __future__ import annotations
 

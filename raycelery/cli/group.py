@@ -1,4 +1,4 @@
-"""Groups of commands: what is no command is answered with those that are spelled like it."""
+"""A click group that suggests similar names for an unknown command."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import click
 
 
 class Group(click.Group):
-    """A click group that names near commands; older releases of click do not, and none does for commands made late."""
+    """A click group that suggests similar commands. Older releases of click do not, none does for lazy commands."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Return the command that arguments begin with.
+        """Return the command that the arguments begin with.
 
         Raises:
-            click.UsageError: there is none; it names those that are near.
+            click.UsageError: there is no such command; the message suggests similar ones.
         """
         name = args[0]
         known = self.list_commands(ctx)

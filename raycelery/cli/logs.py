@@ -1,4 +1,4 @@
-"""``raycelery logs``: what a task, or all tasks of an application, printed and logged; ``-f``: with what comes."""
+"""``raycelery logs``: shows what tasks printed and logged, with ``-f`` also new lines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from raycelery.logs import files
 from raycelery.logs.lines import Line, colourful, plain
 from raycelery.protocol import framing
 
-#: Lines that are shown of an application, where nothing is said.
+#: Default number of lines of an application.
 LINES = 100
 
 
@@ -50,7 +50,7 @@ def command(task_id: str | None, name: str | None, follow: bool, most: int | Non
     following = _Following(application, task_id) if follow else None
     if most is None and task_id is None:
         most = LINES
-    # Of a task all is read: how much of it was there already tells what is new in the end.
+    # A task's lines are read completely, so that lines can be told from new ones at the end.
     entries, sizes = _read(application, task_id, most if task_id is None else None)
     write = _writer(out, task_id)
     for entry in entries if most is None else entries[len(entries) - min(most, len(entries)) :]:
@@ -58,7 +58,7 @@ def command(task_id: str | None, name: str | None, follow: bool, most: int | Non
     if following is not None:
         new = following.show(sizes, write)
         if task_id is not None:
-            # What its process wrote to the file before it said that the task has ended, and this command did not hear.
+            # Lines that were written to the file before the task ended, but not received.
             for entry in _read(application, task_id, None)[0][len(entries) + new :]:
                 write(entry)
     elif task_id is not None and not entries:
@@ -68,7 +68,7 @@ def command(task_id: str | None, name: str | None, follow: bool, most: int | Non
 
 
 def _connect(name: str | None) -> str | None:
-    """Join the cluster; return the name of the application's dispatcher, None where no application was named."""
+    """Join the cluster; return the name of the application's dispatcher, or None if no application is named."""
     import celery
     from celery.app.utils import find_app
 
@@ -122,7 +122,7 @@ def _read(application: str | None, task_id: str | None, most: int | None) -> tup
     return entries if most is None else entries[len(entries) - min(most, len(entries)) :], sizes
 
 
-#: How much of a file was read, by node and name.
+#: Bytes read of each file, by node and file name.
 _Sizes = dict[tuple[str, str], int]
 
 
@@ -141,11 +141,11 @@ def _writer(out: TextIO, task_id: str | None) -> Callable[[files.Entry], None]:
 
 
 class _Following:
-    """Follows an application's tasks, or one task; from now on.
+    """Receives new lines of an application's tasks, or of one task.
 
     Arguments:
-        application: the name of its dispatcher; None: all there are.
-        task_id: of the task; None: all.
+        application: name of its dispatcher; None for all dispatchers.
+        task_id: id of the task; None for all tasks.
     """
 
     def __init__(self, application: str | None, task_id: str | None) -> None:
@@ -162,7 +162,7 @@ class _Following:
         try:
             client.ensure()
             client.post(framing.pack("follow", self._task_id))
-            # Once it answers, it has taken note.
+            # When it has answered, it sends all new lines.
             client.call("pending")
         except DispatcherUnreachable as exc:
             raise click.ClickException(str(exc)) from exc
@@ -171,7 +171,7 @@ class _Following:
         return client
 
     def _wait(self, client: Any) -> None:
-        """Wait until the task has ended; what it said came before."""
+        """Wait until the task has ended; its lines have been received by then."""
         try:
             with Waiting(client, [self._task_id or ""]) as waiting:
                 waiting.next()
@@ -181,7 +181,7 @@ class _Following:
         self._frames.put(("ended",))
 
     def show(self, sizes: _Sizes, write: Callable[[files.Entry], None]) -> int:
-        """Write what comes, but not what the files had already; return how many lines that were when the task ended."""
+        """Write new lines, without those that were read from the files; return their number when the task has ended."""
         shown = 0
         while True:
             frame = self._frames.get()

@@ -1,4 +1,4 @@
-"""What a command says on standard output, and nothing else; and the files that it writes."""
+"""Standard output of a command, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TextIO
 import click
 from rich.console import Console
 
-#: Columns of what is no terminal: nothing is wrapped or shortened there.
+#: Width of pipes and files: nothing is wrapped or shortened.
 _WIDE = 100_000
 
 
 def own_stdout() -> TextIO:
-    """Return standard output for what the command says; until it ends, all that others print goes to standard error.
+    """Return standard output for the command; what anything else prints goes to standard error until the command ends.
 
-    Ray prints its notices to standard output, ``log_to_driver=False`` or not, where they would spoil ``--json``.
+    Ray prints notices to standard output, even with ``log_to_driver=False``, which would break ``--json``.
     """
     out = sys.stdout
     click.get_current_context().with_resource(contextlib.redirect_stdout(sys.stderr))
@@ -25,10 +25,10 @@ def own_stdout() -> TextIO:
 
 
 def console(file: TextIO | None = None) -> Console:
-    """Return a console as wide as the terminal; in a pipe or a file nothing is wrapped, and nothing shortened.
+    """Return a console as wide as the terminal; for a pipe or a file nothing is wrapped or shortened.
 
     Arguments:
-        file: where it writes; None: standard output.
+        file: the file to write to; None for standard output.
     """
     found = Console(file=file, highlight=False)
     if not found.is_terminal:
@@ -37,11 +37,11 @@ def console(file: TextIO | None = None) -> Console:
 
 
 class Output:
-    """A file that a command writes when its work is done; whether it can be written is seen before.
+    """A file that a command writes at its end; that it can be written is checked at the beginning.
 
     Arguments:
-        path: of the file; what is there stays until :meth:`write`.
-        option: how the user named it, for messages: "--output".
+        path: path of the file; its present content stays until :meth:`write`.
+        option: the option that names it, for messages: "--output".
 
     Raises:
         click.UsageError: it cannot be written.
@@ -62,7 +62,7 @@ class Output:
         """Write the file.
 
         Raises:
-            click.ClickException: that does not work any more, as where the disk is full.
+            click.ClickException: it cannot be written any more, for example as the disk is full.
         """
         data = content.encode() if isinstance(content, str) else content
         try:
@@ -72,12 +72,12 @@ class Output:
 
 
 def folder(path: Path, option: str, *names: str) -> list[Output]:
-    """Return the files of a folder that a command writes when its work is done; the folder is made now.
+    """Create a folder, and return the files in it that a command writes at its end.
 
     Arguments:
-        path: of the folder.
-        option: how the user named it, for messages: "--out".
-        names: of the files.
+        path: path of the folder.
+        option: the option that names it, for messages: "--out".
+        names: names of the files.
 
     Raises:
         click.UsageError: they cannot be written.

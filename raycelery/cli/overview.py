@@ -1,4 +1,4 @@
-"""The view that ``raycelery status`` and ``raycelery top`` share."""
+"""Renders the overview of an application, for ``raycelery status`` and ``raycelery top``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from raycelery.dispatcher.outcomes import OUTCOMES
 
 Overview = Mapping[str, Any]
 
-#: How an outcome looks where there is any.
+#: Style of each outcome's count if it is not 0.
 STYLES = {"failed": "bold red", "retried": "yellow", "revoked": "magenta", "rejected": "red", "succeeded": "green"}
-#: Orders of the running tasks, by name.
+#: Sort keys of the running tasks, by name.
 ORDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "longest first": lambda one: one["since"],
     "latest first": lambda one: -one["since"],
@@ -27,13 +27,13 @@ ORDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 
 @dataclass(frozen=True)
 class View:
-    """What of an overview is shown, and how.
+    """What is shown of an overview.
 
     Arguments:
-        height: lines that there is room for; None: all that it takes.
-        width: columns that there are.
-        order: of the running tasks, one of :data:`ORDERS`.
-        pattern: only what has these letters in its name, its arguments or its error, small or capital.
+        height: available lines; None for no limit.
+        width: available columns.
+        order: order of the running tasks, one of :data:`ORDERS`.
+        pattern: show only what has this text in its name, arguments or error, ignoring case.
     """
 
     height: int | None = None
@@ -42,17 +42,17 @@ class View:
     pattern: str = ""
 
     def shows(self, *texts: str | None) -> bool:
-        """Return whether something with these texts is shown."""
+        """Return whether something with these texts matches the pattern."""
         return not self.pattern or any(self.pattern.lower() in (text or "").lower() for text in texts)
 
 
 def render(overview: Overview, before: Overview | None = None, view: View | None = None) -> RenderableType:
-    """Return the view of an overview as the dispatcher gives it.
+    """Return an overview for the terminal.
 
     Arguments:
         overview: see :func:`raycelery.dispatcher.monitoring.status.overview`.
-        before: an earlier one, from which rates are worked out.
-        view: what is shown; None: all.
+        before: an earlier overview, to compute rates.
+        view: what is shown; None for everything.
     """
     view = view or View()
     head = _headline(overview, before, view)
@@ -70,7 +70,7 @@ def render(overview: Overview, before: Overview | None = None, view: View | None
 
 
 def outcomes_of(overview: Overview) -> dict[str, int]:
-    """Return how many messages had each outcome."""
+    """Return the number of messages with each outcome."""
     counts = overview["outcomes"].values()
     return {outcome: sum(one.get(outcome, 0) for one in counts) for outcome in OUTCOMES}
 
@@ -203,7 +203,7 @@ def _amount(resource: str, amount: float) -> str:
 
 
 def size(amount: float) -> str:
-    """Return bytes in words."""
+    """Format a number of bytes."""
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 999.5:
             return f"{amount:.3g} {unit}"
@@ -212,14 +212,14 @@ def size(amount: float) -> str:
 
 
 def _of(part: float, whole: float) -> str:
-    """Return a part of a whole in bytes, with the unit once where it is the same."""
+    """Format a part of a whole in bytes, with the unit once if it is the same."""
     first, second = size(part), size(whole)
     unit = f" {second.rpartition(' ')[2]}"
     return f"{first.removesuffix(unit)} of {second}"
 
 
 def span(seconds: float) -> str:
-    """Return a time in words."""
+    """Format a duration in seconds."""
     seconds = max(0.0, seconds)
     if seconds < 60:
         return f"{seconds:.1f} s"

@@ -1,4 +1,4 @@
-"""The application that a command is about: ``-A``, as Celery's own command takes it."""
+"""The option ``-A`` and the application that it names, as in Celery's own command."""
 
 from __future__ import annotations
 
@@ -37,10 +37,13 @@ address_option = click.option(
 
 
 def load(name: str) -> Celery:
-    """Import the application.
+    """Import an application.
+
+    Arguments:
+        name: value of ``-A``: a module, or ``module:attribute``.
 
     Raises:
-        click.UsageError: there is none, it is not raycelery's, or it is in bridge mode.
+        click.UsageError: it does not exist, is not an application of raycelery, or is in bridge mode.
     """
     from celery.app.utils import find_app
 
@@ -62,10 +65,10 @@ def load(name: str) -> Celery:
 def connect(app: Celery) -> Any:
     """Return the application's session with its dispatcher on a running cluster.
 
-    Where no cluster is named, it is the Ray inside the user's program that runs the application on this machine.
+    If no cluster is named, it is the Ray that the user's program has started on this machine.
 
     Raises:
-        click.UsageError: no cluster is named and there is no such program or more than one, or none answers.
+        click.UsageError: no cluster is named and there is not exactly one such program, or the cluster does not answer.
     """
     name = session.dispatcher_name(app)
     try:
@@ -73,7 +76,7 @@ def connect(app: Celery) -> Any:
             app.conf.ray_address = _local(name)
     except OptionError as exc:
         raise click.UsageError(str(exc)) from exc
-    # The command's own words are enough on a terminal.
+    # The command reports errors itself.
     app.conf.ray_init = {"logging_level": "WARNING", "log_to_driver": False, **(app.conf.ray_init or {})}
     try:
         return app.session

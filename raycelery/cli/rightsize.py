@@ -1,4 +1,4 @@
-"""``raycelery rightsize``: what a project's tasks use, and what they should ask for."""
+"""``raycelery rightsize``: measures what a project's tasks use, and recommends what they should ask for."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from raycelery.rightsize.recommending import ENOUGH_RUNS
 if TYPE_CHECKING:
     from raycelery.rightsize.sample import Sample
 
-#: Share of a host's memory that Ray lets tasks ask for, unless it is told otherwise: the rest is its object store.
+#: Default share of a host's memory that Ray gives to tasks; the rest is for its object store.
 _FOR_TASKS = 0.7
-#: Bytes per CPU that hosts of usual clouds have.
+#: Bytes of memory per CPU of common cloud hosts.
 _PER_CPU = 4e9
 _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -60,14 +60,14 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
 
 @dataclass
 class _Gathered:
-    """What was measured.
+    """The samples of a run of the command.
 
     Arguments:
-        samples: by the CPUs that calls asked for; None: what the project says.
-        totals: how many calls of each task the whole has.
-        share: how many times more calls that is than were made.
+        samples: by the CPUs that calls asked for; the key None is for what the project says.
+        totals: number of all calls of each task, of which a sample was made.
+        share: ratio of all calls to the ones that were made.
         problems: what went wrong, a sentence each.
-        interrupted: whether the user ended it.
+        interrupted: whether the user interrupted it.
     """
 
     samples: dict[float | None, list[Sample]]
@@ -147,7 +147,7 @@ def command(
         sys.exit(130 if gathered.interrupted else 1)
     base = next(iter(gathered.samples.values()))
     totals = reporting.wholes(base, gathered.totals, gathered.share, total, batches)
-    # With --scale they did not ask for what the project says.
+    # With --scale the samples have other requests than the project's.
     asked = {task: gathering.asked(app, task) for task in totals} if scale else None
     report = reporting.analyse(gathered.samples, where, totals, workers, asked, least)
     executor_manager = f"{workers} Celery worker process{'es' if workers and workers > 1 else ''} a host"
@@ -243,7 +243,7 @@ def _see_that_it_fits(scale: Sequence[float | None]) -> None:
 
 
 class _Progress:
-    """Says how far it is: in place on a terminal, a line now and then elsewhere."""
+    """Shows progress: in place on a terminal, a line every few seconds elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

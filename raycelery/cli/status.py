@@ -1,4 +1,4 @@
-"""``raycelery status``: what an application does just now, once."""
+"""``raycelery status``: shows the state of an application, once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of the command line: where the terminal is narrow, names and arguments are shortened, numbers never."""
+"""Tables of the command line. On a narrow terminal, names and arguments are shortened, numbers never."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
-#: Characters that a name or an argument keeps at least.
+#: Least width of a name or an argument.
 LEAST = 8
 _GAP = 2
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a table; it is never broken within.
+    """A cell of a table; its lines are never wrapped.
 
     Arguments:
-        text: its words; in several lines only where it keeps them all.
-        style: rich's.
-        least: characters that it keeps where there is little room; None: all.
-        middle: whether it is shortened in its middle, as names whose ends say most, rather than at its end.
+        text: its text; it may have several lines if it is not shortened.
+        style: style of rich.
+        least: characters that are kept when it is shortened; None if it is never shortened.
+        middle: shorten it in the middle, instead of at the end.
     """
 
     text: str
@@ -43,11 +43,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Listed:
-    """Several things in one place of a table: in one line if there is room, else in several.
+    """A cell with several parts, on one line if there is room, else on several.
 
     Arguments:
-        parts: what is never broken within.
-        style: rich's.
+        parts: the parts, which are never wrapped.
+        style: style of rich.
     """
 
     parts: Sequence[str]
@@ -55,7 +55,7 @@ class Listed:
 
     @property
     def text(self) -> str:
-        """All in one line."""
+        """All parts on one line."""
         return ", ".join(self.parts)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
@@ -67,7 +67,7 @@ class Listed:
 
 
 def lines(parts: Sequence[str], width: int) -> Iterator[str]:
-    """Yield lines of at most ``width`` characters that hold all parts, divided by commas."""
+    """Yield lines of at most ``width`` characters with all parts, separated by commas."""
     line = ""
     for number, part in enumerate(parts):
         part += "," if number + 1 < len(parts) else ""
@@ -81,7 +81,7 @@ def lines(parts: Sequence[str], width: int) -> Iterator[str]:
 
 
 def cut(text: str, most: int, middle: bool = False) -> str:
-    """Return a text of at most ``most`` characters, with a mark where it was shortened."""
+    """Return a text of at most ``most`` characters, with an ellipsis where it was shortened."""
     if len(text) <= most:
         return text
     if most <= 1:
@@ -93,27 +93,27 @@ def cut(text: str, most: int, middle: bool = False) -> str:
 
 
 def name(text: str, style: str = "") -> Cell:
-    """Return a name, which may be shortened in its middle."""
+    """Return a cell with a name, which may be shortened in the middle."""
     return Cell(" ".join(text.split()), style, LEAST, middle=True)
 
 
 def words(text: str, style: str = "") -> Cell:
-    """Return arguments or words, which may be shortened at their end."""
+    """Return a cell with arguments or words, which may be shortened at the end."""
     return Cell(" ".join(text.split()), style, LEAST)
 
 
 def number(text: str, style: str = "") -> Cell:
-    """Return what must never be shortened."""
+    """Return a cell that is never shortened."""
     return Cell(text, style)
 
 
 @dataclass
 class Table:
-    """A table; where even its shortest form is too wide, each row is a block of lines.
+    """A table. If it is too wide even when shortened, each row becomes a block of lines.
 
     Arguments:
         title: a line above it; "" for none.
-        columns: their titles; one that ends in ``>`` is aligned to the right.
+        columns: titles of the columns; ``>`` at the end aligns a column to the right.
     """
 
     title: str
@@ -125,7 +125,7 @@ class Table:
         self.rows.append(cells)
 
     def _widths(self, console: Console, options: ConsoleOptions) -> list[int] | None:
-        """Return the columns' widths, of which the widest give way first; None where there is no room for the least."""
+        """Return the widths of the columns, the widest reduced first; None if even the least do not fit."""
         titles = [Cell(title.rstrip(">")) for title in self.columns]
         columns = zip(titles, *self.rows, strict=True)
         measured = [[cell.__rich_measure__(console, options) for cell in column] for column in columns]
@@ -169,7 +169,7 @@ class Table:
 
 
 def _stripped(line: list[Segment]) -> list[Segment]:
-    """Return a line without the space at its end."""
+    """Return a line without trailing spaces."""
     kept = list(line)
     while kept and not kept[-1].text.strip():
         kept.pop()

@@ -1,4 +1,4 @@
-"""``raycelery top``: what an application does, live."""
+"""``raycelery top``: shows the state of an application, live."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from raycelery.errors import DispatcherUnreachable
 
 
 class _Screen:
-    """What is shown, and what keys make of it.
+    """What is shown, and how keys change it.
 
     Arguments:
-        width, height: of the terminal; height None: no terminal.
+        width, height: size of the terminal in characters; height is None without a terminal.
     """
 
     def __init__(self, width: int, height: int | None) -> None:
         self.view = View(None if height is None else height - 1, width)
-        #: Whether the letters that come are the filter's.
+        #: Whether letters are added to the filter.
         self._typing = False
 
     def press(self, key: str) -> bool:
-        """Take a key; return whether to go on."""
+        """Handle a key; return whether to continue."""
         if self._typing:
             if key in ("\r", "\n"):
                 self._typing = False
@@ -68,7 +68,7 @@ class _Screen:
 
 @contextlib.contextmanager
 def _keys() -> Iterator[Any]:
-    """Yield a function that waits so many seconds for a key, and returns it or None; without a terminal none comes."""
+    """Yield a function that waits some seconds for a key and returns it, or None; always None without a terminal."""
     if not sys.stdin.isatty():
         yield time.sleep
         return
@@ -83,7 +83,7 @@ def _keys() -> Iterator[Any]:
     def wait(seconds: float) -> str | None:
         if not pressed and select.select([file], [], [], seconds)[0]:
             read = os.read(file, 256).decode(errors="replace")
-            # Arrows and the like come as Escape and more: they mean nothing here.
+            # Arrow keys and the like are sequences that begin with Escape; they are ignored.
             pressed.extend([] if read.startswith("\x1b") and len(read) > 1 else read)
         return pressed.popleft() if pressed else None
 

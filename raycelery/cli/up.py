@@ -1,4 +1,4 @@
-"""``raycelery up``: a cluster on this machine that stays between runs."""
+"""``raycelery up``: starts a cluster on this machine that stays between runs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Measures what a project's tasks use, and says what they should ask for.
+"""Right-sizing: measures what a project's tasks use, and recommends what they should ask for.
 
-``meter`` measures in the executors, ``gathering`` has a sample of calls measured, ``recommending``, ``predicting`` and
-``report`` are pure, ``rendering`` shows what came of it.
+``meter`` measures in the executors. ``gathering`` runs calls and collects their samples. ``recommending``,
+``predicting`` and ``report`` compute the recommendation; they are pure. ``rendering`` and ``page`` show the report.
 """

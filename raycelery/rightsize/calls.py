@@ -1,4 +1,4 @@
-"""Which real calls are measured: those that a function of the project names."""
+"""The calls to measure, which a function of the project returns."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def load(source: str, app: Celery) -> list[Signature]:
-    """Return the calls that a function names.
+    """Return the calls that a function of the project returns.
 
-    It returns, or yields, signatures, tuples of a task (or its name), args and kwargs, or calls as ``raycelery bench``
-    takes them. If it takes an argument, that is ``quick``, False, as there.
+    The function returns or yields signatures, tuples of a task (or its name), args and kwargs, or calls of
+    :func:`raycelery.bench.call`. If it has a parameter, that is ``quick``, as for ``raycelery bench``, and False.
 
     Arguments:
         source: ``"module:function"``; without the colon, ``calls`` of that module.
         app: the application that the tasks belong to.
 
     Raises:
-        OptionError: there is no such function, or something that it names is no call of a task.
+        OptionError: there is no such function, or it returns something that is not a call of a task.
     """
     module_name, _, name = source.partition(":")
     try:
@@ -67,7 +67,7 @@ def _signature(call: Any, app: Celery, source: str) -> Signature:
 
 
 def tasks_in(call: Mapping[str, Any]) -> Counter[str]:
-    """Return how many runs of which tasks a call comes to: a chord's are those of its header and its body."""
+    """Return the number of runs of each task that a call causes; for a chord those of header and body."""
     kind, kwargs = call["task"], call.get("kwargs") or {}
     if kind == "celery.chord":
         inner = [*_tasks(kwargs.get("header")), kwargs.get("body")]
@@ -89,7 +89,7 @@ def _tasks(header: Any) -> list[Any]:
 
 
 def cut(call: Signature, most: int) -> Signature:
-    """Return a call with at most so many calls of each task in its chord's header or its group."""
+    """Return a call with at most ``most`` calls of each task in its chord's header or its group."""
     if call["task"] not in ("celery.chord", "celery.group"):
         return call
     tasks = _tasks(call["kwargs"].get("header" if call["task"] == "celery.chord" else "tasks"))
@@ -102,7 +102,7 @@ def cut(call: Signature, most: int) -> Signature:
 
 
 def spread(calls: list[Signature], most: int) -> list[Signature]:
-    """Return at most so many calls of each task, evenly from the first to the last: they may be sorted by size."""
+    """Return at most ``most`` calls of each task, evenly spread from first to last, as they may be sorted by size."""
     by_task: dict[str, list[int]] = {}
     for number, call in enumerate(calls):
         by_task.setdefault(call.task, []).append(number)

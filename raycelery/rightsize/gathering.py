@@ -1,4 +1,4 @@
-"""Has runs measured: of calls that are made for it, of a script of the project, or of whatever an application does."""
+"""Collects samples: of given calls, of a script of the project, or of whatever an application runs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from raycelery.rightsize.sample import Sample
 if TYPE_CHECKING:
     from raycelery.app.application import Celery
 
-#: Seconds for which executors are asked to measure each time, and between two looks at what they measured.
+#: Seconds for which executors measure after each request, and seconds between two reads of their samples.
 _LEASE, _LOOK = 15.0, 0.2
-#: Seconds that a script has to end when it is told to.
+#: Seconds that a script gets between SIGTERM and SIGKILL.
 _GRACE = 10.0
 
-#: Told how many runs were measured, and how many more are to come, if that is known.
+#: Called with the number of measured runs, and the number of those to come if it is known.
 Progress = Callable[[int, "int | None"], None]
 
 
@@ -36,13 +36,13 @@ class Gatherer:
 
     Arguments:
         app: the application.
-        progress: told how far it is.
+        progress: called whenever samples were read.
     """
 
     def __init__(self, app: Celery, progress: Progress) -> None:
         self.app = app
         self.samples: list[Sample] = []
-        #: Why calls failed, those that were looked at.
+        #: Errors of calls that failed.
         self.errors: list[str] = []
         self._progress = progress
         self._seen = 0
@@ -51,10 +51,10 @@ class Gatherer:
 
     @contextlib.contextmanager
     def measuring(self, lease: float = _LEASE) -> Iterator[None]:
-        """Have the executors measure while this lasts.
+        """Have the executors measure during the block.
 
         Arguments:
-            lease: seconds after which they cease to by themselves, unless they are looked at meanwhile.
+            lease: seconds after which they stop measuring by themselves, unless samples are read meanwhile.
         """
         client = self.app.client
         self._seen, self._lease, self._renewed = client.call("measured", 0)[0], lease, float("-inf")
@@ -63,7 +63,7 @@ class Gatherer:
             yield
             self._look()
         finally:
-            # Whatever ended it, an application that goes on is not to be measured for ever; the lease ends it, too.
+            # If this fails, the lease ends the measuring.
             with contextlib.suppress(RayCeleryError):
                 client.call("measure", 0.0)
 
@@ -77,11 +77,11 @@ class Gatherer:
         self.samples += new
 
     def calls(self, signatures: Sequence[Signature], num_cpus: float | None = None) -> list[Sample]:
-        """Make calls, wait until all that came of them is done, and return what was measured.
+        """Make calls, wait until no task is pending, and return the new samples.
 
         Arguments:
             signatures: the calls.
-            num_cpus: what each is to ask for; None: what the project says.
+            num_cpus: CPUs that each asks for; None for what the project says.
         """
         options = {} if num_cpus is None else {"num_cpus": num_cpus}
         begun = len(self.samples)
@@ -94,13 +94,13 @@ class Gatherer:
                 time.sleep(_LOOK)
         self._progress(len(self.samples) - begun, 0)
         for result in results:
-            # Of a task that ignores its results there is nothing to be read; its samples tell.
+            # A task that ignores its results has no state.
             if getattr(result, "state", None) == "FAILURE":
                 self.errors.append(f"{result.result!r}")
         return self.samples[begun:]
 
     def watch(self, seconds: float) -> list[Sample]:
-        """Return what was measured of all that the application does for so long."""
+        """Return the samples of everything that the application runs in the next ``seconds``."""
         begun, end = len(self.samples), time.monotonic() + seconds
         with self.measuring():
             while (left := end - time.monotonic()) > 0:
@@ -110,7 +110,7 @@ class Gatherer:
         return self.samples[begun:]
 
     def script(self, command: str) -> int:
-        """Run a script of the project to its end, and measure all that it has run; return its exit status.
+        """Run a script of the project, measure all tasks that it causes, and return its exit status.
 
         Arguments:
             command: a Python file and its arguments, or ``-m`` and a module.
@@ -120,7 +120,7 @@ class Gatherer:
         client = self.app.client
         environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
         with self.measuring():
-            # What it prints is no part of the report.
+            # Standard output is for the report.
             process = subprocess.Popen([sys.executable, *shlex.split(command)], env=environment, stdout=sys.stderr)
             try:
                 while process.poll() is None or client.call("pending"):
@@ -133,7 +133,7 @@ class Gatherer:
 
 
 def asked(app: Celery, name: str) -> tuple[float, int]:
-    """Return the CPUs and bytes that calls of a task ask for, by what the project says."""
+    """Return the CPUs and bytes of memory that calls of a task ask for, according to the project."""
     task, conf = app.tasks.get(name), app.conf
     queue = app.amqp.router.route({}, name)["queue"]
     options = {"num_cpus": conf.ray_num_cpus, **(conf.ray_queues.get(queue.name) or {})}
@@ -143,9 +143,9 @@ def asked(app: Celery, name: str) -> tuple[float, int]:
 
 @contextlib.contextmanager
 def alone(app: Celery) -> Iterator[None]:
-    """Give the application a dispatcher of its own for this process and what it starts, and end it afterwards.
+    """Use a separate dispatcher for the application in this process and its children, and end it afterwards.
 
-    What is run to be measured then shares no queue with what the application does otherwise.
+    So the measured calls do not wait in a queue with the application's other work.
     """
     import ray
 
@@ -158,7 +158,7 @@ def alone(app: Celery) -> Iterator[None]:
     finally:
         if opened is not None:
             opened.client.close()
-            opened.client.submitted = 0  # so that nothing is waited for at exit
+            opened.client.submitted = 0  # so that the exit does not wait for them
             # Its executors end with it.
             ray.kill(opened.dispatcher)
         if before is None:

@@ -1,7 +1,7 @@
-"""Measures every message that an executor runs, while somebody wants to know.
+"""Measures the runs of an executor, while right-sizing asks for it.
 
-It listens to Celery's own signals, before and after each run, and is connected to them only while it measures: nothing
-of it is in the way, or even imported, otherwise. So it measures messages of the dispatcher and of bridges alike.
+It handles Celery's signals ``task_prerun`` and ``task_postrun``, so it measures messages of the dispatcher and of
+bridges alike. It is imported and connected only while it measures, so it costs nothing otherwise.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from raycelery.rightsize.sample import Sample
 if TYPE_CHECKING:
     from raycelery.client.connection import Client
 
-#: Seconds between two looks at child processes, unless looking would take more than this share of a CPU.
+#: Seconds between two samples of child processes, and the largest share of a CPU that sampling may use.
 _INTERVAL, _SHARE = 0.05, 0.05
 
 
 @dataclass
 class _Run:
-    """A run that has begun: the readings at its beginning."""
+    """The readings at the beginning of a run."""
 
     task_id: str
     began: float
@@ -40,7 +40,7 @@ class _Run:
     delayed: float
     before: int
     peak_told: bool
-    #: Descendants that were there, with the CPU seconds that they and their ended ones had used.
+    #: Child processes at the beginning, and CPU seconds that they and ended children had used.
     children: list[psutil.Process]
     of_children: float
 
@@ -49,22 +49,22 @@ class Meter:
     """Measures the runs of this process.
 
     Arguments:
-        client: the executor's connection, by which samples go to the dispatcher.
-        fresh: whether this process has run nothing yet.
+        client: the executor's connection, which sends samples to the dispatcher.
+        fresh: whether this process has not run any task yet.
     """
 
     def __init__(self, client: Client, fresh: bool) -> None:
         self._client = client
         self._num_cpus, self._memory = float(request.get("CPU", 0)), int(request.get("memory", 0))
         self._process = f"{socket.gethostname()}:{os.getpid()}"
-        #: Tasks that ran here, if all are known.
+        #: Names of all tasks that have run in this process; None if not known.
         self._ran: set[str] | None = set() if fresh else None
         self._run: _Run | None = None
         self._on = False
         self._children = _Children()
 
     def switch(self, on: bool) -> None:
-        """Begin or cease to measure."""
+        """Start or stop measuring."""
         if on == self._on:
             return
         self._on = on
@@ -77,12 +77,12 @@ class Meter:
             self._children.start()
         else:
             self._children.stop()
-            # What runs meanwhile is not known.
+            # Tasks that run before it is switched on again are not seen.
             self._ran = None
 
     def _before(self, sender: Any, task_id: str, **_: Any) -> None:
         if sender.request.is_eager:
-            return  # a task that another one calls in its own process is a part of that one
+            return  # a task called by another one in its process is part of that one's run
         known = self._children.known()
         told = process.forget_peak()
         self._run = _Run(
@@ -108,7 +108,7 @@ class Meter:
         now, peak = process.private_memory()
         most = self._children.watch(False)
         left = self._children.look() if wall > _INTERVAL else run.children
-        # A child that has ended is among the ended ones with all that it ever used; one that has not, with what it has.
+        # Ended children count with their total CPU time, running ones with what they have used so far.
         cpu += max(0.0, process.cpu_of_ended_children() + process.cpu_of(left) - run.of_children)
         if run.peak_told and peak is not None:
             most = max(most, peak)
@@ -136,10 +136,10 @@ class Meter:
 
 
 class _Children:
-    """Looks at this process's memory and at its children from a thread of its own, while a run is watched."""
+    """A thread that samples the memory of this process and its children during a run."""
 
     def __init__(self) -> None:
-        #: CPU seconds that the looking itself has taken, to be left out.
+        #: CPU seconds used by the sampling itself, to be subtracted.
         self.cpu = 0.0
         self._found: list[psutil.Process] = []
         self._most = 0
@@ -155,24 +155,24 @@ class _Children:
         self._thread.start()
 
     def stop(self) -> None:
-        """Have the thread end."""
+        """Stop the thread."""
         self._ending.set()
         self._watching.set()
 
     def known(self) -> list[psutil.Process]:
-        """Return the children that were there when it last looked, and still are."""
+        """Return the children of the last sample that are still running."""
         with self._lock:
             return [child for child in self._found if child.is_running()]
 
     def look(self) -> list[psutil.Process]:
-        """Look now, and return all children."""
+        """Take a sample of the children, and return them."""
         found = process.children()
         with self._lock:
             self._found = found
         return found
 
     def watch(self, on: bool) -> int:
-        """Begin or cease to look; return the most bytes that were seen at once since it began."""
+        """Start or stop sampling; return the largest number of bytes sampled since the last call."""
         with self._lock:
             most, self._most = self._most, 0
         if on:
@@ -185,7 +185,7 @@ class _Children:
         wait = _INTERVAL
         while not ending.is_set():
             self._watching.wait()
-            # A run that is over by then was so short that it had no time for children.
+            # A run that has ended by now was too short to start children.
             if ending.wait(wait) or not self._watching.is_set():
                 continue
             used = time.thread_time()

@@ -1,4 +1,4 @@
-"""The report as a page: one file that needs nothing else, not even a network. Needs the extra ``bench``."""
+"""The report as a self-contained HTML page. Needs the extra ``bench``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 from raycelery.rightsize import rendering, sample
 from raycelery.rightsize.report import Report
 
-#: Runs of a task that are drawn; of more, so many evenly from the first to the last.
+#: Most runs of a task that are drawn, evenly spread from first to last.
 _MOST_DRAWN = 1_000
 _COLOURS = {"used": "#0f62fe", "asked": "#0b7a4b", "first": "#9aa4b2"}
 
@@ -23,9 +23,9 @@ def render(report: Report, samples: Mapping[float | None, Sequence[sample.Sample
 
     Arguments:
         report: the report.
-        samples: what it is made of, by the CPUs that calls asked for.
-        present: what the present is, in words.
-        command: how it was made.
+        samples: its samples, by the CPUs that calls asked for.
+        present: description of the present requests or workers.
+        command: the command that made it.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,

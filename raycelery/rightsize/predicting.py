@@ -1,9 +1,8 @@
-"""Plays a batch of tasks on hosts: how long it takes, and how busy it keeps them. Pure: no clock, no Ray.
+"""Simulates a batch of tasks on hosts: makespan and CPU utilisation. Pure: no clock, no Ray.
 
-A task waits first (for data, for others) and computes then; it holds its slot all the time. Slots are given out as Ray
-does, by what is asked for: a host has room while the requests of its tasks add up to no more than its CPUs and memory.
-What the tasks of a host then really compute is another matter: if it is more than its CPUs, all get their share of them
-and take longer.
+A task first waits (for data, for other tasks) and then computes; it occupies its slot all the time. As in Ray, slots
+depend on requests: a host starts tasks while their requests add up to no more than its CPUs and memory. If its tasks
+compute more than it has CPUs, all get an equal share and take longer.
 """
 
 from __future__ import annotations
@@ -13,22 +12,22 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-#: Seconds in which a slot is without a task, between two.
+#: Seconds between two tasks of a slot.
 BETWEEN_SECONDS = 0.002
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Job:
-    """A task to be played.
+    """A task to simulate.
 
     Arguments:
         kind: tasks of a kind share a queue; kinds get equal shares of the CPUs, as lanes do.
-        wait: seconds that it waits, whatever else its host does.
+        wait: seconds that it waits, independent of its host's load.
         cpu: CPU seconds that it computes.
         width: CPUs that it computes on at once.
         num_cpus: CPUs that it asks for.
-        memory: bytes that it asks for.
+        memory: bytes of memory that it asks for.
     """
 
     kind: str
@@ -41,13 +40,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Hosts:
-    """Hosts of one size.
+    """Hosts of equal size.
 
     Arguments:
-        count: how many.
+        count: number of hosts.
         cpus: CPUs of each.
-        memory: bytes of each that tasks may ask for; None: as much as they like.
-        slots: most tasks of each at once, whatever they ask for: a fleet of so many worker processes; None: no limit.
+        memory: bytes of each that tasks may ask for; None for no limit.
+        slots: most tasks of each at once, as with so many worker processes; None for no limit.
     """
 
     count: int = 1
@@ -56,7 +55,7 @@ class Hosts:
     slots: int | None = None
 
     def room(self, num_cpus: float, memory: float) -> int:
-        """Return how many tasks of one size a host runs at once."""
+        """Return how many tasks with such a request a host runs at once."""
         if self.slots is not None:
             return self.slots
         most = []
@@ -69,15 +68,15 @@ class Hosts:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What became of a batch.
+    """The result of a simulated batch.
 
     Arguments:
-        makespan: seconds from its submission to its last result, on executors that are up.
+        makespan: seconds from its submission to its last result, on running executors.
         utilisation: share of the hosts' CPU seconds that the tasks computed.
-        loaded: the same while all slots were taken and more tasks waited, without the first task of each slot; that of
-            the whole where it never came to that.
+        loaded: the same share, only while all slots were occupied and more tasks waited, and without the first task of
+            each slot; equal to ``utilisation`` if there was no such time.
         concurrency: most tasks at once.
-        unplaced: tasks that no host has room for.
+        unplaced: tasks that fit on no host.
     """
 
     makespan: float
@@ -89,12 +88,12 @@ class Prediction:
 
 @dataclass
 class _Host:
-    """A host's state. Its tasks compute in *work time*, which passes as fast as the host has CPUs for all of them."""
+    """The state of a host. Its tasks compute in *work time*, which is slower when they need more CPUs than it has."""
 
     free_cpus: float
     free_memory: float
     free_slots: int
-    #: Those that wait: until when, number; those that compute: until when in work time, number.
+    #: Heaps of waiting tasks (end of the wait, index) and of computing tasks (end in work time, index).
     waiting: list[tuple[float, int]] = field(default_factory=list)
     computing: list[tuple[float, int]] = field(default_factory=list)
     wanted: float = 0.0
@@ -104,7 +103,7 @@ class _Host:
 
 
 def simulate(jobs: Sequence[Job], hosts: Hosts) -> Prediction:
-    """Play jobs that are all submitted at once; each kind's in their order."""
+    """Simulate jobs that are submitted at the same time; those of one kind start in their order."""
     return _Play(jobs, hosts).run()
 
 
@@ -128,8 +127,8 @@ class _Play:
         self._running = self._most = 0
         self._used = 0.0
         self._events: list[tuple[float, int, int]] = []
-        #: When the first slots had done their first tasks, and when the last task had its slot; with the CPU seconds
-        #: that were used by then.
+        #: When all slots had finished their first tasks, and when the last task started; with the CPU seconds used by
+        #: then.
         self._full: tuple[float, float] | None = None
         self._emptied: tuple[float, float] | None = None
         self._ended = 0
@@ -166,7 +165,7 @@ class _Play:
         return job.num_cpus <= host.free_cpus + _ROUNDING and job.memory <= host.free_memory + _ROUNDING
 
     def _place_anywhere(self) -> bool:
-        """Give one task a slot on the host that has most room."""
+        """Start one task on the host with the most room."""
         order = sorted(range(len(self._all)), key=lambda n: (-self._all[n].free_slots, -self._all[n].free_cpus))
         return any(self._place(self._all[index], index) for index in order)
 
@@ -191,7 +190,7 @@ class _Play:
         return False
 
     def _so_far(self, now: float) -> tuple[float, float]:
-        """Return the time, and the CPU seconds that were used by then."""
+        """Return the time and the CPU seconds used so far."""
         for host in self._all:
             self._advance(host, now)
         return now, self._used
@@ -205,7 +204,7 @@ class _Play:
         host.now = now
 
     def _settle(self, host: _Host, now: float) -> bool:
-        """Have tasks begin to compute that waited long enough, and end that computed enough; whether one ended."""
+        """Let tasks whose wait is over compute, and end those that have computed enough; return whether one ended."""
         ended = False
         while host.waiting and host.waiting[0][0] <= now + _ROUNDING:
             _, number = heapq.heappop(host.waiting)
@@ -226,7 +225,7 @@ class _Play:
         return ended
 
     def _note(self, index: int) -> None:
-        """Have the host looked at again when something changes on it next."""
+        """Schedule the next event of a host."""
         host = self._all[index]
         host.version += 1
         times = []

@@ -1,4 +1,4 @@
-"""What the operating system says of this process: memory with its peak, CPU of its children, time without a CPU."""
+"""Reads from the operating system: memory and its peak, CPU time of children, time spent waiting for a CPU."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LINUX = sys.platform == "linux"
 
 
 def private_memory() -> tuple[int, int | None]:
-    """Return the bytes that this process holds, and the most since :func:`forget_peak`, if the system tells that.
+    """Return the bytes of memory of this process, and the peak since :func:`forget_peak`, None if not known.
 
-    Shared memory is left out: it is Ray's object store, which has room of its own on each node.
+    Shared memory is not included: it is Ray's object store, which has its own memory on each node.
     """
     if not _LINUX:
         return int(psutil.Process().memory_info().rss), None
@@ -32,7 +32,7 @@ def private_memory() -> tuple[int, int | None]:
 
 
 def forget_peak() -> bool:
-    """Have the system note this process's peak of memory from now on; return whether it does."""
+    """Reset the system's peak of this process's memory; return whether that is possible."""
     if not _LINUX:
         return False
     try:
@@ -44,7 +44,7 @@ def forget_peak() -> bool:
 
 
 def seconds_without_cpu() -> float:
-    """Return the seconds that this thread has been ready to run so far with no CPU to run on; 0 if not told."""
+    """Return the seconds that this thread has waited for a CPU so far; 0 if not known."""
     try:
         with open("/proc/thread-self/schedstat", "rb") as file:
             return int(file.read().split()[1]) / 1e9
@@ -59,7 +59,7 @@ def cpu_of_ended_children() -> float:
 
 
 def children() -> list[psutil.Process]:
-    """Return all descendants of this process; takes milliseconds, as it looks at all processes of the machine."""
+    """Return all descendants of this process. Takes milliseconds, as all processes of the machine are read."""
     try:
         return list(psutil.Process(os.getpid()).children(recursive=True))
     except psutil.Error:
@@ -77,7 +77,7 @@ def cpu_of(processes: list[psutil.Process]) -> float:
 
 
 def memory_of(processes: list[psutil.Process]) -> int:
-    """Return the bytes that processes have for themselves alone: a fork shares most of its pages with its parent."""
+    """Return the bytes that are not shared with other processes (USS): a fork shares most pages with its parent."""
     total = 0
     for process in processes:
         try:

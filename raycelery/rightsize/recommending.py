@@ -1,4 +1,4 @@
-"""What a task should ask for, by what was measured of it. Pure."""
+"""Recommends what a task should ask for, from its samples. Pure."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from dataclasses import dataclass, replace
 from raycelery.rightsize.predicting import Hosts, Job, Prediction, simulate
 from raycelery.rightsize.sample import Sample
 
-#: Amounts below one CPU that are recommended: so many of them make a whole, or nearly.
+#: Recommended amounts below one CPU: a whole number of such tasks fits on a CPU, or nearly.
 FRACTIONS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.33, 0.5, 0.75)
-#: A request may cost this share of the work that a host can do, for fewer tasks at once and less memory.
+#: Share of a host's throughput that may be given up for fewer tasks at once, and so less memory.
 SLOWER = 0.05
-#: A task that keeps its CPU busy for this share of its time gets whole CPUs: to share them gains little.
+#: A task that uses this share of a CPU gets whole CPUs, as sharing them gains little.
 COMPUTES = 0.85
-#: Share of runs that keep no more CPUs busy than what is taken to be a task's need.
+#: Quantile of the CPUs kept busy that counts as a task's need.
 QUANTILE = 0.9
-#: How much more than the most that was measured is asked for, and the steps that are rounded up to, in bytes.
+#: Factor between the measured peak and the recommended memory, and the bytes to which it is rounded up.
 HEADROOM = 1.2
 _MB = 1_000_000
-#: Share by which the mean may be wrong above which that is said.
+#: Uncertainty of the mean above which a note is shown.
 UNSURE = 0.15
-#: Runs that succeeded, below which nothing is written: of fewer, too much is chance.
+#: Least number of successful runs for a recommendation to be written.
 ENOUGH_RUNS = 10
-#: How often runs are drawn to see how sure a mean is, and the most of them at a time.
+#: Number of bootstrap samples, and the most runs in each.
 _DRAWS, _MOST_DRAWN = 400, 200
-#: Tasks per slot that are played to see how a request does under load.
+#: Tasks per slot that are simulated to see the effect of a request under load.
 _PER_SLOT = 10
-#: The least and the most that are played for that.
+#: Least and largest number of tasks that are simulated for that.
 _LEAST_PLAYED, _MOST_PLAYED = 400, 4000
 
 
@@ -44,18 +44,18 @@ class Size:
         num_cpus: CPUs to ask for.
         memory: bytes to ask for.
         per_host: tasks at once on one host.
-        samples: runs that this is made of.
-        runs: all that succeeded, among them first ones, which count for memory.
+        samples: the runs that it is based on.
+        runs: all successful runs; those of processes that had just started count for memory only.
         cpu: median of their CPU seconds.
-        wall: median of their seconds, without the time in which the machine had no CPU for them.
+        wall: median of their seconds, without the time in which they waited for a CPU.
         busy: CPUs that they kept busy, over all of them.
-        busy_within: what that would be in nine of ten other measurements of as many runs, from and to.
-        busy_high: what nine tenths of them stayed below.
-        peak: most bytes that their executor held.
-        before: median of the bytes that it held before a run.
+        busy_within: 90 % confidence interval of ``busy``.
+        busy_high: 90 % quantile of the CPUs kept busy by a run.
+        peak: largest number of bytes of their executors.
+        before: median bytes of the executor before a run.
         now_cpus: CPUs that they ask for now.
-        now_memory: bytes that they ask for now.
-        notes: what a reader should know, a sentence each.
+        now_memory: bytes of memory that they ask for now.
+        notes: remarks for the reader, a sentence each.
     """
 
     task: str
@@ -77,47 +77,46 @@ class Size:
 
     @property
     def unsure(self) -> float:
-        """Share by which ``busy`` may be wrong, from the runs' own differences."""
+        """Relative uncertainty of ``busy``, from the differences between the runs."""
         low, high = self.busy_within
         return (high - low) / 2 / max(1e-9, self.busy)
 
     @property
     def more_memory(self) -> float:
-        """The chance that a run to come needs more memory than the most that was measured."""
+        """Probability that a future run needs more memory than the measured peak."""
         return 1 / (self.runs + 1)
 
 
 def busy_within(samples: Sequence[Sample]) -> tuple[float, float]:
-    """Return from and to what the CPUs kept busy would be in nine of ten other measurements of as many such runs.
+    """Return the 90 % confidence interval of the CPUs kept busy, by a bootstrap over the runs.
 
-    Runs are drawn from those measured, again and again (a bootstrap). It tells how much they differ, not what all of
-    them may have in common: one run tells nothing of it.
+    It reflects how much the runs differ, not an error that is common to all of them; with one run it is meaningless.
     """
     numbers, count = random.Random(0), min(len(samples), _MOST_DRAWN)
     found = []
     for _ in range(_DRAWS):
         drawn = numbers.choices(samples, k=count)
         found.append(sum(one.cpu for one in drawn) / sum(one.own_wall for one in drawn))
-    # What a run that hardly computes has used is a difference of two readings, and may come out below nothing.
+    # The CPU time of a run is a difference of two readings, which may be slightly negative.
     return max(0.0, quantile(found, 0.05)), max(0.0, quantile(found, 0.95))
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the value that this share of the values does not exceed, by the nearest rank."""
+    """Return a quantile of the values, by the nearest rank."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]
 
 
 def usable(samples: Sequence[Sample]) -> list[Sample]:
-    """Return the runs to judge by: those that succeeded, without each process's first if others are enough."""
+    """Return the successful runs, without the first one of each process if there are enough others."""
     good = [one for one in samples if one.state == "SUCCESS"]
     later = [one for one in good if not one.first]
     return later if len(later) >= 3 else good
 
 
 def steps(high: float) -> list[float]:
-    """Return the requests that come into question for a task that keeps ``high`` CPUs busy, the smallest first."""
-    # A little above a whole number is that number: the machine's and Celery's own work is in it.
+    """Return possible requests for a task that keeps ``high`` CPUs busy, the smallest first."""
+    # A little more than a whole number counts as that number, as it includes overhead of Celery.
     whole = [float(number) for number in range(1, max(1, math.ceil(high - 0.15)) + 1)]
     candidates = [*FRACTIONS, *whole]
     enough = next((step for step in candidates if step >= high / 1.15), candidates[-1])
@@ -125,21 +124,21 @@ def steps(high: float) -> list[float]:
 
 
 def memory_for(samples: Sequence[Sample]) -> int:
-    """Return the bytes to ask for: the most that was measured, with head-room, rounded up."""
+    """Return the bytes of memory to ask for: the measured peak with headroom, rounded up."""
     wanted = HEADROOM * max(one.peak for one in samples)
     step = 50 * _MB if wanted < 1000 * _MB else 100 * _MB if wanted < 4000 * _MB else 500 * _MB
     return math.ceil(wanted / step) * step
 
 
 def job(sample: Sample, num_cpus: float, memory: int) -> Job:
-    """Return a measured run as one that can be played with another request."""
+    """Return a measured run as a job to simulate with another request."""
     wall = sample.own_wall
     width = max(1.0, sample.busy)
     return Job(sample.task, max(0.0, wall - sample.cpu / width), sample.cpu, width, num_cpus, memory)
 
 
 def under_load(samples: Sequence[Sample], num_cpus: float, memory: int, hosts: Hosts) -> Prediction:
-    """Play many such runs on one host, in the middle of its work: tasks that began together would wait together."""
+    """Simulate many such runs on one host. Only its steady state counts: tasks that start together wait together."""
     one = replace(hosts, count=1)
     room = max(1, one.room(num_cpus, memory))
     count = min(_MOST_PLAYED, max(_LEAST_PLAYED, _PER_SLOT * room))
@@ -151,24 +150,24 @@ def under_load(samples: Sequence[Sample], num_cpus: float, memory: int, hosts: H
 
 
 def recommend(samples: Sequence[Sample], hosts: Hosts) -> Size:
-    """Say what a task should ask for.
+    """Return what a task should ask for.
 
-    A task that computes gets what it keeps busy, in whole CPUs. One that waits, too, gets the most with which the host
-    still does nearly as much work as it can: more would leave CPUs idle, less would only have more tasks, and their
-    memory, share the same CPUs.
+    A task that mostly computes gets the CPUs that it keeps busy, as a whole number. A task that also waits gets the
+    largest request with which a host still has nearly its full throughput: more would leave CPUs idle, less would only
+    make more tasks, and their memory, share the same CPUs.
 
     Arguments:
-        samples: runs of one task, at least one of which succeeded, all with the same request.
-        hosts: where it is to run.
+        samples: runs of one task, all with the same request.
+        hosts: the hosts on which it will run.
 
     Raises:
-        ValueError: none succeeded.
+        ValueError: no run succeeded.
     """
     good = usable(samples)
     if not good:
         raise ValueError("no run succeeded")
     high = quantile([one.busy for one in good], QUANTILE)
-    # Its first runs count for memory: they are as large as any.
+    # The first runs of processes count for memory.
     memory = memory_for([one for one in samples if one.state == "SUCCESS"])
     candidates = [step for step in steps(high) if hosts.room(step, memory)] or steps(high)[:1]
     if sum(one.cpu for one in good) >= COMPUTES * sum(one.own_wall for one in good):
@@ -180,7 +179,7 @@ def recommend(samples: Sequence[Sample], hosts: Hosts) -> Size:
 
 
 def described(samples: Sequence[Sample], num_cpus: float, memory: int, hosts: Hosts) -> Size:
-    """Return the figures of a task with a request that was decided on."""
+    """Return the figures of a task with a given request."""
     good = usable(samples)
     asked = Counter((one.num_cpus, one.memory) for one in good).most_common(1)[0][0]
     size = Size(
@@ -204,7 +203,7 @@ def described(samples: Sequence[Sample], num_cpus: float, memory: int, hosts: Ho
 
 
 def notes(samples: Sequence[Sample], size: Size, hosts: Hosts) -> list[str]:
-    """Return what a reader should know of a recommendation, a sentence each."""
+    """Return remarks on a recommendation, a sentence each."""
     found = []
     failed = sum(one.state not in ("SUCCESS", "RETRY", "IGNORED") for one in samples)
     if failed:

@@ -1,4 +1,4 @@
-"""A report as tables for a terminal, and as the setting to be written into the project."""
+"""A report as tables for a terminal, and as a setting for the project."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GOOD = "bold green"
 
 
 def snippet(report: Report) -> str:
-    """Return the setting that makes tasks ask for what is recommended; it goes where ``app`` is configured."""
+    """Return the Celery setting with the recommended requests, to be put where ``app`` is configured."""
     lines = [
         f'    "{task}": {{"num_cpus": {wanted["num_cpus"]:g}, "memory": {wanted["memory"]:_}}},'
         for task, wanted in report.annotations.items()
@@ -22,7 +22,7 @@ def snippet(report: Report) -> str:
 
 
 def notes(report: Report) -> list[str]:
-    """Return what a reader should know, a sentence each."""
+    """Return remarks on the report, a sentence each."""
     found = []
     for task, one in report.sizes.items():
         if not report.enough(task):
@@ -36,11 +36,11 @@ def notes(report: Report) -> list[str]:
 
 
 def render(report: Report, present: str) -> RenderableType:
-    """Return what is shown on a terminal.
+    """Return the report for a terminal.
 
     Arguments:
         report: the report.
-        present: what the present is: the requests of the tasks, or the fleet of workers that was named.
+        present: description of the present requests or workers.
     """
     parts: list[RenderableType] = [_title("what tasks use"), _used(report)]
     parts += [_title("what they should ask for"), _asked(report)]
@@ -56,7 +56,7 @@ def render(report: Report, present: str) -> RenderableType:
 
 
 def seconds(value: float) -> str:
-    """Write a duration."""
+    """Format a duration."""
     if value == float("inf"):
         return "never"
     if value >= 120:
@@ -65,12 +65,12 @@ def seconds(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """Write a number of bytes."""
+    """Format a number of bytes."""
     return f"{value / 1e9:.3g} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
 
 
 def sure(report: Report, task: str) -> str:
-    """Say how sure the figures of a task are."""
+    """Describe how certain the figures of a task are."""
     return f"±{report.sizes[task].unsure:.0%}" if report.enough(task) else "too few runs"
 
 
@@ -120,7 +120,7 @@ def _title(text: str) -> Text:
 
 
 def where(report: Report) -> str:
-    """Say what is predicted."""
+    """Describe what is predicted."""
     hosts, total = report.hosts, sum(report.totals.values())
     text = f"{hosts.count} host{'s' if hosts.count > 1 else ''} of {hosts.cpus:g} CPUs"
     if hosts.memory is not None:
@@ -129,7 +129,7 @@ def where(report: Report) -> str:
 
 
 def rows(report: Report) -> list[tuple[str, int, Prediction, Prediction]]:
-    """Return the predictions: name, tasks, now and then; those of all tasks together at the end."""
+    """Return rows of predictions: name, number of tasks, present, recommended; the last is for all tasks together."""
     found = [(task, report.totals[task], *played) for task, played in report.alone.items()]
     if len(found) > 1:
         found.append(("all together", sum(report.totals.values()), report.present, report.recommended))
@@ -150,5 +150,5 @@ def _whole(report: Report) -> Table:
 
 
 def at_once(one: Prediction) -> str:
-    """Write how many tasks run at once, and how many never would."""
+    """Format how many tasks run at once, and how many fit on no host."""
     return f"{one.concurrency:,}" + (f" ({one.unplaced:,} never)" if one.unplaced else "")

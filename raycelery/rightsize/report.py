@@ -1,4 +1,4 @@
-"""From samples to what is shown: a size per task, and the whole played with it and without. Pure."""
+"""Makes a report of samples: a recommendation per task, and a prediction with and without it. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from raycelery.rightsize.predicting import Hosts, Job, Prediction, simulate
 from raycelery.rightsize.recommending import Size
 from raycelery.rightsize.sample import Sample
 
-#: More tasks than this are not played one by one: the time of so many is multiplied.
+#: Most tasks that are simulated; the time of more is extrapolated.
 _MOST_PLAYED = 20_000
-#: A task is played as one that began no further from its own place than this share of the whole.
+#: A simulated task is like a measured one from about the same part of the batch, within this share of it.
 _APART = 0.1
 
 
@@ -25,11 +25,11 @@ class Scaling:
     """A task measured with one of several numbers of CPUs.
 
     Arguments:
-        num_cpus: what it asked for, and so the threads that numeric libraries had.
+        num_cpus: CPUs that it asked for, which limits the threads of numeric libraries.
         wall: median of its seconds.
         speedup: how many times faster that is than with the fewest CPUs.
-        efficiency: share of the CPUs added that this makes use of; 1 where twice the CPUs halve the time.
-        makespan: seconds of the whole on the hosts, with this request.
+        efficiency: share of the additional CPUs that is used; 1 if twice the CPUs halve the time.
+        makespan: predicted seconds of all tasks on the hosts, with this request.
     """
 
     num_cpus: float
@@ -41,18 +41,18 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Report:
-    """What right-sizing comes to.
+    """The result of right-sizing.
 
     Arguments:
-        sizes: by task.
-        totals: tasks of the whole, by name.
-        hosts: what it is predicted for.
-        present: the whole with the requests, or the workers, of today.
-        recommended: the whole with the sizes.
-        alone: by task, the same two for its tasks alone.
-        scaling: by task, where several numbers of CPUs were measured.
-        failed: tasks no run of which succeeded: how many were measured.
-        least: runs below which nothing is written of a task.
+        sizes: the recommendation for each task.
+        totals: number of tasks to predict, by name.
+        hosts: the hosts to predict for.
+        present: prediction with today's requests or workers.
+        recommended: prediction with the recommendations.
+        alone: the same two predictions for each task alone.
+        scaling: for each task that was measured with several numbers of CPUs.
+        failed: for tasks without a successful run, the number of runs.
+        least: least number of runs for a recommendation to be written.
     """
 
     sizes: dict[str, Size]
@@ -67,7 +67,7 @@ class Report:
 
     @property
     def annotations(self) -> dict[str, dict[str, float]]:
-        """What ``task_annotations`` should say; of tasks with enough runs."""
+        """Value for the setting ``task_annotations``, for the tasks with enough runs."""
         return {
             name: {"num_cpus": size.num_cpus, "memory": size.memory}
             for name, size in self.sizes.items()
@@ -75,22 +75,22 @@ class Report:
         }
 
     def enough(self, name: str) -> bool:
-        """Return whether enough runs of a task were measured for something to be written."""
+        """Return whether enough runs of a task were measured for its recommendation to be written."""
         return self.sizes[name].runs >= self.least
 
 
 def jobs(samples: Sequence[Sample], total: int, num_cpus: float, memory: int) -> list[Job]:
-    """Return ``total`` tasks like those measured, roughly in the order in which those began: first may be longest.
+    """Return ``total`` jobs like the measured runs, roughly in their order, as the first may be the longest.
 
-    Each is like one of those that began at about the same part of the whole. Blocks of equal ones would wait together
-    and compute together, as real tasks do not.
+    Each is like a run that started at about the same part of the batch. Blocks of equal jobs would wait and compute at
+    the same time, unlike real tasks.
     """
     ordered = sorted(samples, key=lambda one: one.started)
     numbers, last = random.Random(0), len(ordered) - 1
     found = []
     for number in range(total):
         place = abs((number + 0.5) / total + numbers.uniform(-_APART, _APART))
-        # Mirrored at the ends, so that none is played more often than others.
+        # Mirrored at the ends, so that all runs are used equally often.
         place = min(place, 2 - place) * len(ordered)
         found.append(recommending.job(ordered[min(last, int(place))], num_cpus, memory))
     return found
@@ -102,13 +102,13 @@ def predict(
     requests: Mapping[str, tuple[float, int]],
     hosts: Hosts,
 ) -> Prediction:
-    """Play the whole.
+    """Predict a batch of all tasks.
 
     Arguments:
-        samples: usable ones by task.
-        totals: how many tasks of each there are.
-        requests: CPUs and bytes that each asks for.
-        hosts: where it runs.
+        samples: usable samples by task.
+        totals: number of tasks, by name.
+        requests: CPUs and bytes of memory that each task asks for, by name.
+        hosts: the hosts on which it runs.
     """
     factor = max(1.0, sum(totals[name] for name in samples) / _MOST_PLAYED)
     played: list[Job] = []
@@ -129,12 +129,12 @@ def analyse(
     """Make a report.
 
     Arguments:
-        measured: the samples by the number of CPUs that calls asked for; None: what the project says.
-        hosts: what to predict for.
-        totals: how many tasks of each name the whole has; those measured if it does not say.
-        workers: Celery's worker processes per host today; None: today is what tasks ask for.
-        asked: CPUs and bytes that tasks ask for today; what they asked for when they were measured if it does not say.
-        least: runs of a task that must have succeeded for its size to be written; else it keeps what it asks for.
+        measured: the samples, by the CPUs that calls asked for; the key None is for what the project says.
+        hosts: the hosts to predict for.
+        totals: number of tasks to predict, by name; the number of samples for a task that is missing.
+        workers: Celery's worker processes per host today; None if tasks run with their own requests.
+        asked: CPUs and bytes that tasks ask for today; for a task that is missing, those of its samples.
+        least: least number of successful runs for a recommendation to be written.
     """
     base = measured[min(measured, key=lambda key: key or 0.0)]
     by_task = _by_task(base)
@@ -156,20 +156,23 @@ def analyse(
             size = replace(size, now_cpus=asked[name][0], now_memory=asked[name][1])  # type: ignore[index]
         sizes[name] = size
         usual = recommending.usable(found)
-        # Measured with as many CPUs, where they were: numeric libraries had as many threads.
+        # Samples with as many CPUs, if there are any, as numeric libraries had as many threads.
         today[name] = recommending.usable(runs.get(size.now_cpus, {}).get(name, [])) or usual
         chosen[name] = recommending.usable(runs.get(size.num_cpus, {}).get(name, [])) or usual
     now = {name: (size.now_cpus, size.now_memory) for name, size in sizes.items()}
     then = {name: (size.num_cpus, size.memory) if size.runs >= least else now[name] for name, size in sizes.items()}
-    fleet = replace(hosts, slots=workers)
+    today_hosts = replace(hosts, slots=workers)
     return Report(
         sizes=sizes,
         totals={name: whole[name] for name in sizes},
         hosts=hosts,
-        present=predict(today, whole, now, fleet),
+        present=predict(today, whole, now, today_hosts),
         recommended=predict(chosen, whole, then, hosts),
         alone={
-            name: (predict({name: today[name]}, whole, now, fleet), predict({name: chosen[name]}, whole, then, hosts))
+            name: (
+                predict({name: today[name]}, whole, now, today_hosts),
+                predict({name: chosen[name]}, whole, then, hosts),
+            )
             for name in sizes
         },
         scaling=scaling,
@@ -185,16 +188,16 @@ def wholes(
     total: int | None = None,
     batches: int | None = None,
 ) -> dict[str, int]:
-    """Return how many tasks of each name the whole has.
+    """Return the number of tasks of each name in the whole work, extrapolated from the samples.
 
-    What runs when the header of a chord is done is as often as there are chords, however many parts they have.
+    The body of a chord runs once per chord, however large the header is.
 
     Arguments:
-        samples: what was measured.
-        totals: of those that are called, by name.
-        share: how many times more calls the whole has than were made; for what those call.
-        total: tasks of the whole; None: as those two say.
-        batches: chords of the whole; None: as many as were measured, ``share`` times.
+        samples: the samples.
+        totals: number of tasks that are called directly, by name.
+        share: ratio of all calls to the measured ones, for tasks that are called by other tasks.
+        total: number of all tasks, to which the result is scaled; None to leave it.
+        batches: number of all chords; None for the measured ones times ``share``.
     """
     counted = Counter(one.task for one in samples)
     parts = {one.task for one in samples if one.batch}
@@ -218,10 +221,10 @@ def _by_task(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
 
 
 def _scaled(size: Size, runs: Mapping[float, Sequence[Sample]], total: int, hosts: Hosts) -> tuple[Size, list[Scaling]]:
-    """Return the size by what several numbers of CPUs brought, and the comparison.
+    """Return the recommendation from runs with several numbers of CPUs, and the comparison of these numbers.
 
-    The fewest CPUs are chosen with which the whole takes hardly longer than with the best of them. What leaves some of
-    the fewest idle gains nothing from more, and keeps its size.
+    The smallest number is chosen with which all tasks take hardly longer than with the best one. A task that does not
+    use the smallest number fully keeps its recommendation.
     """
     good = {cpus: usable for cpus, found in sorted(runs.items()) if (usable := recommending.usable(found))}
     walls = {cpus: statistics.median(one.own_wall for one in usable) for cpus, usable in good.items()}
@@ -231,7 +234,7 @@ def _scaled(size: Size, runs: Mapping[float, Sequence[Sample]], total: int, host
         memory = recommending.memory_for(usable)
         played = predict({size.task: usable}, {size.task: total}, {size.task: (cpus, memory)}, hosts)
         speedup = walls[fewest] / walls[cpus]
-        # What no host has room for takes for ever.
+        # What fits on no host never finishes.
         makespan = float("inf") if played.unplaced else played.makespan
         found.append(Scaling(cpus, walls[cpus], speedup, speedup * fewest / cpus, makespan))
     best = min(one.makespan for one in found)
@@ -243,7 +246,7 @@ def _scaled(size: Size, runs: Mapping[float, Sequence[Sample]], total: int, host
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Return the report as plain data; ``tasks`` is what ``raycelery-migrate shim --annotate`` reads."""
+    """Return the report as JSON data; ``raycelery-migrate shim --annotate`` reads ``tasks``."""
     return {
         "tasks": {
             name: {

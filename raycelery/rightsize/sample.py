@@ -1,4 +1,4 @@
-"""What is measured of one run of a task."""
+"""The measurements of one run of a task."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ class Sample:
 
     Arguments:
         task: its name.
-        state: Celery's, at the end of the run.
+        state: Celery's state at the end of the run.
         wall: seconds that it ran.
-        cpu: CPU seconds of the executor's threads and child processes meanwhile.
-        delayed: seconds of ``wall`` in which its thread could have run and the machine had no CPU for it; 0 where the
-            system does not tell.
-        peak: most bytes that the executor and its children held at once, less shared memory (Ray's object store).
-        before: bytes that the executor held when the run began.
-        num_cpus: CPUs that it had asked for.
-        memory: bytes that it had asked for; 0 if none.
-        process: host and number of the executor's process.
-        first: whether it was the task's first run in that process, with its imports and its caches.
+        cpu: CPU seconds of the executor's threads and child processes during the run.
+        delayed: seconds of ``wall`` in which its thread waited for a CPU; 0 if the system does not tell.
+        peak: largest number of bytes of the executor and its children, without shared memory (Ray's object store).
+        before: bytes of the executor when the run began.
+        num_cpus: CPUs that it asked for.
+        memory: bytes of memory that it asked for; 0 if none.
+        process: host name and pid of the executor's process.
+        first: whether it was the task's first run in that process, which includes imports and filling caches.
         started: when, in seconds since the epoch.
-        batch: id of the chord whose header it was a part of; "" if it was none's.
-        callbacks: names of the tasks that run once when that chord's header is done.
+        batch: id of the chord whose header it belonged to; "" if none.
+        callbacks: names of the tasks in that chord's body.
     """
 
     task: str
@@ -44,13 +43,13 @@ class Sample:
 
     @property
     def own_wall(self) -> float:
-        """Seconds that it would have run with a CPU whenever it wanted one.
+        """Seconds that it would have run if a CPU had always been free.
 
-        While a process starts, its other threads compute as this one waits for a CPU, so that is not told apart then.
+        In the first run of a process its other threads also compute, so the delays are not subtracted then.
         """
         return max(1e-6, self.wall if self.first else self.wall - self.delayed)
 
     @property
     def busy(self) -> float:
-        """CPUs that it kept busy on average."""
+        """Average number of CPUs that it kept busy."""
         return self.cpu / self.own_wall

@@ -1,1 +1,1 @@
-"""What a project's files tell about its tasks, before it is decided which of them are converted."""
+"""Collects facts about a project's tasks: definitions, uses, and reasons against converting them."""

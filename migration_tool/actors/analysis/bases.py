@@ -1,4 +1,4 @@
-"""Task classes: whether one can become a class of the helper module, and uses that speak against it."""
+"""Subclasses of Celery's ``Task``: can a class derive from the helper module's ``Task`` instead?"""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ...project.view import View
 
 Key = tuple[str, str]
 
-#: What every task has: a class that defines it anew changes how Celery runs the task.
+#: Attributes of Celery's Task: a class that overrides one of them changes how Celery runs the task.
 _OF_CELERY = frozenset(dir(CeleryTask)) | {"app", "backend", "request_stack"}
 _REDEFINED = frozenset({"__init__", "__call__", "__doc__", "__module__"})
-#: Attributes that say nothing without broker and result store.
+#: Attributes that have no effect without a broker and a result backend.
 _NOTHING = frozenset({"abstract", "ignore_result", "track_started", "acks_late", "typing", "trail", "send_events"})
 _REQUEST = frozenset({"id", "retries", "args", "kwargs"})
 _OF_SELF = frozenset({"run", "update_state", "name", "max_retries", "default_retry_delay"}) | _REDEFINED
 
 
 def found(view: View) -> dict[Key, str | None]:
-    """The task classes of a file, and why each stays; None if nothing in the file says so."""
+    """Return the task classes of a file, each with the reason why it must stay on raycelery, or None."""
     return {
         (view.key, view.qualname(node)): _problem(view, node)
         for node in view.nodes
@@ -30,7 +30,7 @@ def found(view: View) -> dict[Key, str | None]:
 
 
 def is_celerys(view: View, node: cst.BaseExpression) -> bool:
-    """Whether an expression is Celery's class of tasks, or an application's."""
+    """Return whether an expression is ``celery.Task`` or an application's ``app.Task``."""
     value = view.value(node)
     return value is not None and (
         (value.kind == "external" and value.name == "celery.Task")
@@ -58,7 +58,7 @@ def _problem(view: View, node: cst.ClassDef) -> str | None:
 
 
 def _other_use(view: View, node: cst.CSTNode, owner: cst.ClassDef) -> bool:
-    """Whether Celery's class is used for anything but to be the base of classes."""
+    """Return whether a node uses ``celery.Task`` other than as a base class."""
     if not isinstance(node, cst.Name | cst.Attribute):
         return False
     parent = view.parents.get(node)
@@ -120,7 +120,7 @@ def _of_method(view: View, method: cst.FunctionDef) -> str | None:
 
 
 def uses(view: View, classes: set[Key]) -> list[tuple[Key, cst.CSTNode]]:
-    """Uses of task classes for anything but to be the ``base`` of a task."""
+    """Return uses of task classes other than as ``base=`` of a task: the class, and the node."""
     odd: list[tuple[Key, cst.CSTNode]] = []
     for node in view.nodes:
         if not isinstance(node, cst.Name | cst.Attribute):

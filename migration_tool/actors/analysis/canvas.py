@@ -1,4 +1,4 @@
-"""Canvases that are built of known tasks and applied in one expression or on consecutive lines."""
+"""Finds canvases of known tasks that are built and applied in one expression or on consecutive lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _APPLY = ("delay", "apply_async")
 
 @dataclass
 class Signature:
-    """``T.s(...)``, or ``T.si(...)`` if it is immutable."""
+    """A signature of a task: ``T.s(...)``, or ``T.si(...)`` if it is immutable."""
 
     task: tuple[str, str]
     expression: cst.BaseExpression
@@ -25,7 +25,7 @@ class Signature:
 
 @dataclass
 class Group:
-    """Signatures that run beside each other: written out, or one for each element of a comprehension."""
+    """A group: its signatures written out, or one signature for each element of a comprehension."""
 
     signatures: list[Signature]
     comprehension: cst.CompFor | None = None
@@ -33,12 +33,12 @@ class Group:
 
 @dataclass
 class Canvas:
-    """One expression.
+    """A canvas that is applied.
 
     Arguments:
         node: the call that applies it.
-        steps: what comes one after another; a group can only be first, and then takes one signature after it.
-        built: statements above it that only build it, which are not needed any more.
+        steps: the parts of the chain in order; a group can only be first.
+        built: statements above it that only build the canvas; they are removed.
     """
 
     node: cst.Call
@@ -47,7 +47,7 @@ class Canvas:
 
     @property
     def signatures(self) -> list[Signature]:
-        """All its signatures."""
+        """All signatures, those of groups included."""
         found: list[Signature] = []
         for step in self.steps:
             found += [step] if isinstance(step, Signature) else step.signatures
@@ -55,18 +55,18 @@ class Canvas:
 
     @property
     def helpers(self) -> set[str]:
-        """The functions of the helper module that it is written with."""
+        """Names of the helper module that the converted code needs."""
         names = {"submit"}
         if isinstance(self.steps[0], Group):
             names.add("gather" if len(self.steps) > 1 else "Results")
         return names
 
     def render(self, view: View, remote: Callable[[Signature], str], keep: bool = False) -> str:
-        """The expression in plain Ray.
+        """Return the canvas as plain Ray code.
 
         Arguments:
-            remote: how a signature's remote function is called where it stands.
-            keep: its results may be read by their ids.
+            remote: returns the name of a signature's remote function in this file.
+            keep: keep the result, so that it can be read by its id.
         """
 
         def submitted(signature: Signature, *first: str) -> str:
@@ -92,7 +92,7 @@ class Canvas:
 
 
 def arguments(view: View, call: cst.Call) -> str:
-    """A call's arguments as written, without the comma after the last."""
+    """Return a call's arguments as written, without a trailing comma."""
     if not call.args:
         return ""
     if has_comments(view, call):
@@ -104,7 +104,7 @@ def arguments(view: View, call: cst.Call) -> str:
 
 
 def applications(view: View) -> list[Canvas]:
-    """All such expressions of a file; each call is in one of them at most."""
+    """Return all convertible canvases of a file."""
     found = []
     for node in view.nodes:
         if isinstance(node, cst.Call):
@@ -134,7 +134,7 @@ def _application(view: View, node: cst.Call) -> Canvas | None:
 def _canvas(
     view: View, node: cst.Call, built: cst.BaseExpression, given: list[cst.BaseExpression], lines: Lines
 ) -> Canvas | None:
-    """What ``built(*given)`` is."""
+    """Return the canvas that ``built(*given)`` applies; None if it cannot be converted."""
     if isinstance(built, cst.BinaryOperation):
         steps = _piped(view, built)
         return Canvas(node, steps) if len(steps) > 1 and not given and _passes_on(steps) else None
@@ -163,12 +163,12 @@ def _canvas(
 
 
 def _passes_on(steps: list[Signature | Group]) -> bool:
-    """Whether each takes what the one before gives; plain Ray orders tasks by what they pass, by nothing else."""
+    """Return whether each step takes the result of the one before, as Ray orders tasks only by that."""
     return not any(isinstance(one, Group) or one.immutable for one in steps[1:])
 
 
 def _piped(view: View, node: cst.BaseExpression) -> list[Signature | Group]:
-    """The steps of ``a | b``, or of a single signature or group; none if one of them is something else."""
+    """Return the steps of ``a | b``, or of one signature or group; an empty list if one is anything else."""
     if isinstance(node, cst.BinaryOperation):
         if not isinstance(node.operator, cst.BitOr):
             return []

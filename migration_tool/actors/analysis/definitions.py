@@ -1,4 +1,4 @@
-"""Task functions: whether one can become a remote function, and what there is to know for that."""
+"""Task functions: can one become a Ray remote function, and how?"""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import libcst as cst
 from ...project.project import Task
 from ...project.view import View
 
-#: Requests that Ray's remote functions take as they are.
+#: Task options that ``ray.remote`` takes unchanged.
 REQUESTS = ("num_cpus", "num_gpus", "memory", "resources", "runtime_env")
-#: Options that the helper's ``retrying`` takes as they are.
+#: Task options that the helper's ``retrying`` takes unchanged.
 RETRIES = (
     "max_retries", "default_retry_delay", "autoretry_for", "dont_autoretry_for", "retry_kwargs", "retry_backoff",
     "retry_backoff_max", "retry_jitter",
 )  # fmt: skip
-#: Options that say nothing once there is neither broker nor result store.
+#: Task options that have no effect without a broker and a result backend.
 _NOTHING = frozenset(
     {"bind", "name", "ignore_result", "track_started", "throws", "typing", "trail", "send_events", "acks_late",
      "reject_on_worker_lost", "shared", "store_errors_even_if_ignored", "acks_on_failure_or_timeout",
      "store_eager_result"}
 )  # fmt: skip
-#: Options that say nothing if they are what Ray does.
+#: Task options that can be dropped if they name pickle, which Ray uses.
 _SERIALIZERS = frozenset({"serializer", "result_serializer"})
 _REQUEST = frozenset({"id", "retries", "args", "kwargs"})
 _RETRY_ARGUMENTS = frozenset({"exc", "countdown", "max_retries", "args", "kwargs", "throw"})
@@ -30,14 +30,14 @@ _RETRY_ARGUMENTS = frozenset({"exc", "countdown", "max_retries", "args", "kwargs
 
 @dataclass
 class Definition:
-    """How one task function is to be rewritten; plain data.
+    """How one task function is rewritten. Plain data, so that it can be sent between processes.
 
     Arguments:
-        problem: why it is not; None if it is.
-        self_name: its first parameter, if it is bound.
-        self_used: its body reads it.
-        base: the class of the project that it is an object of.
-        tells_state: it calls ``update_state``, or reads its own id, by which somebody may ask for it.
+        problem: why it cannot be converted; None if it can.
+        self_name: the name of its first parameter, if the task is bound.
+        self_used: its body reads that parameter.
+        base: module and name of the project's class that it names as ``base=``.
+        tells_state: it calls ``update_state`` or reads its own id, so callers may look its result up by id.
     """
 
     problem: str | None = None
@@ -48,7 +48,7 @@ class Definition:
 
 
 def define(view: View, node: cst.FunctionDef, task: Task) -> Definition:
-    """Look at a task function."""
+    """Return how a task function is rewritten, or why it cannot be."""
     found = Definition(base=_base(view, node, task))
     keywords = task.decorator.keywords
     found.problem = _shape(view, node, task) or _options(task, found.base is not None)
@@ -90,7 +90,7 @@ def _target(node: cst.BaseExpression) -> cst.BaseExpression:
 
 
 def _base(view: View, node: cst.FunctionDef, task: Task) -> tuple[str, str] | None:
-    """The class of the project that a task names as its base."""
+    """Return the project's class that a task names as ``base=``, if any."""
     call = node.decorators[task.position].decorator
     for argument in call.args if isinstance(call, cst.Call) else ():
         if argument.keyword is not None and argument.keyword.value == "base":
@@ -142,7 +142,7 @@ def _look_at_self(view: View, node: cst.FunctionDef, found: Definition) -> None:
 
 
 def _has(view: View, owner: tuple[str, str], name: str) -> bool:
-    """Whether a class of the project has an attribute or method."""
+    """Return whether a class of the project defines an attribute or method."""
     klass = view.project.modules[owner[0]].classes[owner[1]]
     return name in klass.attributes or name in klass.methods or name in klass.assigned
 

@@ -1,4 +1,4 @@
-"""What Celery prepares for tasks and Ray's remote functions would not find; tasks that may need it stay."""
+"""Finds what Celery sets up for tasks and Ray's processes would lack: Django, signal handlers, a custom task class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...project import tables
 from ...project.view import View
 from ...workspace import CELERY
 
-#: Signals by which projects prepare processes, or act around each task.
+#: Signals that only Celery's worker or producer sends.
 _SIGNALS = frozenset(
     {"worker_init", "worker_process_init", "worker_process_shutdown", "task_prerun", "task_postrun", "task_success",
      "task_failure", "task_retry", "task_revoked", "task_received", "task_unknown", "task_rejected",
@@ -17,7 +17,10 @@ _SIGNALS = frozenset(
 
 
 def blockers(view: View, where: str) -> list[str]:
-    """Reasons against converting any task of the project, in this file."""
+    """Return the reasons in this file against converting any task of the project.
+
+    Arguments:
+        where: the file's path, for the reasons."""
     found = []
 
     def place(node: cst.CSTNode) -> str:

@@ -1,4 +1,4 @@
-"""Tasks that are one call of one method of a new object: they become the start of an actor."""
+"""Finds tasks that only create an object and call one of its methods: these start a Ray actor instead."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Launch:
-    """How a task is one call of one method of a new object.
+    """A task that creates an object and calls one of its methods.
 
     Arguments:
         owner: module and name of the class.
-        constructor: the class as it is written in the task.
-        made, called: the arguments of the constructor and of the method.
-        method: its name.
-        variable: what the object is called.
+        constructor: the class's name as written in the task.
+        made: arguments of the constructor, as written.
+        method: name of the method.
+        called: arguments of the method, as written.
+        variable: name of the variable that holds the object.
     """
 
     owner: Key
@@ -34,11 +35,12 @@ class Launch:
     variable: str
 
     def render(self, name: str, parameters: str, options: str) -> str:
-        """The function that starts the actor.
+        """Return the code of the function that starts the actor.
 
         Arguments:
-            parameters: of the task, as written.
-            options: the task's requests, or nothing.
+            name: the task's name.
+            parameters: the task's parameters, as written.
+            options: the task's resource requests as keyword arguments, or an empty string.
         """
         actor = f"{self.constructor}Actor" + (f".options({options})" if options else "")
         return (
@@ -50,7 +52,7 @@ class Launch:
 
 
 def is_stateful(project: Project, owner: Key) -> bool:
-    """Whether a class of the project is a plain one whose methods keep something in their object."""
+    """Return whether a class of the project has no base class or decorator, and its methods set attributes."""
     module = project.modules.get(owner[0])
     found = module.classes.get(owner[1]) if module is not None else None
     if found is None or found.bases or found.decorators or module is None or "." in owner[1]:
@@ -62,7 +64,7 @@ def is_stateful(project: Project, owner: Key) -> bool:
 
 
 def launch(view: View, node: cst.FunctionDef, task: Task) -> Launch | None:
-    """How a task is one call of one method of a new object; None if it is anything else."""
+    """Return how a task creates an object and calls one method; None if it does anything else."""
     if task.bind or {"autoretry_for", "max_retries"} & set(task.decorator.keywords):
         return None
     statements = list(node.body.body) if isinstance(node.body, cst.IndentedBlock) else []
@@ -128,7 +130,7 @@ def _single(node: cst.BaseStatement | cst.BaseSmallStatement) -> cst.BaseSmallSt
 
 
 def _passed_on(node: cst.FunctionDef, call: cst.Call) -> bool:
-    """Whether a call's arguments are parameters and constants: what may still be a reference is not looked into."""
+    """Return whether a call's arguments are only parameters and constants: a parameter may be a Ray reference still."""
     named = [*node.params.posonly_params, *node.params.params, *node.params.kwonly_params]
     parameters = {one.name.value for one in named}
     for argument in call.args:

@@ -1,4 +1,4 @@
-"""What names stand for whose only use is in the line below the one that gives them their value."""
+"""Inlines variables that are assigned on one line and only used on the next."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from ...project.view import View
 
 
 def has_comments(view: View, node: cst.CSTNode) -> bool:
-    """Whether comments stand inside a node."""
+    """Return whether a node contains comments."""
     return any(isinstance(one, cst.Comment) for one in view.nodes_in(node))
 
 
 class Lines:
-    """The assignments straight above the statement of a call, each read by what stands below it, and there only.
+    """The consecutive assignments directly above a call's statement whose variables are used only on the next line.
 
     Arguments:
-        node: the call, which must be the first thing that its statement does.
+        node: the call; nothing else in its statement is evaluated before it.
     """
 
     def __init__(self, view: View, node: cst.Call) -> None:
         self.view = view
-        #: The assignments whose values were taken.
+        #: Assignments whose values were inlined; they can be removed.
         self.read: list[cst.SimpleStatementLine] = []
         self._line: cst.CSTNode | None = None
         inner: cst.CSTNode = node
@@ -41,7 +41,7 @@ class Lines:
             inner = outer
 
     def values_of(self, nodes: list[cst.BaseExpression]) -> list[cst.BaseExpression]:
-        """What names were given in the lines above, in whatever order; anything else as it is."""
+        """Replace names by the values that the lines above assign to them; other expressions are returned unchanged."""
         values = list(nodes)
         for _ in nodes:
             for number, node in enumerate(values):
@@ -65,7 +65,7 @@ class Lines:
         return assign.value
 
     def _is_only_use(self, node: cst.Name) -> bool:
-        """Whether every other read of a name is in the line below one that gives it a value, once."""
+        """Return whether a name is read only on the line after each of its assignments, once."""
         view = self.view
         scope = view.scopes.get(node)
         assignments = scope[node.value] if scope is not None else ()
@@ -89,7 +89,7 @@ class Lines:
 
 
 def _above(view: View, line: cst.CSTNode) -> cst.SimpleStatementLine | None:
-    """The statement above another in its block."""
+    """Return the simple statement directly above another one in the same block."""
     block = view.parents.get(line)
     if not isinstance(block, cst.Module | cst.IndentedBlock):
         return None
@@ -99,7 +99,7 @@ def _above(view: View, line: cst.CSTNode) -> cst.SimpleStatementLine | None:
 
 
 def _is_imported(view: View) -> bool:
-    """Whether another module imports this one, and might read its globals."""
+    """Return whether another module imports this one, and so may read its globals."""
     project = view.project
     return any(
         key != view.key

@@ -1,4 +1,4 @@
-"""How results are used: what the helper module's results support, and code that reads results by id."""
+"""How results are used: methods that the helper module's results lack, and results that are read by id."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ _OF_RESULTS = frozenset(
     {"get", "join", "join_native", "results", "ready", "successful", "failed", "waiting", "completed_count", "append",
      "extend", "index", "count", "copy"}
 )  # fmt: skip
-#: Arguments that the helper has too, or that only say how a backend is to be asked.
+#: Arguments that the helper's methods accept, or that only concern a result backend.
 _ARGUMENTS = {
     "get": frozenset({"timeout", "propagate", "interval", "no_ack", "follow_parents", "disable_sync_subtasks"}),
     "revoke": frozenset({"terminate", "signal"}),
 }
 _CLASSES = frozenset({"celery.result.AsyncResult", "celery.result.EagerResult"})
-#: What is made of results and takes no others.
+#: Classes and functions of Celery that do not accept the helper's results.
 _MADE = ("celery.result.GroupResult", "celery.result.ResultSet", "celery.result.result_from_tuple")
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """One ``AsyncResult(task_id)``.
+    """A call that reads a result by its id: ``AsyncResult(task_id)``.
 
     Arguments:
         node: the call.
-        task: module and name of the task that it is called on; None for none.
+        task: module and name of the task in ``T.AsyncResult(task_id)``; None for Celery's own class.
     """
 
     node: cst.Call
     task: tuple[str, str] | None
 
     def render(self, view: View, others: bool) -> str:
-        """Read it from the helper.
+        """Return the call of the helper's ``result_of``.
 
         Arguments:
-            others: tasks of this project are left on raycelery, whose ids may come here too.
+            others: the id may be that of a task that stays on raycelery.
         """
         argument, *more = [view.source(one.value) for one in self.node.args]
         function = view.source(self.node.func)
@@ -54,7 +54,7 @@ class Lookup:
 
 
 def lookup(view: View, node: cst.Call) -> Lookup | None:
-    """A call that reads a result by its id, if all that it says has a like."""
+    """Return a call as a lookup by id; None if it is anything else or has arguments that the helper lacks."""
     value = view.value(node)
     if value is None or value.kind != "result" or value.name != "by id":
         return None
@@ -77,7 +77,7 @@ def lookup(view: View, node: cst.Call) -> Lookup | None:
 
 
 def lookups(view: View) -> tuple[list[Lookup], list[cst.CSTNode]]:
-    """The places that read results by their ids, and those that do so in a way which has no like."""
+    """Return the lookups by id that the helper supports, and the nodes of those that it does not."""
     found: list[Lookup] = []
     odd: list[cst.CSTNode] = []
     for node in view.nodes:
@@ -112,7 +112,7 @@ def _is_odd(view: View, node: cst.Attribute | cst.Name) -> bool:
         or (isinstance(parent, cst.Call) and parent.func is node)
     ):
         return False
-    # As of isinstance; what an annotation says is not asked when the program runs.
+    # Such as isinstance(x, AsyncResult). Annotations are not evaluated, so they do not matter.
     in_helper = isinstance(parent, cst.Arg) and _calls_helper(view.parents.get(parent))
     return not in_helper and not any(isinstance(one, cst.Annotation) for one in view.around(node))
 
@@ -122,7 +122,7 @@ def _calls_helper(node: cst.CSTNode | None) -> bool:
 
 
 def unlike(view: View) -> list[tuple[cst.Attribute, Value, str]]:
-    """What is done with results that the helper's do not have: where, with which, and why not."""
+    """Return uses of results that the helper's results do not support: the attribute, the result, and the reason."""
     found = []
     for node in view.nodes:
         if not isinstance(node, cst.Attribute):

@@ -1,4 +1,4 @@
-"""Every use of a project's tasks in a file, and whether plain Ray has an equivalent for it."""
+"""Finds every use of the project's tasks in a file, and whether plain Ray has an equivalent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Key = tuple[str, str]
 
 @dataclass
 class Use:
-    """One use.
+    """One use of a task.
 
     Arguments:
         task: module and qualified name of the task.
@@ -26,9 +26,9 @@ class Use:
         place: file and line.
         problem: why plain Ray has no equivalent; None if it has.
         call: the call that submits it.
-        wait: the ``.get()`` that the call stands in, if it is waited for at once.
+        wait: the ``.get()`` call around it, if the result is waited for immediately.
         canvas: the canvas that it is part of.
-        discarded: nobody looks at the result.
+        discarded: the result is not used.
     """
 
     task: Key
@@ -44,18 +44,18 @@ class Use:
 
 @dataclass
 class Facts:
-    """What one file tells about the project's tasks; plain data.
+    """Facts of one file about the project's tasks. Plain data, so that they can be sent between processes.
 
     Arguments:
         problems: reasons against converting a task.
         linked: tasks that can only be converted together.
-        looked_up: tasks whose results are kept by somebody.
+        looked_up: tasks whose results are stored in a variable or passed on, so that they may be looked up later.
         lookups: places where results are read by id.
-        unreadable: of them, those that have no like.
+        unreadable: places where results are read by id in a way that the helper does not support.
         publishes: tasks that are submitted here.
-        classes: task classes, and why each stays.
+        classes: task classes, and why each stays; None if nothing here speaks against converting it.
         class_problems: reasons against converting a task class.
-        blockers: what the tasks' processes are given here that remote functions would not have.
+        blockers: reasons against converting any task of the project.
     """
 
     problems: list[tuple[Key, str]] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Facts:
 
 
 def is_loaded(view: View, node: cst.CSTNode) -> bool:
-    """Whether a name or attribute is read, not defined, imported, or part of a longer dotted name."""
+    """Return whether a name or attribute is read here, not assigned, imported, or part of a longer dotted name."""
     parent = view.parents.get(node)
     match parent:
         case cst.Attribute() if parent.attr is node:
@@ -89,7 +89,10 @@ def is_loaded(view: View, node: cst.CSTNode) -> bool:
 
 
 def find(view: View, where: str) -> list[Use]:
-    """All uses of tasks that are functions of the project."""
+    """Return all uses of tasks that are functions of the project.
+
+    Arguments:
+        where: the file's path, for messages."""
     canvases = applications(view)
     signatures: dict[cst.CSTNode, Canvas] = {}
     for canvas in canvases:
@@ -143,7 +146,7 @@ def _classify(view: View, use: Use, signatures: dict[cst.CSTNode, Canvas]) -> No
 
 
 def _plain_get(view: View, call: cst.Call) -> bool:
-    """Whether a ``get`` has nothing but a time limit."""
+    """Return whether a call of ``get`` has no argument but a timeout."""
     names = [argument.keyword.value if argument.keyword else None for argument in call.args]
     commented = any(isinstance(one, cst.Comment) for one in view.nodes_in(call))
     return names in ([], ["timeout"], [None]) and not commented and not any(one.star for one in call.args)
@@ -166,7 +169,13 @@ def _call_problem(view: View, call: cst.Call) -> str | None:
 
 
 def facts(view: View, where: str, uses: list[Use], task_names: dict[str, Key], task_classes: set[Key]) -> Facts:
-    """What a file's uses mean for the tasks."""
+    """Return what a file tells about the project's tasks.
+
+    Arguments:
+        where: the file's path, for messages.
+        uses: the file's uses of tasks.
+        task_names: all tasks by the names that Celery may know them by.
+        task_classes: all subclasses of Celery's Task."""
     found = Facts(classes=bases.found(view))
     for key, node in bases.uses(view, task_classes) if task_classes else ():
         found.class_problems.append((key, f"it is used in another way ({where}:{view.line(view.span(node)[0])})"))
@@ -213,7 +222,7 @@ def _places(view: View) -> tuple[list[cst.CSTNode], list[cst.CSTNode]]:
 
 
 def is_kept(view: View, call: cst.Call) -> bool:
-    """Whether what a call gives is neither dropped nor waited for at once."""
+    """Return whether a call's result is stored or passed on, rather than dropped or waited for immediately."""
     outer = view.parents.get(call)
     return not isinstance(outer, cst.Expr) and not (
         isinstance(outer, cst.Attribute) and outer.attr.value in ("get", "join", "wait")
@@ -221,7 +230,7 @@ def is_kept(view: View, call: cst.Call) -> bool:
 
 
 def _named(view: View, node: cst.SimpleString, where: str, task_names: dict[str, Key], found: Facts) -> None:
-    """A task's name in a string: somebody calls, schedules or patches it by that name."""
+    """Note a string that names a task: it may be called, scheduled or patched by that name."""
     text = node.raw_value
     if not task_names or len(text) > 200 or "." not in text:
         key = task_names.get(text)

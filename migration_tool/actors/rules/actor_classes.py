@@ -1,4 +1,4 @@
-"""Classes whose objects do a task's work."""
+"""Classes that become Ray actors."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from ..analysis.launches import Launch
 from ..file import ACTORS, File
 from ..insertions import MARK, after
 
-#: Options by which Ray itself runs a task again; others need the helper's ``retrying``.
+#: Retry options that ``ray.remote`` covers; others need the helper's ``retrying``.
 _RETRIED_BY_RAY = frozenset({"autoretry_for", "max_retries", "default_retry_delay"})
 
 
@@ -166,7 +166,7 @@ def timed(x):
 
 
 def _needs_helper(definition: Definition, retries: dict[str, str]) -> bool:
-    """Whether a function must be wrapped, as Ray's own options do not say enough."""
+    """Return whether a function needs the helper's ``retrying``."""
     if definition.self_used or definition.base is not None:
         return True
     return "autoretry_for" in retries and not _RETRIED_BY_RAY.issuperset(retries)
@@ -175,12 +175,12 @@ def _needs_helper(definition: Definition, retries: dict[str, str]) -> bool:
 def _ray_options(
     keywords: dict[str, str], retries: dict[str, str], redelivers: bool
 ) -> tuple[dict[str, str], list[str]]:
-    """The options of ``ray.remote``, as written, and comments on what differs.
+    """Return the options of ``ray.remote`` as code, and comments about differences.
 
     Arguments:
         keywords: the task's options as written.
-        retries: of them, those that say when it is run again, unless the helper does that.
-        redelivers: the application starts a message again whose worker died.
+        retries: its retry options; empty if the helper retries.
+        redelivers: the application redelivers messages whose worker died.
     """
     late = keywords.get("acks_late") == "True" and keywords.get("reject_on_worker_lost") == "True"
     options = {"num_cpus": "1", **{key: keywords[key] for key in REQUESTS if key in keywords}}
@@ -197,13 +197,13 @@ def _ray_options(
 
 
 def _launch_text(view: View, node: cst.FunctionDef, launch: Launch, keywords: dict[str, str]) -> str:
-    """The function that starts the actor."""
+    """Return the code of the function that starts the actor."""
     requests = ", ".join(f"{key}={keywords[key]}" for key in REQUESTS if key in keywords)
     return launch.render(node.name.value, view.source(node.params), requests)
 
 
 def _written(view: View, node: cst.FunctionDef, task: Task) -> dict[str, str]:
-    """The keyword arguments of a task's decorator, as written."""
+    """Return the keyword arguments of a task's decorator, as written."""
     call = node.decorators[task.position].decorator
     arguments = call.args if isinstance(call, cst.Call) else ()
     return {one.keyword.value: view.source(one.value) for one in arguments if one.keyword is not None}

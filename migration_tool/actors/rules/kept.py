@@ -1,4 +1,4 @@
-"""Tasks that stay."""
+"""Tasks that stay on raycelery."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...rule import TreeRule
 from ..file import ACTORS, File
 from ..insertions import comment, has_comment
 
-#: Where something is used, at the end of a reason: it would be wrong after the next edit of that file.
+#: File and line at the end of a reason: left out of comments, as line numbers change.
 _PLACE = re.compile(r" \([^()]*:\d+\)$")
 
 

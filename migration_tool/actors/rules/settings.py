@@ -14,7 +14,7 @@ from ...rule import TreeRule
 from ..file import ACTORS, File
 from ..insertions import MARK, comment
 
-#: Settings that a remote function does not see, and what there is instead.
+#: Settings that have no effect on remote functions, and what to do instead.
 LOST = {
     "task_time_limit": "no time limit holds for remote functions; ray.cancel what takes too long",
     "task_soft_time_limit": "no time limit holds for remote functions; ray.cancel what takes too long",

@@ -118,19 +118,19 @@ def main(user):
 
 
 def remote(view: View, node: cst.BaseExpression) -> str:
-    """What a task's remote function is called where the task is written so."""
+    """Return the name of a task's remote function, given the expression that names the task."""
     return f"{view.source(node)}_remote"
 
 
 def _waited(view: View, use: Use, call: cst.Call, wait: cst.Call) -> str:
-    """A submission that is waited for at once."""
+    """Return the code of a submission whose result is waited for immediately."""
     limit = [view.source(argument.value) for argument in wait.args]
     inner = f"{remote(view, use.node)}.remote({_arguments(view, call)})"
     return f"ray.get({inner}, timeout={limit[0]})" if limit else f"ray.get({inner})"
 
 
 def _arguments(view: View, call: cst.Call) -> str:
-    """The arguments that reach the task."""
+    """Return the code of the arguments that are passed to the task."""
     assert isinstance(call.func, cst.Attribute)
     if call.func.attr.value == "delay":
         return arguments(view, call)

@@ -1,4 +1,4 @@
-"""Celery's error of a wait that takes too long."""
+"""Celery's ``TimeoutError``."""
 
 from __future__ import annotations
 
