@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import celery as _celery
 
+from raycelery import names as _names
+
 if TYPE_CHECKING:
     from raycelery.app.application import Celery as Celery
 
-__version__ = "0.1.0"
+__version__ = _names.VERSION
 
 
 class _CelerySubmodules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -78,14 +80,14 @@ def put(value: Any) -> Any:
         DispatcherUnreachable: there is no Ray to put it into.
     """
     from raycelery.errors import DispatcherUnreachable
-    from raycelery.serialization import values
+    from raycelery.serialization.large_values import Shared, flatten
 
     app = _celery.current_app._get_current_object()
     large_values = app.session.large_values
-    key = large_values.keep(values.flatten(value))
+    key = large_values.keep(flatten(value))
     if key is None:
         raise DispatcherUnreachable("a forked child cannot use Ray: call raycelery.put() in the parent")
-    return values.Shared(key, large_values)
+    return Shared(key, large_values)
 
 
 def __getattr__(name: str) -> Any:

@@ -82,15 +82,11 @@ class RemoteError(RayCeleryError):
 
     #: What ``str`` said of the error.
     _remote_text = ""
-    #: What it was made of, for whoever it is passed on to.
-    _remote_parts: tuple[Any, ...] | None = None
+    #: The function that makes it, and what of, for whoever it is passed on to: see `object.__reduce__`.
+    _remote_reduction: tuple[Any, tuple[Any, ...]] | None = None
 
     def __str__(self) -> str:
         return self._remote_text or super().__str__()
 
     def __reduce__(self) -> Any:
-        if self._remote_parts is None:
-            return super().__reduce__()
-        from raycelery.serialization.remote_errors import restored
-
-        return restored, self._remote_parts
+        return super().__reduce__() if self._remote_reduction is None else self._remote_reduction

@@ -16,13 +16,14 @@ import celery
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.objects import cached_property
 
-from raycelery.app import spec
 from raycelery.app.conf import RememberingSettings
 from raycelery.app.options import check_options, options_of
 from raycelery.app.producer import RayProducer, new_id
 from raycelery.app.settings import DEFAULTS, check_settings
 from raycelery.app.urls import schemes
 from raycelery.errors import OptionError
+from raycelery.names import dispatcher_name
+from raycelery.serialization import references
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def _calling_module() -> str | None:
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
-        if name.partition(".")[0] not in _OURS or name.startswith(spec.MAKERS):
+        if name.partition(".")[0] not in _OURS or name.startswith(references.MAKERS):
             return str(name)
         frame = frame.f_back  # type: ignore[assignment]
     return None
@@ -206,11 +207,9 @@ class Celery(celery.Celery):  # type: ignore[misc]
     def _connection(self, url: Any, *args: Any, **kwargs: Any) -> Any:
         if not self.direct or url not in self._broker_urls():
             return super()._connection(url, *args, **kwargs)
-        from raycelery.client import session
-
         options = {**(kwargs.pop("transport_options", None) or {}), "app": self}
         timeout = self.either("broker_connection_timeout", kwargs.get("connect_timeout"))
-        url = f"ray://{session.dispatcher_name(self)}"
+        url = f"ray://{dispatcher_name(self)}"
         return self.amqp.Connection(url, transport_options=options, connect_timeout=timeout)
 
     def _broker_urls(self) -> list[Any]:
@@ -221,7 +220,7 @@ class Celery(celery.Celery):  # type: ignore[misc]
     def Worker(self) -> Any:
         """Celery's worker; in direct mode there is none to start."""
         if self.direct:
-            from raycelery.control.worker import refuse
+            from raycelery.app.worker import refuse
 
             return refuse
         return super().Worker

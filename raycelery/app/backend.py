@@ -22,6 +22,7 @@ from celery.result import GroupResult, allow_join_result
 from celery.utils.functional import _regen
 from celery.utils.log import get_logger
 from kombu.utils.functional import LRUCache
+from kombu.utils.imports import symbol_by_name
 
 from raycelery.app.publishing import Publishing
 from raycelery.app.settings import travels_as_is
@@ -65,6 +66,17 @@ def _origin(request: Any) -> dict[str, Any]:
     return origin
 
 
+def backend_of(reference: references.Reference) -> Any:
+    """Return the result backend of an application, to read and write its results."""
+    try:
+        return references.resolve(reference, references.own_app()).backend
+    except ArgumentError:
+        # Its tasks are not needed for that. By name, as the application imports this module.
+        app = symbol_by_name("raycelery:Celery")(reference.name, set_as_current=False)
+        app.dispatcher = reference.dispatcher
+        return app.backend
+
+
 class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
     """Keeps results with the dispatcher.
 
@@ -91,7 +103,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         self._chord: tuple[Any, bytes] = (None, b"")
 
     def __reduce__(self, args: Any = (), kwargs: Any = None) -> Any:
-        return references.backend, (references.to(self.app),)
+        return backend_of, (references.to(self.app),)
 
     def as_uri(self, include_password: bool = False) -> str:
         """Return ``ray://``."""
@@ -382,7 +394,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         if not group or not task_id:
             return
         home = request.chord.get("chord_backend")
-        if home is not None and (backend := references.backend(references.Reference(*home))) is not self:
+        if home is not None and (backend := backend_of(references.Reference(*home))) is not self:
             backend.app.client.define(*backend.app.producer.app_definition())
             backend.on_chord_part_return(request, state, result)
             return

@@ -20,9 +20,10 @@ from kombu.utils.objects import cached_property
 from raycelery.app.options import TASK_OPTIONS
 from raycelery.errors import ArgumentError
 from raycelery.serialization import values
+from raycelery.serialization.references import in_main
 
 if TYPE_CHECKING:
-    from raycelery.app.application import Celery
+    from celery import Celery
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +34,6 @@ _PARTS = ("amqp", "control", "events", "log", "loader")
 _HOOKS = ("on_after_configure", "on_after_finalize", "on_after_fork")
 #: Packages whose handlers are connected wherever they are imported.
 LIBRARIES = frozenset({"celery", "kombu", "vine", "billiard", "raycelery", "ray"})
-
-
-def in_main(name: str | None) -> bool:
-    """Return whether that is the name of a program's main module."""
-    return name in (None, "__main__", "__mp_main__")
 
 
 def is_mine(function: Any) -> bool:

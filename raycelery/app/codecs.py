@@ -11,7 +11,8 @@ from typing import Any
 from kombu import compression, serialization
 from kombu.utils import json
 
-from raycelery.app.carried import LIBRARIES, in_main
+from raycelery.app.carried import LIBRARIES
+from raycelery.serialization.references import in_main
 
 #: Besides Celery's own, packages whose functions kombu registers itself.
 _LIBRARIES = LIBRARIES | {

@@ -26,6 +26,7 @@ from kombu.entity import Exchange
 from kombu.serialization import dumps as kombu_dumps
 from kombu.utils.objects import cached_property
 
+from raycelery import names
 from raycelery.app import environment, left_out, spec
 from raycelery.app.consuming import request_class
 from raycelery.app.options import TASK_OPTIONS, check_options, options_of
@@ -33,13 +34,12 @@ from raycelery.app.routing import Routes
 from raycelery.app.settings import travels_as_is
 from raycelery.app.standins import RayChannel, RayConnection, RayPool
 from raycelery.app.urls import low_first
-from raycelery.client import session
 from raycelery.errors import ArgumentError, MessageError, OptionError
 from raycelery.scheduler.model import Lane, lane_of
 from raycelery.serialization import values
 
 if TYPE_CHECKING:
-    from raycelery.app.application import Celery
+    from celery import Celery
 
 
 logger = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ class RayProducer:
             if self._receivers is None:
                 left_out.warn(self.app)
             self._receivers = spec.receivers(self.app)
-            self._spec = spec.spec_of(self.app, self.app.home, session.dispatcher_name(self.app))
+            self._spec = spec.spec_of(self.app, self.app.home, names.dispatcher_name(self.app))
         return self._spec
 
     def adopt(self, app_spec: spec.AppSpec) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 from celery import signals
 from celery.app import task as celery_task
+
+#: Where our own ``send_task`` is.
+_APPLICATION = str(Path(__file__).with_name("application.py"))
 
 
 class Publishing:
@@ -37,13 +41,12 @@ class Publishing:
         return self._overridden
 
     def _is_overridden(self) -> bool:
-        from raycelery.app.application import Celery
-
-        if getattr(self._app.send_task, "__func__", None) is not Celery.send_task:
+        if not _is_from(getattr(self._app.send_task, "__func__", None), _APPLICATION):
             return True
         classes = {type(task) for task in self._app._tasks.values()}
-        return not all(_is_celerys(one.apply_async) for one in classes | {celery_task.Task})
+        return not all(_is_from(one.apply_async, celery_task.__file__) for one in classes | {celery_task.Task})
 
 
-def _is_celerys(method: Any) -> bool:
-    return isinstance(method, FunctionType) and method.__code__.co_filename == celery_task.__file__
+def _is_from(method: Any, file: str) -> bool:
+    """Return whether a function was written in a file; one that wraps it was not, whatever it says of itself."""
+    return isinstance(method, FunctionType) and method.__code__.co_filename == file

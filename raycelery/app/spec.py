@@ -25,11 +25,12 @@ from celery import signals
 from celery.app.task import Task
 
 from raycelery.app import carried, codecs, environment
-from raycelery.app.carried import LIBRARIES, in_main, is_mine
+from raycelery.app.carried import LIBRARIES, is_mine
 from raycelery.app.settings import DEFAULTS, is_setting
-from raycelery.client.session import NAME_VARIABLE
 from raycelery.errors import ArgumentError
-from raycelery.serialization import values
+from raycelery.names import NAME_VARIABLE
+from raycelery.serialization import references, values
+from raycelery.serialization.references import in_main
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +38,6 @@ logger = logging.getLogger(__name__)
 TRAVELLING = ("DJANGO_", "CELERY_", "FLASK_")
 #: Where the standard library is, zipped or not.
 LIBRARY = os.path.dirname(os.path.dirname(os.__file__))
-#: Packages that hold applications, but never a user's.
-_NOT_SEARCHED = frozenset({"celery", "kombu", "raycelery", "ray"})
-#: Modules of raycelery that make applications all the same, for tests and benchmarks.
-MAKERS = ("raycelery.contrib.", "raycelery.bench.")
 #: Signals whose receivers in ``__main__`` are carried to the executors.
 _EXECUTOR_SIGNALS = (
     "celeryd_init",
@@ -111,33 +108,6 @@ def serve(spec: AppSpec) -> None:
     _served = spec
 
 
-def find_attribute(app: celery.Celery, home: str | None) -> tuple[str, str | None] | None:
-    """Return the module and attribute by which ``app`` can be imported, or None.
-
-    Arguments:
-        app: the application.
-        home: the module it was made in; looked at first.
-    """
-    names = [home, *{task.__module__ for task in app._tasks.values() if not task.name.startswith("celery.")}]
-    for name in list(names):
-        if name and "." in name:
-            names.append(name.rpartition(".")[0])
-    # A factory's product is often kept by a module that has no other part in it, as Flask's guide has it.
-    others = [
-        name for name in list(sys.modules) if name.partition(".")[0] not in _NOT_SEARCHED or name.startswith(MAKERS)
-    ]
-    for name in [*names, *others]:
-        module = sys.modules.get(name) if name and not in_main(name) else None
-        if module is None or name is None:
-            continue
-        if getattr(module, "__spec__", None) is None:
-            continue
-        for attribute, found in list(vars(module).items()):
-            if found is app:
-                return name, attribute
-    return None
-
-
 def spec_of(app: celery.Celery, home: str | None, dispatcher: str) -> AppSpec:
     """Describe ``app`` for the executors, which are those of the dispatcher of that name.
 
@@ -145,7 +115,7 @@ def spec_of(app: celery.Celery, home: str | None, dispatcher: str) -> AppSpec:
         ArgumentError: it must travel by value and part of it cannot be pickled; the error names that.
     """
     named = app.conf.get("ray_app") or os.environ.get("RAYCELERY_APP")
-    found = (named, None) if named else find_attribute(app, home)
+    found = (named, None) if named else references.find_attribute(app, home)
     value = None
     if found is None:
         try:

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 from raycelery.errors import DispatcherUnreachable
 
 if TYPE_CHECKING:
-    from raycelery.app.application import Celery
-    from raycelery.app.producer import RayProducer
+    from celery import Celery
 
 
 class _Standin:
-    """Rpc what it has not by kombu's object, which is made when it is first needed.
+    """Answers what it has not by kombu's object, which is made when it is first needed.
 
     Arguments:
         make: returns it.
@@ -86,11 +85,11 @@ class RayPool:
 
     limit = None
 
-    def __init__(self, producer: RayProducer) -> None:
+    def __init__(self, producer: Any) -> None:
         self._producer = producer
         self.connections = producer.connection
 
-    def acquire(self, block: bool = False, timeout: float | None = None) -> RayProducer:
+    def acquire(self, block: bool = False, timeout: float | None = None) -> Any:
         """Return the producer."""
         return self._producer
 

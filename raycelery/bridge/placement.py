@@ -45,7 +45,7 @@ class Placement(RayProducer):
 
     def __init__(self, app: Any, session: Any, settings: Mapping[str, Any]) -> None:
         give_defaults(app)
-        super().__init__(_Application(app, session))  # type: ignore[arg-type]
+        super().__init__(_Application(app, session))
         self._real = app
         conf = app.conf
         chosen = {name: conf.get(name) for name in _SETTINGS}
@@ -56,7 +56,7 @@ class Placement(RayProducer):
     def described(self) -> spec.AppSpec:
         """Return the description by which executors load the application."""
         if self._spec is None:
-            from raycelery.client.session import dispatcher_name
+            from raycelery.names import dispatcher_name
 
             app = self._real
             app.finalize(auto=True)

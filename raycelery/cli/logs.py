@@ -21,6 +21,7 @@ from raycelery.cluster import connecting, local
 from raycelery.errors import DispatcherUnreachable, OptionError, RayCeleryError
 from raycelery.logs import files
 from raycelery.logs.lines import Line, colourful, plain
+from raycelery.names import NAMESPACE, dispatcher_name
 from raycelery.protocol import framing
 
 #: Default number of lines of an application.
@@ -79,7 +80,7 @@ def _connect(name: str | None) -> str | None:
     except (ImportError, AttributeError) as exc:
         raise click.UsageError(f"there is no application at {name!r}: {exc}") from exc
     give_defaults(app)
-    application = session.dispatcher_name(app) if name else None
+    application = dispatcher_name(app) if name else None
     try:
         if connecting.named(app) is None:
             found = list(local.running()) if application is None else local.find(application)
@@ -213,4 +214,4 @@ def _dispatchers(application: str | None) -> list[Any]:
     wanted = [
         name for name in dict.fromkeys(names) if name.startswith("raycelery:") and application in (None, name[10:])
     ]
-    return [ray.get_actor(name, namespace=session.NAMESPACE) for name in wanted]
+    return [ray.get_actor(name, namespace=NAMESPACE) for name in wanted]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raycelery.client import session
+from raycelery import names
 from raycelery.cluster import address, connecting, local
 from raycelery.errors import OptionError, RayCeleryError
 
@@ -70,7 +70,7 @@ def connect(app: Celery) -> Any:
     Raises:
         click.UsageError: no cluster is named and there is not exactly one such program, or the cluster does not answer.
     """
-    name = session.dispatcher_name(app)
+    name = names.dispatcher_name(app)
     try:
         if connecting.named(app) is None:
             app.conf.ray_address = _local(name)

@@ -13,7 +13,7 @@ from raycelery.reasons import reason_of
 
 if TYPE_CHECKING:
     from raycelery.client.connection import Client
-    from raycelery.serialization.values import Flat
+    from raycelery.serialization.large_values import Flat
 
 #: Large values that a process keeps alive in the object store for its next calls: this many, and bytes beyond the last.
 _KEPT = 16

@@ -10,10 +10,10 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from raycelery.errors import DispatcherUnreachable
-from raycelery.results import promises
 
 if TYPE_CHECKING:
     from raycelery.client.connection import Client
@@ -25,6 +25,8 @@ _SILENT_SECONDS = 1.0
 #: Seconds that callbacks of the last results may take.
 _CALLBACK_SECONDS = 10.0
 _MOST_NAMES = 3
+#: What is to be finished once nothing is left to be done, in at most so many seconds: callbacks of results.
+finishers: list[Callable[[float], object]] = []
 #: Set where Ctrl-C ended the wait.
 _interrupted = threading.Event()
 
@@ -36,7 +38,8 @@ def wait(client: Client) -> None:
         if left["pending"] and not _drained(client):
             _say(f"waiting for {_what(left)}; the program ends after that; Ctrl-C ends it now and drops them")
             client.call("drained", timeout=None)
-        promises.finish(_CALLBACK_SECONDS)
+        for finish in finishers:
+            finish(_CALLBACK_SECONDS)
     except KeyboardInterrupt:
         _interrupted.set()
         _say("the program ends; its unfinished tasks are dropped")

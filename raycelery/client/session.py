@@ -13,25 +13,25 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from kombu.utils.imports import symbol_by_name
+
 from raycelery.client import leaving
 from raycelery.client.connection import Client
 from raycelery.client.large_values import LargeValueStore
 from raycelery.cluster import connecting, local, process
 from raycelery.errors import DispatcherUnreachable
 from raycelery.logs import lines
+from raycelery.names import NAMESPACE, dispatcher_name
 from raycelery.protocol import framing
+from raycelery.protocol.limits import Limits
 from raycelery.reasons import reason_of
-from raycelery.serialization import values
+from raycelery.serialization import large_values
 
 if TYPE_CHECKING:
-    from raycelery.app.application import Celery
+    from celery import Celery
 
 logger = logging.getLogger(__name__)
 
-NAMESPACE = connecting.NAMESPACE
-#: Names the dispatcher of every application of a process, whatever they say, so that a script can be run apart from
-#: what its application does otherwise.
-NAME_VARIABLE = "RAYCELERY_APP_NAME"
 _sessions: dict[str, Session] = {}
 #: Name of the session that this process was given ready made (in executors).
 _given: str | None = None
@@ -72,21 +72,12 @@ def install(session: Session) -> None:
         # Ray may have given this process to another executor before.
         _sessions.clear()
         _sessions[session.name], _given = session, session.name
-    values.use(large_values=session.large_values)
+    large_values.use(session.large_values)
 
 
 def installed() -> bool:
     """Return whether this process is an executor, which got its session ready made."""
     return _given is not None
-
-
-def dispatcher_name(app: Celery) -> str:
-    """Return the name of the application's dispatcher."""
-    return (
-        getattr(app, "dispatcher", None)
-        or os.environ.get(NAME_VARIABLE)
-        or str(app.conf.ray_app_name or app.main or getattr(app, "home", None) or "celery")
-    )
 
 
 def of(app: Celery) -> Session:
@@ -139,7 +130,8 @@ def _open(app: Celery, name: str) -> Session:
     if _given is not None or _forked:
         return _open_through(_known(), app, name)
     embedded = connecting.connect(app)
-    dispatcher = find_dispatcher(name, _limits(app))
+    # By name, since what it starts imports this module.
+    dispatcher = symbol_by_name("raycelery.actors:find_dispatcher")(name, _limits(app))
     client = Client(
         lambda: endpoint(dispatcher),
         {"role": "client", "logs": lines.wanted(app.conf.ray_init)},
@@ -200,9 +192,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _limits(app: Celery) -> Any:
-    from raycelery.dispatcher.actor import Limits
-
+def _limits(app: Celery) -> Limits:
     conf = app.conf
     return Limits(
         max_pending=int(conf.ray_max_pending),
@@ -212,34 +202,6 @@ def _limits(app: Celery) -> Any:
         idle_seconds=float(conf.ray_idle_seconds),
         infeasible_seconds=float(conf.ray_infeasible_seconds),
         journal=conf.ray_journal,
-    )
-
-
-def find_dispatcher(name: str, limits: Any) -> Any:
-    """Return the handle of an application's dispatcher, which is started if there is none.
-
-    Arguments:
-        name: the application's.
-        limits: the bounds of a dispatcher that is started.
-    """
-    import ray
-
-    from raycelery.dispatcher.actor import Dispatcher
-
-    return (
-        ray.remote(Dispatcher)
-        .options(
-            name=f"raycelery:{name}",
-            namespace=NAMESPACE,
-            get_if_exists=True,
-            lifetime="detached",
-            num_cpus=0,
-            max_concurrency=1000,
-            # What it was told is in its journal; a call that was under way is made again.
-            max_restarts=-1,
-            max_task_retries=-1,
-        )
-        .remote(name, limits)
     )
 
 

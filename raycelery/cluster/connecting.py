@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from raycelery.cluster import address, local, process, reaching
 from raycelery.errors import DispatcherUnreachable
+from raycelery.names import NAMESPACE
 
 if TYPE_CHECKING:
-    from raycelery.app.application import Celery
+    from celery import Celery
 
-NAMESPACE = "raycelery"
 #: Arguments of ``ray.init`` that describe a Ray to be started: it cannot join a cluster with them.
 _STARTING = frozenset({
     "_enable_object_reconstruction", "_memory", "_node_name", "_plasma_directory", "_system_config", "_temp_dir",

@@ -10,6 +10,7 @@ from raycelery.client import session
 from raycelery.client.connection import Client
 from raycelery.control import beat
 from raycelery.errors import DispatcherUnreachable
+from raycelery.names import NAMESPACE
 
 _PREFIX = "raycelery:"
 #: Seconds that a dispatcher has to answer.
@@ -19,12 +20,12 @@ PATIENCE_SECONDS = 20.0
 def names() -> list[str]:
     """Return the names of the applications that have a dispatcher in the cluster that this process is connected to."""
     actors = ray.util.list_named_actors(all_namespaces=True)
-    own = (actor["name"] for actor in actors if actor["namespace"] == session.NAMESPACE)
+    own = (actor["name"] for actor in actors if actor["namespace"] == NAMESPACE)
     return sorted(name.removeprefix(_PREFIX) for name in own if name.startswith(_PREFIX))
 
 
 def _dispatcher(name: str) -> Any:
-    return ray.get_actor(f"{_PREFIX}{name}", namespace=session.NAMESPACE)
+    return ray.get_actor(f"{_PREFIX}{name}", namespace=NAMESPACE)
 
 
 def ask(name: str, method: str) -> Any:
@@ -57,6 +58,6 @@ def end(name: str) -> None:
     finally:
         for actor in (f"{_PREFIX}{name}", f"raycelery-values:{name}"):
             try:
-                ray.kill(ray.get_actor(actor, namespace=session.NAMESPACE), no_restart=True)
+                ray.kill(ray.get_actor(actor, namespace=NAMESPACE), no_restart=True)
             except ValueError:
                 pass  # there is none

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from raycelery.client import session
+from raycelery import names
 from raycelery.reasons import reason_of
 
 if TYPE_CHECKING:
-    from raycelery.app.application import Celery
+    from celery import Celery
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def _filename(name: str) -> str:
 def running(name: str) -> Any:
     """Return the handle of an application's beat, or None."""
     try:
-        return ray.get_actor(f"raycelery-beat:{name}", namespace=session.NAMESPACE)
+        return ray.get_actor(f"raycelery-beat:{name}", namespace=names.NAMESPACE)
     except ValueError:
         return None
 
@@ -120,7 +120,7 @@ def start(app: Celery, scheduler: str | None, filename: str | None, level: str) 
         .options(
             **({"runtime_env": env} if env else {}),
             name=f"raycelery-beat:{name}",
-            namespace=session.NAMESPACE,
+            namespace=names.NAMESPACE,
             lifetime="detached",
             num_cpus=0,
             max_restarts=-1,

@@ -15,6 +15,7 @@ from celery.utils.functional import maybe_list
 from kombu.utils.functional import lazy
 
 from raycelery.client import session
+from raycelery.control import commands
 from raycelery.errors import RayCeleryError
 
 Reply = list[dict[str, Any]]
@@ -71,12 +72,10 @@ class Control(CeleryControl):  # type: ignore[misc]
         return replies
 
     def _see_that_it_is_known(self, command: str) -> None:
-        from raycelery.dispatcher.monitoring.commands import COMMANDS
-
-        if command not in COMMANDS:
+        if command not in commands.NAMES:
             raise RayCeleryError(
                 f"there is no worker to take the control command {command!r} in direct mode; "
-                f"known: {', '.join(sorted(COMMANDS))}"
+                f"known: {', '.join(sorted(commands.NAMES))}"
             )
 
     def _known_here(self, command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from kombu.transport import virtual as kombu_virtual
 
-from raycelery import __version__
+from raycelery import names
 from raycelery.client import session
 from raycelery.errors import DispatcherUnreachable, MessageError
 
@@ -201,7 +201,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
 
     def driver_version(self) -> str:
         """Return raycelery's version."""
-        return __version__
+        return names.VERSION
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
         """Return the URL, which holds no secret: ``ray://`` and the application's name."""

@@ -15,19 +15,18 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 
-from raycelery.client.session import find_dispatcher
 from raycelery.dispatcher.bridge_jobs import BridgeJobs
 from raycelery.dispatcher.cluster_monitor import Watch
 from raycelery.dispatcher.connection import Connection
 from raycelery.dispatcher.cpu_leases import Sharing
 from raycelery.dispatcher.definitions import Definitions
 from raycelery.dispatcher.executor_manager import ExecutorManager
+from raycelery.dispatcher.executor_processes import Actors
 from raycelery.dispatcher.journal import Journal
 from raycelery.dispatcher.large_values import LargeValues
 from raycelery.dispatcher.logs import Logs
@@ -39,6 +38,7 @@ from raycelery.dispatcher.rpc import Rpc
 from raycelery.dispatcher.store import Store
 from raycelery.errors import DispatcherUnreachable
 from raycelery.protocol import framing
+from raycelery.protocol.limits import Limits
 from raycelery.scheduler import events
 from raycelery.scheduler.instructions import Assign, Drop, Kill, Recall, Return, Start, Stop
 from raycelery.scheduler.model import Error, Message, Policy
@@ -56,19 +56,6 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 #: Unfinished-but-small results that are pushed to a process that only hinted at them, in bytes.
 HINTED_BYTES = 16_384
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The bounds of one dispatcher; the ``ray_*`` settings of the same names."""
-
-    max_pending: int
-    max_result_bytes: float
-    max_deliveries: int
-    max_executors: int
-    idle_seconds: float
-    infeasible_seconds: float
-    journal: str | None = None
 
 
 def _journal_path(name: str, folder: str | None) -> Path:
@@ -89,12 +76,14 @@ class Dispatcher:
     Arguments:
         name: the application's.
         limits: its bounds.
+        actors: starts executors, and the dispatchers of other applications.
     """
 
-    def __init__(self, name: str, limits: Limits) -> None:
+    def __init__(self, name: str, limits: Limits, actors: Actors) -> None:
         logging.basicConfig(level=logging.INFO)
         self.name = name
         self.limits = limits
+        self.actors = actors
         self.secret = secrets.token_bytes(32)
         self.scheduler = Scheduler(
             Policy(
@@ -484,7 +473,7 @@ class Dispatcher:
     async def _introduce(self, conn: Connection, number: int, name: str, limits: Limits) -> None:
         """Tell a process where another application's dispatcher listens, which is started if there is none."""
         try:
-            dispatcher = find_dispatcher(name, limits)  # held: in Ray 2.40 its methods do not hold it
+            dispatcher = self.actors.find_dispatcher(name, limits)  # held: in Ray 2.40 its methods do not hold it
             conn.reply(number, True, await dispatcher.endpoint.remote())
         except (ValueError, ray.exceptions.RayError) as exc:
             conn.reply(number, False, DispatcherUnreachable(f"the dispatcher of {name!r} does not answer: {exc}"))

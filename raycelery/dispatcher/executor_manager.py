@@ -40,7 +40,7 @@ class ExecutorManager:
             self._failed(number, "the application was not described to the dispatcher")
             return
         try:
-            handle = executor_processes.start(dispatcher.name, instruction, spec, endpoint)
+            handle = executor_processes.start(dispatcher.actors, dispatcher.name, instruction, spec, endpoint)
         except (ValueError, TypeError, ray.exceptions.RayError) as exc:
             self._failed(number, reason_of(exc))
             return

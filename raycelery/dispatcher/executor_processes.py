@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +13,25 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raycelery.dispatcher.peers import PATIENCE_SECONDS
-from raycelery.executor.actor import Executor, run_one
+from raycelery.protocol.limits import Limits
 from raycelery.scheduler.instructions import Start
 from raycelery.scheduler.lanes import SETTLEMENT
 from raycelery.scheduler.model import Lane, in_words
+
+
+@dataclass(frozen=True)
+class Actors:
+    """What a dispatcher starts; given to it by :mod:`raycelery.actors`.
+
+    Arguments:
+        find_dispatcher: returns the handle of another application's dispatcher, for its name and limits.
+        executor: the actor class of executors that stay up.
+        run_one: the function of executors that run one message.
+    """
+
+    find_dispatcher: Callable[[str, Limits], Any]
+    executor: type
+    run_one: Callable[..., str]
 
 
 @dataclass(slots=True)
@@ -43,10 +58,11 @@ def _title(lane: Lane) -> str:
     return "bookkeeping" if lane.key.startswith(SETTLEMENT) else in_words(dict(sorted(lane.request.items())))
 
 
-def start(name: str, instruction: Start, spec: bytes, endpoint: tuple[str, int, bytes]) -> Handle:
+def start(actors: Actors, name: str, instruction: Start, spec: bytes, endpoint: tuple[str, int, bytes]) -> Handle:
     """Start the executor that the scheduler decided on.
 
     Arguments:
+        actors: what there is to be started.
         name: of the application.
         instruction: lane, node, and whether Ray is to be asked for its CPUs.
         spec: the pickled :class:`raycelery.app.spec.AppSpec`.
@@ -74,10 +90,10 @@ def start(name: str, instruction: Start, spec: bytes, endpoint: tuple[str, int, 
     title = f"{name} [{_title(lane)}] #{instruction.executor_id}"
     arguments = (instruction.executor_id, title, dict(lane.request), spec, endpoint, lane.app, env_text)
     if lane.one_shot:
-        ref = ray.remote(run_one).options(name=title, max_retries=0, **options).remote(*arguments)
+        ref = ray.remote(actors.run_one).options(name=title, max_retries=0, **options).remote(*arguments)
         return Handle(ref, request=request)
     actor = (
-        ray.remote(Executor)
+        ray.remote(actors.executor)
         .options(name=title, namespace=f"raycelery:{name}", max_restarts=0, **options)
         .remote(*arguments)
     )

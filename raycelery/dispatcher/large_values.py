@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from raycelery.client.session import NAMESPACE
+from raycelery.names import NAMESPACE
 from raycelery.reasons import reason_of
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from raycelery.client.session import NAMESPACE
+from raycelery.names import NAMESPACE
 
 _PREFIX = "raycelery:"
 #: Seconds that an executor may take to start before it is taken to lack room.

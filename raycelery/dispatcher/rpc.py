@@ -25,7 +25,7 @@ _LOOKED_AT = 10_000
 
 
 class Rpc:
-    """Rpc for one dispatcher.
+    """The questions that one dispatcher answers.
 
     Of what bridges run, their own workers tell.
 

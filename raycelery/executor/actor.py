@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from raycelery import executor
+from raycelery import executor, names
 from raycelery.app.spec import AppSpec
 from raycelery.client import session
 from raycelery.client.connection import Client
@@ -25,7 +25,7 @@ from raycelery.executor.inbox import Inbox
 from raycelery.executor.output import OUTPUT
 from raycelery.executor.sources import Sources
 from raycelery.protocol import framing
-from raycelery.serialization import ray_serializers, values
+from raycelery.serialization import ray_serializers, references
 
 if TYPE_CHECKING:
     from raycelery.executor.assignments import Assignments
@@ -88,7 +88,7 @@ class Loop:
         self._client.linger = 0.0005
         self._eventer = Eventer(self._client, self._node)
         self._inbox.use(self._client, self._eventer)
-        dispatcher = ray.get_actor(f"raycelery:{_name(spec)}", namespace=session.NAMESPACE)
+        dispatcher = ray.get_actor(f"raycelery:{_name(spec)}", namespace=names.NAMESPACE)
         session.install(session.Session(_name(spec), self._client, dispatcher))
         # What Ray is given from now on may be the application's.
         ray_serializers.restore()
@@ -129,7 +129,7 @@ class Loop:
         bare = Celery(self._app_spec.name)
         bare.conf.update(self._app_spec.settings)
         bare.producer.adopt(self._app_spec)
-        values.use(app=bare)
+        references.adopt(bare)
         self._assignments = Assignments(Unloadable(bare, error), self._client, self._eventer)
         # What is in its way may be mended meanwhile, and a process cannot import a module again.
         again = threading.Timer(UNLOADABLE_SECONDS, self._inbox.put, ("stop", ""))

@@ -19,12 +19,12 @@ from kombu.utils.imports import symbol_by_name
 from raycelery.app import carried, codecs
 from raycelery.app.settings import give_defaults
 from raycelery.app.spec import AppSpec, serve
-from raycelery.client.session import NAME_VARIABLE
 from raycelery.errors import AppLoadError, TaskNotRegistered
 from raycelery.executor.hostname import HOSTNAME
 from raycelery.executor.load_errors import describe, told
 from raycelery.executor.sources import Sources
-from raycelery.serialization import shared_globals, values
+from raycelery.names import NAME_VARIABLE
+from raycelery.serialization import references, shared_globals, values
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def load(spec: AppSpec, env: Mapping[str, Any]) -> celery.Celery:
     serve(spec)
     if spec.key in _loaded:
         app = _loaded[spec.key]
-        values.use(app=app)
+        references.adopt(app)
         return app
     shared_globals.share()
     # Ray may have given this process to another application before.
@@ -66,7 +66,7 @@ def load(spec: AppSpec, env: Mapping[str, Any]) -> celery.Celery:
             codecs.register(values.loads(spec.codecs))
         app = _by_value(spec.value) if spec.value is not None else _by_import(spec)
         app.dispatcher = spec.dispatcher
-        values.use(app=app)
+        references.adopt(app)
         app.set_current()
         app.set_default()
         if spec.state:

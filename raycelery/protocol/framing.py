@@ -23,7 +23,7 @@ from raycelery.errors import DispatcherUnreachable
 
 _LENGTH = struct.Struct("!I")
 NONCE_BYTES = 32
-#: No frame is larger than this; messages are smaller by far, see :data:`raycelery.serialization.values.MOST_BYTES`.
+#: No frame is larger than this; messages are smaller by far, see :data:`raycelery.serialization.pickling.MOST_BYTES`.
 FRAME_BYTES = 2_000_000_000
 DIGEST_BYTES = 32
 

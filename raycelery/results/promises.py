@@ -12,15 +12,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import vine
 
+from raycelery.client import leaving
 from raycelery.client.waiting import Waiting
 from raycelery.errors import DispatcherUnreachable
-
-if TYPE_CHECKING:
-    from raycelery.app.backend import RayBackend
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +108,15 @@ class Gathering(vine.barrier):  # type: ignore[misc]
         self.p()
 
 
+class ReadsResults(Protocol):
+    """The part of the result backend that a listener needs."""
+
+    app: Any
+
+    def read(self, task_id: str, payload: Any) -> dict[str, Any]:
+        """Return what the dispatcher has sent of a task, as Celery's backends return it."""
+
+
 class Listener:
     """Reads results as they come, in a thread that lives as long as any are listened for.
 
@@ -117,7 +124,7 @@ class Listener:
         backend: whose.
     """
 
-    def __init__(self, backend: RayBackend) -> None:
+    def __init__(self, backend: ReadsResults) -> None:
         self._backend = backend
         self._begin_anew()
         _listeners.add(self)
@@ -204,3 +211,6 @@ def finish(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     for listener in list(_listeners):
         listener.finish(max(0.0, deadline - time.monotonic()))
+
+
+leaving.finishers.append(finish)

@@ -13,7 +13,7 @@ from celery.canvas import Signature
 from raycelery.errors import OptionError
 
 if TYPE_CHECKING:
-    from raycelery.app.application import Celery
+    from celery import Celery
 
 
 def load(source: str, app: Celery) -> list[Signature]:

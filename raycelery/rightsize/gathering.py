@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from celery.canvas import Signature
 
+from raycelery import names
 from raycelery.app.options import options_of
-from raycelery.client import session
 from raycelery.errors import RayCeleryError
 from raycelery.rightsize.sample import Sample
 
 if TYPE_CHECKING:
-    from raycelery.app.application import Celery
+    from celery import Celery
 
 #: Seconds for which executors measure after each request, and seconds between two reads of their samples.
 _LEASE, _LOOK = 15.0, 0.2
@@ -149,8 +149,8 @@ def alone(app: Celery) -> Iterator[None]:
     """
     import ray
 
-    before = os.environ.get(session.NAME_VARIABLE)
-    os.environ[session.NAME_VARIABLE] = f"{session.dispatcher_name(app)}-rightsize-{uuid.uuid4().hex[:8]}"
+    before = os.environ.get(names.NAME_VARIABLE)
+    os.environ[names.NAME_VARIABLE] = f"{names.dispatcher_name(app)}-rightsize-{uuid.uuid4().hex[:8]}"
     opened: Any = None
     try:
         opened = app.session
@@ -162,9 +162,9 @@ def alone(app: Celery) -> Iterator[None]:
             # Its executors end with it.
             ray.kill(opened.dispatcher)
         if before is None:
-            del os.environ[session.NAME_VARIABLE]
+            del os.environ[names.NAME_VARIABLE]
         else:
-            os.environ[session.NAME_VARIABLE] = before
+            os.environ[names.NAME_VARIABLE] = before
 
 
 def _end(process: subprocess.Popen[Any]) -> None:

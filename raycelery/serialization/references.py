@@ -7,6 +7,7 @@ application's there too, not the receiver's.
 from __future__ import annotations
 
 import importlib
+import sys
 import weakref
 from typing import Any, NamedTuple
 
@@ -16,6 +17,12 @@ from celery.canvas import Signature
 from celery.local import Proxy
 
 from raycelery.errors import ArgumentError
+from raycelery.names import dispatcher_name
+
+#: Packages that hold applications, but never a user's.
+_NOT_SEARCHED = frozenset({"celery", "kombu", "raycelery", "ray"})
+#: Modules of raycelery that make applications all the same, for tests and benchmarks.
+MAKERS = ("raycelery.contrib.", "raycelery.bench.")
 
 
 class Reference(NamedTuple):
@@ -34,6 +41,8 @@ class Reference(NamedTuple):
     attribute: str | None
 
 
+#: The application that this process is an executor of.
+_own: Any = None
 _known: weakref.WeakKeyDictionary[Any, Reference] = weakref.WeakKeyDictionary()
 
 
@@ -60,13 +69,42 @@ def app_of_task(task: Any) -> Any:
     return None if type(task) is Proxy else task.app
 
 
+def in_main(name: str | None) -> bool:
+    """Return whether that is the name of a program's main module."""
+    return name in (None, "__main__", "__mp_main__")
+
+
+def find_attribute(app: Celery, home: str | None) -> tuple[str, str | None] | None:
+    """Return the module and attribute by which ``app`` can be imported, or None.
+
+    Arguments:
+        app: the application.
+        home: the module it was made in; looked at first.
+    """
+    names = [home, *{task.__module__ for task in app._tasks.values() if not task.name.startswith("celery.")}]
+    for name in list(names):
+        if name and "." in name:
+            names.append(name.rpartition(".")[0])
+    # A factory's product is often kept by a module that has no other part in it, as Flask's guide has it.
+    others = [
+        name for name in list(sys.modules) if name.partition(".")[0] not in _NOT_SEARCHED or name.startswith(MAKERS)
+    ]
+    for name in [*names, *others]:
+        module = sys.modules.get(name) if name and not in_main(name) else None
+        if module is None or name is None:
+            continue
+        if getattr(module, "__spec__", None) is None:
+            continue
+        for attribute, found in list(vars(module).items()):
+            if found is app:
+                return name, attribute
+    return None
+
+
 def to(app: Celery) -> Reference:
     """Return a reference to an application."""
     found = _known.get(app)
     if found is None or found.module is None:
-        from raycelery.app.spec import find_attribute
-        from raycelery.client.session import dispatcher_name
-
         where = find_attribute(app, getattr(app, "home", None))
         found = _known[app] = Reference(name_of(app), dispatcher_name(app), *(where or (None, None)))
     return found
@@ -120,16 +158,29 @@ def signature(reference: Reference, fields: dict[str, Any]) -> Signature:
     return made
 
 
-def backend(reference: Reference) -> Any:
-    """Return the result backend of an application, to read and write its results."""
-    from raycelery.serialization import values
+def load_task(name: str, reference: Reference | None = None) -> Any:
+    """Return the task of that name; what a pickle has in its place."""
+    # A function that mentions another task may be loaded before it: look it up when it is used.
+    return Proxy(lambda: load_app(reference).tasks[name])
 
-    try:
-        return resolve(reference, values.own_app()).backend
-    except ArgumentError:
-        from raycelery.app.application import Celery as OurCelery
 
-        # Its tasks are not needed for that.
-        app = OurCelery(reference.name, set_as_current=False)
-        app.dispatcher = reference.dispatcher
-        return app.backend
+def own_app() -> Celery | None:
+    """Return the application that this process is an executor of; None in others."""
+    return _own
+
+
+def load_app(reference: Reference | None = None) -> Any:
+    """Return the application, or another one that is referred to; what a pickle has in its place."""
+    if reference is not None:
+        return resolve(reference, _own)
+    if _own is not None:
+        return _own
+    from celery import current_app
+
+    return current_app._get_current_object()
+
+
+def adopt(app: Celery) -> None:
+    """Set, in an executor, the application that its tasks belong to."""
+    global _own
+    _own = app

@@ -62,8 +62,8 @@ def reduced(exc: BaseException, dumps: Callable[[Any], bytes]) -> Any:
     attributes = {name: value for name, value in vars(exc).items() if name != _HOOK}
     if kind.__module__ == "builtins" and not attributes and all(type(arg) in _ATOMS for arg in exc.args):
         return NotImplemented if _HOOK not in vars(exc) else (kind, exc.args)
-    if isinstance(exc, RemoteError) and exc._remote_parts is not None:
-        return restored, exc._remote_parts
+    if isinstance(exc, RemoteError) and exc._remote_reduction is not None:
+        return exc._remote_reduction
     lineage = tuple((cls.__module__, cls.__qualname__) for cls in kind.__mro__ if cls is not object)
     args = tuple(_carried(arg, dumps) for arg in exc.args)
     state = {}
@@ -191,7 +191,7 @@ def restored(
     stand_in = _made(_stand_in(lineage), args, state)
     assert isinstance(stand_in, RemoteError)
     stand_in._remote_text = text
-    stand_in._remote_parts = (lineage, text, args, state, code, whole)
+    stand_in._remote_reduction = (restored, (lineage, text, args, state, code, whole))
     return stand_in
 
 

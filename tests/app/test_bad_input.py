@@ -20,7 +20,7 @@ from celery.exceptions import WorkerLostError
 from raycelery import Celery
 from raycelery.errors import AppLoadError, ArgumentError, DispatcherUnreachable, InfeasibleError
 from raycelery.protocol import framing
-from raycelery.serialization import values
+from raycelery.serialization import pickling
 from tests import sample, scripts
 from tests.scripts import Run
 from tests.support import RaySession
@@ -223,7 +223,7 @@ def test_nonsense_of_who_knows_the_secret_ends_its_connection_at_most(ray_sessio
 def test_a_message_that_is_too_large_is_refused_at_the_call(
     ray_session: RaySession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(values, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(pickling, "MOST_BYTES", 1_000_000)
     with pytest.raises(ArgumentError, match=r"argument of 'tests\.app\.test_bad_input\.echo' takes \d+ bytes"):
         echo.delay([np.ones(10_000) for _ in range(20)])
     with pytest.raises(ArgumentError, match="takes"):

@@ -24,6 +24,7 @@ from celery.worker.state import SOFTWARE_INFO
 from kombu.pidbox import Mailbox
 from kombu.transport.virtual import Message as VirtualMessage
 
+from raycelery.control import commands
 from raycelery.scheduler import events
 from raycelery.scheduler.nodes import UNIT
 
@@ -464,3 +465,4 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     },
     **_ALIASES,
 }  # fmt: skip
+assert COMMANDS.keys() == commands.NAMES

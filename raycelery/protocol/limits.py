@@ -1,0 +1,18 @@
+"""The bounds that an application sets for its dispatcher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The bounds of one dispatcher; the ``ray_*`` settings of the same names."""
+
+    max_pending: int
+    max_result_bytes: float
+    max_deliveries: int
+    max_executors: int
+    idle_seconds: float
+    infeasible_seconds: float
+    journal: str | None = None
