@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from raycelery.cli import output
-from raycelery.cli.group import Group
+from raycelery.terminal import output
+from raycelery.terminal.group import Group
 
 from . import measure, predict, systems, workloads
 from .report import compare as comparison

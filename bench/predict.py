@@ -12,11 +12,11 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from raycelery.cli import output
+from raycelery.executor.profiling.sample import Sample
 from raycelery.rightsize import recommending, report
 from raycelery.rightsize.predicting import Hosts, Prediction
 from raycelery.rightsize.recommending import Size
-from raycelery.rightsize.sample import Sample
+from raycelery.terminal import output
 
 from . import figures, measure
 from .work import Settings

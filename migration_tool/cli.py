@@ -13,8 +13,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from raycelery.cli.group import Group
-from raycelery.cli.output import Output, console
+from raycelery.terminal.group import Group
+from raycelery.terminal.output import Output, console
 
 from . import commands
 from .config import Config, read_config

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from raycelery.cli.tables import Table, name, number
+from raycelery.terminal.tables import Table, name, number
 
 from ..figures import Spread
 from .document import ratio_text, rows, spread_text

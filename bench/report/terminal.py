@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from raycelery.cli.tables import Cell, Table, number
+from raycelery.terminal.tables import Cell, Table, number
 
 from ..figures import Spread
 from .document import parts, rows

@@ -9,7 +9,7 @@ import importlib
 
 import click
 
-from raycelery.cli.group import Group
+from raycelery.terminal.group import Group
 
 #: Subcommands and their modules, which are imported only when used, so that ``--help`` is fast.
 COMMANDS = {

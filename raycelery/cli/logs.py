@@ -14,7 +14,6 @@ from typing import Any, TextIO
 import click
 
 from raycelery.app.settings import give_defaults
-from raycelery.cli import output
 from raycelery.client import session
 from raycelery.client.waiting import Waiting
 from raycelery.cluster import connecting, local
@@ -23,6 +22,7 @@ from raycelery.logs import files
 from raycelery.logs.lines import Line, colourful, plain
 from raycelery.names import NAMESPACE, dispatcher_name
 from raycelery.protocol import framing
+from raycelery.terminal import output
 
 #: Default number of lines of an application.
 LINES = 100

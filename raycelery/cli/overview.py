@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from raycelery.cli.tables import Listed, Table, lines, name, number, words
 from raycelery.dispatcher.outcomes import OUTCOMES
+from raycelery.terminal.tables import Listed, Table, lines, name, number, words
 
 Overview = Mapping[str, Any]
 

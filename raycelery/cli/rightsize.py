@@ -19,13 +19,13 @@ import click
 from rich.console import Console
 
 from raycelery.cli import project
-from raycelery.cli.output import Output, own_stdout
-from raycelery.cli.output import console as console_of
 from raycelery.errors import RayCeleryError
 from raycelery.rightsize.recommending import ENOUGH_RUNS
+from raycelery.terminal.output import Output, own_stdout
+from raycelery.terminal.output import console as console_of
 
 if TYPE_CHECKING:
-    from raycelery.rightsize.sample import Sample
+    from raycelery.executor.profiling.sample import Sample
 
 #: Default share of a host's memory that Ray gives to tasks; the rest is for its object store.
 _FOR_TASKS = 0.7
@@ -180,6 +180,7 @@ def _gather(
     app: Any, name: str, source: str | None, script: str | None, watch: float | None, sample: int,
     scale: Sequence[float | None] | None, console: Console,
 ) -> _Gathered:  # fmt: skip
+    from raycelery.executor.profiling import canvas
     from raycelery.rightsize import calls, gathering
 
     logging.getLogger("raycelery").setLevel(logging.WARNING)
@@ -205,7 +206,7 @@ def _gather(
             )
             raise click.UsageError(f"{exc}{hint}") from exc
         chosen = calls.spread(everything, sample)
-        result.totals = dict(sum((calls.tasks_in(one) for one in everything), Counter[str]()))
+        result.totals = dict(sum((canvas.tasks_in(one) for one in everything), Counter[str]()))
         result.share = len(everything) / len(chosen)
         chosen = [calls.cut(one, sample) for one in chosen]
     app.conf.ray_init = {"logging_level": "WARNING", "log_to_driver": False, **(app.conf.ray_init or {})}

@@ -6,8 +6,8 @@ import json
 
 import click
 
-from raycelery.cli import output
 from raycelery.cli.project import app_option, connect, load
+from raycelery.terminal import output
 
 
 @click.command("status")

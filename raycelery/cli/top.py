@@ -17,10 +17,10 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from raycelery.cli import output
 from raycelery.cli.overview import ORDERS, View, render
 from raycelery.cli.project import app_option, connect, load
 from raycelery.errors import DispatcherUnreachable
+from raycelery.terminal import output
 
 
 class _Screen:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from raycelery.cli.output import own_stdout
 from raycelery.errors import DispatcherUnreachable
+from raycelery.terminal.output import own_stdout
 
 
 @click.command("up")

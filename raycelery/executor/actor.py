@@ -205,7 +205,7 @@ class Loop:
         if self._meter is None:
             if not on:
                 return
-            from raycelery.rightsize.meter import Meter
+            from raycelery.executor.profiling.meter import Meter
 
             self._meter = Meter(self._client, fresh=not self._done)
         self._meter.switch(on)

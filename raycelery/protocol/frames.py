@@ -135,7 +135,7 @@ class RunMeasured(Tagged, frozen=True):
     """What was measured of one run of a task. Executor -> dispatcher.
 
     Arguments:
-        sample: an encoded :class:`raycelery.rightsize.sample.Sample`, for whoever asks.
+        sample: an encoded :class:`raycelery.executor.profiling.sample.Sample`, for whoever asks.
     """
 
     sample: bytes

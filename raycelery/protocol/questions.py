@@ -283,7 +283,8 @@ class Samples(Plain, frozen=True):
 
     Arguments:
         count: how many there have been since the dispatcher started.
-        samples: those that were asked for and are kept, each an encoded :class:`raycelery.rightsize.sample.Sample`.
+        samples: those that were asked for and are kept, each an encoded
+            :class:`raycelery.executor.profiling.sample.Sample`.
     """
 
     count: int

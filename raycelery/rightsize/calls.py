@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from celery.canvas import Signature
 
 from raycelery.errors import OptionError
+from raycelery.executor.profiling.canvas import members
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -66,33 +66,11 @@ def _signature(call: Any, app: Celery, source: str) -> Signature:
     return app.tasks[name].signature(tuple(args), dict(kwargs))
 
 
-def tasks_in(call: Mapping[str, Any]) -> Counter[str]:
-    """Return the number of runs of each task that a call causes; for a chord those of header and body."""
-    kind, kwargs = call["task"], call.get("kwargs") or {}
-    if kind == "celery.chord":
-        inner = [*_tasks(kwargs.get("header")), kwargs.get("body")]
-    elif kind in ("celery.group", "celery.chain"):
-        inner = _tasks(kwargs.get("tasks"))
-    else:
-        return Counter([kind])
-    found: Counter[str] = Counter()
-    for one in inner:
-        if one is not None:
-            found += tasks_in(one)
-    return found
-
-
-def _tasks(header: Any) -> list[Any]:
-    if isinstance(header, Mapping):  # a group
-        return _tasks(header["kwargs"].get("tasks"))
-    return list(header or ())
-
-
 def cut(call: Signature, most: int) -> Signature:
     """Return a call with at most ``most`` calls of each task in its chord's header or its group."""
     if call["task"] not in ("celery.chord", "celery.group"):
         return call
-    tasks = _tasks(call["kwargs"].get("header" if call["task"] == "celery.chord" else "tasks"))
+    tasks = members(call["kwargs"].get("header" if call["task"] == "celery.chord" else "tasks"))
     chosen = spread(tasks, most)
     if len(chosen) == len(tasks):
         return call

@@ -17,7 +17,7 @@ from celery.canvas import Signature
 from raycelery import names
 from raycelery.app.options import options_of
 from raycelery.errors import RayCeleryError
-from raycelery.rightsize.sample import Sample
+from raycelery.executor.profiling.sample import Sample
 
 if TYPE_CHECKING:
     from celery import Celery

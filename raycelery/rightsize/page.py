@@ -10,7 +10,8 @@ import jinja2
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from raycelery.rightsize import rendering, sample
+from raycelery.executor.profiling import sample
+from raycelery.rightsize import rendering
 from raycelery.rightsize.report import Report
 
 #: Most runs of a task that are drawn, evenly spread from first to last.

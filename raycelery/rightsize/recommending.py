@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from raycelery.executor.profiling.sample import Sample
 from raycelery.rightsize.predicting import Hosts, Job, Prediction, simulate
-from raycelery.rightsize.sample import Sample
 
 #: Recommended amounts below one CPU: a whole number of such tasks fits on a CPU, or nearly.
 FRACTIONS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.33, 0.5, 0.75)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from raycelery.cli.tables import Table, name, number
 from raycelery.rightsize.predicting import Prediction
 from raycelery.rightsize.report import Report
+from raycelery.terminal.tables import Table, name, number
 
 _GOOD = "bold green"
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from raycelery.executor.profiling.sample import Sample
 from raycelery.rightsize import recommending
 from raycelery.rightsize.predicting import Hosts, Job, Prediction, simulate
 from raycelery.rightsize.recommending import Size
-from raycelery.rightsize.sample import Sample
 
 #: Most tasks that are simulated; the time of more is extrapolated.
 _MOST_PLAYED = 20_000

@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from raycelery.cli import main, output
+from raycelery.cli import main
 from raycelery.cli.overview import View, render
-from raycelery.cli.tables import Table, cut, name, number, words
+from raycelery.terminal import output
+from raycelery.terminal.tables import Table, cut, name, number, words
 
 NOW = time.time()
 NODE = "celery@ip-10-0-12-177.eu-central-1.compute.internal"

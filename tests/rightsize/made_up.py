@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from raycelery.rightsize.sample import Sample
+from raycelery.executor.profiling.sample import Sample
 
 
 def sample(wait: float = 0.0, cpu: float = 1.0, **fields: Any) -> Sample:

@@ -7,6 +7,7 @@ from celery import chain, chord, group
 
 from raycelery.bench import call
 from raycelery.errors import OptionError
+from raycelery.executor.profiling import canvas
 from raycelery.rightsize import calls
 from tests.rightsize import project
 
@@ -76,10 +77,10 @@ def test_a_sample_is_spread_over_the_calls_of_each_task() -> None:
 def test_what_a_canvas_comes_to() -> None:
     wait, compute, combine = project.wait, project.compute, project.combine
     batch = chord([chain(compute.s(number), wait.si(1)) for number in range(20)], combine.s())
-    assert calls.tasks_in(batch) == {compute.name: 20, wait.name: 20, combine.name: 1}
-    assert calls.tasks_in(group(compute.s(number) for number in range(7))) == {compute.name: 7}
-    assert calls.tasks_in(chain(compute.s(1), group(wait.si(1), wait.si(2)), combine.s()))[combine.name] == 1
-    assert calls.tasks_in(wait.s(1)) == {wait.name: 1}
+    assert canvas.tasks_in(batch) == {compute.name: 20, wait.name: 20, combine.name: 1}
+    assert canvas.tasks_in(group(compute.s(number) for number in range(7))) == {compute.name: 7}
+    assert canvas.tasks_in(chain(compute.s(1), group(wait.si(1), wait.si(2)), combine.s()))[combine.name] == 1
+    assert canvas.tasks_in(wait.s(1)) == {wait.name: 1}
 
 
 def test_a_chord_keeps_as_many_parts_as_are_wanted() -> None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from raycelery.executor.profiling.sample import Sample
 from raycelery.rightsize.gathering import Gatherer
-from raycelery.rightsize.sample import Sample
 from tests.rightsize import project
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -11,7 +11,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
-from migration_tool.shim.annotate import read_requests
+from migration_tool.shim.requests import read_requests
 from raycelery.app.settings import check_settings
 from raycelery.rightsize.page import render as as_page
 from raycelery.rightsize.predicting import Hosts

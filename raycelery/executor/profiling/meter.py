@@ -17,10 +17,10 @@ import psutil
 from celery import signals
 
 from raycelery.executor import request
+from raycelery.executor.profiling import process
+from raycelery.executor.profiling.canvas import tasks_in
+from raycelery.executor.profiling.sample import Sample
 from raycelery.protocol import framing
-from raycelery.rightsize import process
-from raycelery.rightsize.calls import tasks_in
-from raycelery.rightsize.sample import Sample
 
 if TYPE_CHECKING:
     from raycelery.client.connection import Client
