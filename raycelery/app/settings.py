@@ -202,6 +202,12 @@ SETTINGS: dict[str, Setting] = {
         "dispatcher's node",
         _text,
     ),
+    "ray_debug": Setting(
+        False, "boolean",
+        "the dispatcher checks its books after each of its steps, and logs what does not agree; for those who look for "
+        "a mistake in raycelery, as it is slow",
+        _yes_or_no,
+    ),
     "ray_log_level": Setting(
         "INFO", "string or number",
         'log level of the executors ([where logs go](logs.md)); Celery\'s own line per task needs `"DEBUG"`',

@@ -13,12 +13,17 @@ from raycelery.terminal import output
 @click.command("status")
 @app_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(name: str, as_json: bool) -> None:
+@click.option("--why", metavar="TASK_ID", help="Say why a task waits, or what has become of it, and nothing else.")
+def command(name: str, as_json: bool, why: str | None) -> None:
     """Show the state of an application, once.
 
     Its nodes, queues, executors (the processes that run tasks), counts of tasks, failures and running tasks.
     """
     out = output.own_stdout()
+    if why is not None:
+        said = connect(load(name)).client.call("why", why)
+        click.echo(json.dumps({"id": why, "why": said}) if as_json else said, file=out)
+        return
     overview = connect(load(name)).client.call("overview")
     if as_json:
         click.echo(json.dumps(overview, indent=2, default=str), file=out)

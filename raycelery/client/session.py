@@ -202,6 +202,7 @@ def _limits(app: Celery) -> Limits:
         idle_seconds=float(conf.ray_idle_seconds),
         infeasible_seconds=float(conf.ray_infeasible_seconds),
         journal=conf.ray_journal,
+        debug=bool(conf.ray_debug),
     )
 
 

@@ -39,10 +39,11 @@ from raycelery.dispatcher.store import Store
 from raycelery.errors import DispatcherUnreachable
 from raycelery.protocol import framing
 from raycelery.protocol.limits import Limits
-from raycelery.scheduler import events
+from raycelery.scheduler import events, phases
 from raycelery.scheduler.instructions import Assign, Drop, Kill, Recall, Return, Start, Stop
 from raycelery.scheduler.model import Error, Message, Policy
 from raycelery.scheduler.scheduler import Scheduler
+from raycelery.scheduler.validate import BooksDisagree
 from raycelery.serialization import ray_serializers
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Dispatcher:
         self.limits = limits
         self.actors = actors
         self.secret = secrets.token_bytes(32)
+        phases.enforce(limits.debug)
         self.scheduler = Scheduler(
             Policy(
                 max_deliveries=limits.max_deliveries,
@@ -349,7 +351,10 @@ class Dispatcher:
         self._turning = False
         assert self._loop is not None
         now = time.time()
-        for instruction in self.scheduler.decide(now):
+        instructions = self.scheduler.decide(now)
+        if self.limits.debug:
+            self._check_books()
+        for instruction in instructions:
             if type(instruction) is Assign:
                 self._assign(instruction)
             elif type(instruction) is Start:
@@ -382,6 +387,13 @@ class Dispatcher:
         wake_at = self.scheduler.wake_at
         if wake_at is not None:
             self._timer = self._loop.call_later(max(0.0, wake_at - time.time()), self._turn)
+
+    def _check_books(self) -> None:
+        try:
+            self.scheduler.validate()
+        except BooksDisagree:
+            latest = list(self.scheduler.view.log)[-20:]
+            logger.exception("the scheduler's books disagree; its latest steps: %s", latest)
 
     def _return(self, message: Message) -> None:
         self.journal.append("", framing.pack("batch", 0, [], [], [], [("done", message.seq, 0.0)]))

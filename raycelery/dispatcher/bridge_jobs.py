@@ -199,6 +199,11 @@ class BridgeJobs:
                 continue
             self._scheduler.handle(events.Terminate(message, f"task {job.task_id} was terminated"), time.time())
 
+    def message_of(self, task_id: str) -> Message | None:
+        """Return the scheduler's message for the batch that has a task's message, if that has not ended."""
+        job = self._jobs.get(task_id)
+        return next((message for message, jobs in self._batches.values() if job in jobs), None)
+
     def gone(self, conn: BridgeConnection) -> None:
         """Take note that a bridge has ended.
 

@@ -55,7 +55,9 @@ class Rpc:
             "scheduled": stats.scheduled,
             "due": min((m.eta for m in scheduler.scheduled_messages() if m.eta is not None), default=0.0),
             "tasks": [name for name, _ in Counter(message.task for message in looked_at).most_common()],
-            "why": scheduler.why(waiting.id, time.time()) if waiting is not None and not stats.running else None,
+            "why": scheduler.why(waiting, time.time()).rstrip(".")
+            if waiting is not None and not stats.running
+            else None,
         }
 
     def meta(self, task_id: str) -> tuple[str, bytes] | None:
@@ -193,8 +195,20 @@ class Rpc:
         return self._dispatcher.profiling.since(number)
 
     def why(self, task_id: str) -> str:
-        """Why a message waits, in one sentence."""
-        return self._dispatcher.scheduler.view.why(task_id, time.time()) or ""
+        """Why a task's message waits, or what has become of it, in one or two sentences."""
+        dispatcher = self._dispatcher
+        message = dispatcher.scheduler.view.find(task_id) or dispatcher.bridge_jobs.message_of(task_id)
+        if message is not None:
+            plane = dispatcher.control()
+            plane.nodes()
+            return dispatcher.scheduler.view.why(message, time.time(), plane.name_of)
+        meta = dispatcher.store.meta(task_id)
+        if meta is not None:
+            return f"It does not wait: its state is {meta[0]}."
+        return (
+            "It is not known here: it was not submitted to this application, or it has ended and its result was "
+            "dropped, or is kept by another result backend."
+        )
 
     def failures(self) -> list[dict[str, Any]]:
         """The last failures, grouped by error; see :meth:`Outcomes.failures`."""

@@ -16,3 +16,4 @@ class Limits:
     idle_seconds: float
     infeasible_seconds: float
     journal: str | None = None
+    debug: bool = False

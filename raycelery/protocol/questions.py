@@ -38,7 +38,7 @@ class Left(Question[dict[str, Any]], frozen=True):
 
 
 class Why(Question[str], frozen=True):
-    """Why a message waits, in one sentence.
+    """Why a task's message waits, or what has become of it, in one or two sentences.
 
     Arguments:
         task_id: its.
@@ -314,6 +314,7 @@ class Limits(Plain, frozen=True):
     idle_seconds: float
     infeasible_seconds: float
     journal: str | None = None
+    debug: bool = False
 
 
 class Introduce(Question[tuple[str, int, bytes]], frozen=True):

@@ -86,16 +86,9 @@ class View:
         """Return the revoked ids and stamps that are remembered."""
         return self._parts.revocation.remembered()
 
-    def why(self, task_id: str, now: float, name_of: Callable[[str], str] = str) -> str | None:
-        """Say in one or two sentences why a message is where it is; None where none of that task id is unfinished.
-
-        Arguments:
-            task_id: of the task.
-            now: seconds since the epoch.
-            name_of: returns what people call a node, by its id.
-        """
-        message = self.find(task_id)
-        return None if message is None else explain(self._parts, message, now, name_of)
+    def why(self, message: Message, now: float, name_of: Callable[[str], str] = str) -> str:
+        """Say in one or two sentences why a message is where it is; see :func:`raycelery.scheduler.why.explain`."""
+        return explain(self._parts, message, now, name_of)
 
     # -- executors, lanes, nodes --------------------------------------------------------------------------------
 

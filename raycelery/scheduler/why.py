@@ -135,7 +135,7 @@ class _Explaining:
 
     def _holders(self, limit: Limit) -> str:
         found = [
-            message.id
+            (message.seq, message.id)
             for executor in self._parts.executors.all.values()
             for message in executor.outstanding.values()
             if message.counted is Counted.EVERYWHERE
@@ -144,7 +144,8 @@ class _Explaining:
         if not found:
             return ""
         more = len(found) - _NAMED
-        return f" ({', '.join(found[:_NAMED])}{f' and {more} more' if more > 0 else ''})"
+        named = [task_id for _, task_id in sorted(found)[:_NAMED]]
+        return f" ({', '.join(named)}{f' and {more} more' if more > 0 else ''})"
 
     def _unplaced(self, message: Message, lane: LaneState) -> str:
         """Return why there is no executor for a message that no limit holds back."""

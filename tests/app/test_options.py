@@ -278,6 +278,7 @@ SETTINGS = [
     ({"ray_queues": ["forecasts"]}, "ray_queues"),
     ({"ray_queues": {"forecasts": 2}}, "forecasts"),
     ({"ray_mode": "broker"}, "ray_mode='broker'"),
+    ({"ray_debug": "yes"}, "ray_debug='yes'"),
     ({"ray_num_cpus": "1"}, "ray_num_cpus='1'"),
     ({"ray_max_pending": -5}, "ray_max_pending=-5"),
     # With none nothing would ever run.

@@ -88,9 +88,16 @@ def test_our_status_and_top(ray_session: RaySession, held: Any) -> None:
         for words in (NODE, "nights", "cancelled", "0.5 CPU", "shop.hold", "/s", "1 waiting"):
             assert words in said
         assert "shop.hold" in command(ray_session, "raycelery", "status")
+        said = command(ray_session, "raycelery", "status", "--why", waiting.id)
+        assert said == "It waits for queue 'nights' to be let run: its max_concurrency is 0.\n"
+        said = command(ray_session, "raycelery", "status", "--why", held.id)
+        assert f"on node {NODE}" in said
+        assert "It is not known here" in command(ray_session, "raycelery", "status", "--why", "nobody")
     finally:
         shop.app.control.add_consumer("nights")
     assert waiting.get(timeout=SECONDS) == 3
+    said = command(ray_session, "raycelery", "status", "--why", waiting.id)
+    assert said == "It does not wait: its state is SUCCESS.\n"
 
 
 def test_top_takes_keys(ray_session: RaySession, held: Any) -> None:

@@ -410,7 +410,7 @@ class Cluster:
                     if worker.without_cpus:
                         lent += worker.lane.request.get("CPU", 0)
             for name, amount in used.items():
-                total = node.total.get(name, 0) / UNIT
+                total: float = node.total.get(name, 0) / UNIT
                 if name == "CPU":
                     total += lent
                 assert amount <= total + 1e-9 or node.id in self.shrunk, (node.id, name, amount, total)

@@ -58,7 +58,7 @@ class Play:
 
     def why(self, message: Message) -> str:
         """Return why a message is where it is."""
-        return self.scheduler.view.why(message.id, self.now) or ""
+        return self.scheduler.view.why(message, self.now)
 
     def step(self, seconds: float = 0.0) -> list[Instruction]:
         """Let time pass and carry out what the scheduler decides, until it decides nothing more."""

@@ -321,7 +321,7 @@ class Histories(RuleBasedStateMachine):
             self.now += 0.5
             self.settle()
         assert not self.scheduler.view.pending, [
-            (m.id, m.phase, m.lane, self.scheduler.view.why(m.id, self.now))
+            (m.id, m.phase, m.lane, self.scheduler.view.why(m, self.now))
             for m in self.submitted.values()
             if id(m) not in self.ended
         ]
