@@ -71,5 +71,13 @@ def guarded(source: Source, work: Callable[[Outcome], None]) -> Outcome:
         work(outcome)
     except UnreadableFile as error:
         outcome.after, outcome.diff, outcome.error = None, [], str(error)
+    except Exception as error:  # whatever is wrong with this tool or the file, the other files are processed
+        outcome.after, outcome.diff, outcome.error = None, [], failure(source, error)
     outcome.findings.sort(key=lambda one: (one.cell or 0, one.line, one.column))
     return outcome
+
+
+def failure(source: Source, error: Exception) -> str:
+    """Return what is said of a file for which this tool failed."""
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{source.path}: raycelery-migrate failed on this file ({reason}); please report this"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ from .project.modules import key_of, package_of
 from .project.project import Project
 
 CELERY = re.compile(r"celery", re.I)
+_CELERY_BYTES = re.compile(rb"celery", re.I)
 #: A file that uses tasks made elsewhere has one of these.
 _USES = re.compile(
     r"\.(delay|apply_async|apply|s|si|subtask|signature|starmap|chunks|task|conf|send_task|AsyncResult)\b"
@@ -48,7 +50,7 @@ class Source:
         python: the Python text of a module or notebook.
         key, package: of its module in the project.
         error: why it is skipped.
-        readable: it can be parsed, as far as is known.
+        readable: it can be parsed, as far as is known; what cannot be parsed and says nothing of Celery has no error.
     """
 
     path: Path
@@ -160,7 +162,7 @@ def read(found: Found, top: Path, target: bool, project: Project) -> Source:
     try:
         source.raw = found.path.read_bytes()
     except OSError as error:
-        source.error = f"{found.path}: {error.strerror or error}"
+        source.error, source.readable = f"{found.path}: {error.strerror or error}", False
         return source
     add(source, found.path.resolve().relative_to(top).as_posix(), project)
     return source
@@ -182,7 +184,7 @@ def add(source: Source, relative: str, project: Project) -> None:
             source.notebook = Notebook(source.text.content, str(source.path))
             source.python = source.notebook.python
     except UnreadableFile as error:
-        source.error = str(error)
+        _skip(source, str(error))
         return
     if source.python is None:
         return
@@ -199,7 +201,16 @@ def add(source: Source, relative: str, project: Project) -> None:
         place = f":{line}" if line else ""
         reason = getattr(error, "msg", None) or type(error).__name__
         source.python = None
-        source.error = f"{source.path}{place}: it is not valid Python 3: {reason}"
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        hint = f"; if it is written for a newer Python than {version}, run raycelery-migrate with that"
+        _skip(source, f"{source.path}{place}: it is not valid Python {version}: {reason}{hint}")
+
+
+def _skip(source: Source, reason: str) -> None:
+    """Note that a file cannot be read, which is an error only if it says something of Celery."""
+    source.readable = False
+    if _CELERY_BYTES.search(source.raw.replace(b"\0", b"")):
+        source.error = reason
 
 
 def _find_roots(workspace: Workspace) -> None:

@@ -56,7 +56,7 @@ def migrate(
         return [_taken_back(outcome) for outcome in outcomes]
     left = any(_LEFT.search(_text(outcome, source)) for outcome, source in both if source.python)
     for number, source in enumerate(workspace.targets):
-        if source.python is None and source.error is None:
+        if source.python is None and source.error is None and source.readable:
             outcomes[number] = _dependency(source, "raycelery" if left else "ray")
     return outcomes + helper.outcomes(workspace, {key for _, key in pairs if key is not None}, limit)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import libcst as cst
 
 from ..check import catalogue, settings
+from ..engine import failure
 from ..errors import UnreadableFile
 from ..model import Finding
 from ..project.project import Project
@@ -34,6 +35,7 @@ class Gathered:
         settings_on: Celery's settings that it sets to True.
         used: tasks that it uses.
         parsed: False if LibCST could not parse it.
+        error: what went wrong otherwise.
     """
 
     facts: task_uses.Facts
@@ -42,6 +44,7 @@ class Gathered:
     settings_on: set[str] = field(default_factory=set)
     used: set[Key] = field(default_factory=set)
     parsed: bool = True
+    error: str | None = None
 
 
 @dataclass
@@ -94,12 +97,18 @@ def _classes(project: Project) -> list[Key]:
 
 
 def gather(source: Source, shared: Shared) -> Gathered:
-    """Collect the facts of one file."""
-    project = shared.plan.project
+    """Collect the facts of one file; none if it cannot be parsed or analysed."""
     try:
-        view = view_of(source, project)
+        return _gathered(source, shared)
     except UnreadableFile:
         return Gathered(task_uses.Facts(), parsed=False)
+    except Exception as error:  # whatever is wrong with this tool or the file, the other files are processed
+        return Gathered(task_uses.Facts(), parsed=False, error=failure(source, error))
+
+
+def _gathered(source: Source, shared: Shared) -> Gathered:
+    project = shared.plan.project
+    view = view_of(source, project)
     uses = task_uses.find(view, str(source.path))
     found = Gathered(task_uses.facts(view, str(source.path), uses, shared.names, shared.task_classes))
     found.used = {use.task for use in uses}
@@ -139,6 +148,7 @@ def collect(
     facts = {}
     for source, one in zip(sources, gathered, strict=True):
         facts[source.key] = one.facts
+        source.error = source.error or one.error
         plan.definitions |= one.definitions
         plan.launches |= one.launches
         plan.redelivers |= {"task_acks_late", "task_reject_on_worker_lost"} <= one.settings_on
@@ -148,7 +158,7 @@ def collect(
             one.facts.problems += [(key, problem) for key in one.facts.publishes]
             for definition in one.definitions.values():
                 definition.problem = "its file is not among those to be migrated"
-    unread = [one for one in workspace.sources if one.error is not None and one.kind in ("python", "notebook")]
+    unread = [one for one in workspace.sources if not one.readable and one.kind in ("python", "notebook")]
     unread += [source for source, one in zip(sources, gathered, strict=True) if not one.parsed]
     return {**facts, **_unread(workspace, unread, plan)}
 

@@ -32,7 +32,8 @@ def examine(source: Source, options: Options) -> Outcome:
     """Return the outcome of one file, with a finding for each use of Celery."""
 
     def work(outcome: Outcome) -> None:
-        assert source.text is not None
+        if not source.readable or source.text is None:
+            return  # nothing is said of Celery in it
         if source.python is not None:
             namespace = options.configurations.get(source.key)
             if source.key in options.relevant or namespace is not None:

@@ -40,10 +40,11 @@ class Notebook:
     def __init__(self, content: str, path: str) -> None:
         try:
             self.document: dict[str, Any] = json.loads(content)
-            cells = self.document["cells"]
-            assert isinstance(cells, list)
-        except (ValueError, KeyError, TypeError, AssertionError) as error:
-            raise UnreadableFile(f"{path}: it is not a notebook of format 4: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise UnreadableFile(f"{path}: it is not a notebook: {error}") from error
+        cells = self.document.get("cells") if isinstance(self.document, dict) else None
+        if not isinstance(cells, list) or not all(_is_cell(one) for one in cells):
+            raise UnreadableFile(f"{path}: it is not a notebook of format 4; open it in Jupyter and save it")
         self.content, self.path = content, path
         self.cells: list[Cell] = []
         parts: list[str] = []
@@ -102,6 +103,12 @@ class Notebook:
                     if write(self.document) == self.content:
                         return write
         raise UnreadableFile(f"{self.path}: its JSON is not laid out as notebooks are; save it once in Jupyter")
+
+
+def _is_cell(cell: object) -> bool:
+    """Return whether an object is a cell whose source is a string or a list of strings."""
+    source = cell.get("source", "") if isinstance(cell, dict) else None
+    return isinstance(source, str) or (isinstance(source, list) and all(isinstance(line, str) for line in source))
 
 
 def masked(source: str) -> str:

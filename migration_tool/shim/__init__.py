@@ -30,6 +30,8 @@ def migrate(source: Source, options: Options) -> Outcome:
     """Swap one file's imports, or its dependencies."""
 
     def work(outcome: Outcome) -> None:
+        if not source.readable:
+            return  # nothing is said of Celery in it
         if source.python is None:
             _rewrite_text(source, outcome)
         elif CELERY.search(source.python) or options.requests:

@@ -52,6 +52,33 @@ def test_a_wrong_encoding_is_reported_and_the_rest_goes_on(tmp_path: Path) -> No
     assert (tmp_path / "good.py").read_text() == AFTER
 
 
+def test_what_cannot_be_read_and_says_nothing_of_celery_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "python2.py").write_text('print "x"\n')
+    (tmp_path / "old.ipynb").write_text('{"worksheets": [{"cells": []}], "nbformat": 3}')
+    (tmp_path / "odd.ipynb").write_text('{"cells": ["x", {"cell_type": "code", "source": 1}], "nbformat": 4}')
+    (tmp_path / "list.ipynb").write_text("[]")
+    (tmp_path / "good.py").write_text(BEFORE)
+    for command in ("check", "shim", "actors"):
+        done = CliRunner().invoke(main, [command, "--jobs", "1", str(tmp_path)])
+        assert done.exit_code in (0, 1), done.output
+        assert "skipped" not in done.output
+    (tmp_path / "odd.ipynb").write_text('{"cells": ["celery"], "nbformat": 4}')
+    done = CliRunner().invoke(main, ["shim", "--jobs", "1", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "odd.ipynb: it is not a notebook of format 4" in done.output
+
+
+@pytest.mark.parametrize("command", ["check", "shim", "actors"])
+def test_a_file_that_is_too_deep_is_reported_and_the_rest_goes_on(tmp_path: Path, command: str) -> None:
+    task = "from celery import shared_task\n\n\n@shared_task\ndef {0}():\n    return 1\n\n\n{0}.delay()\n"
+    (tmp_path / "deep.py").write_text(task.format("deep") + "x = lambda y: " + " + ".join(["y"] * 1200) + "\n")
+    (tmp_path / "good.py").write_text(task.format("good"))
+    done = CliRunner().invoke(main, [command, "--jobs", "1", *(["--write"] * (command != "check")), str(tmp_path)])
+    assert done.exit_code == 2, done.output
+    assert "deep.py: raycelery-migrate failed on this file (RecursionError" in done.output
+    assert ("from celery" in (tmp_path / "good.py").read_text()) == (command == "check")
+
+
 def test_ignored_excluded_and_linked_files_are_left_alone(tmp_path: Path) -> None:
     outside = tmp_path / "outside.py"
     outside.write_text(BEFORE)
