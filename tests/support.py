@@ -143,6 +143,8 @@ def ray_cluster(num_cpus: int = 4, **options: Any) -> Iterator[RaySession]:
     """
     import ray
 
+    from raycelery.cluster.slim import slim
+
     with short_directory() as directory:
         arguments: dict[str, Any] = {
             "address": "local",
@@ -154,7 +156,8 @@ def ray_cluster(num_cpus: int = 4, **options: Any) -> Iterator[RaySession]:
             "_temp_dir": str(directory),
             **options,
         }
-        context = ray.init(**arguments)
+        with slim(dashboard=bool(arguments["include_dashboard"])):
+            context = ray.init(**arguments)
         try:
             yield RaySession(context.address_info["gcs_address"], directory, num_cpus)
         finally:

@@ -6,8 +6,6 @@ import contextlib
 import gc
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from rich.console import Console
 from tests import support
 from tests.conftest import redis_url  # noqa: F401 - a fixture
 
+from .cold_start import measure
 from .figures import FIGURES, Board
 from .systems import ACTORS, CELERY, OURS, TASKS, RayActors, RayTasks, System, Tasks
 
@@ -78,22 +77,12 @@ def systems(ray_session: support.RaySession, redis_url: str) -> Iterator[dict[st
 
 @pytest.fixture(scope="session")
 def cold_start() -> Callable[[str], float]:
-    """Return a function that measures the seconds from a new process to its first result."""
+    """Return a function that measures the seconds from a new process to its first result, without ``ray.init``'s."""
 
     def run(system: str) -> float:
-        with support.short_directory() as directory:
-            way = "raycelery" if system == OURS else "ray"
-            done = subprocess.run(
-                [sys.executable, "-m", f"{__package__}.cold_start", way, str(directory)],
-                cwd=support.ROOT,
-                env={key: value for key, value in os.environ.items() if key != _VARIABLE},
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-        assert done.returncode == 0, done.stderr
-        return float(done.stdout.split()[-1])
+        environment = {key: value for key, value in os.environ.items() if key != _VARIABLE}
+        found = measure("raycelery" if system == OURS else "ray", environment)
+        return found["total"] - found["init"]
 
     return run
 

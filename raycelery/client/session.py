@@ -232,7 +232,8 @@ def endpoint(dispatcher: Any) -> framing.Endpoint:
 
 
 def _at_exit(session: Session, pid: int) -> None:
-    if os.getpid() != pid or not session.client.submitted:
+    if os.getpid() != pid or not session.client.submitted or not _alive(session):
+        # Where the program has ended its Ray itself, a question to the dispatcher would start another.
         return
     client = session.client
     if (

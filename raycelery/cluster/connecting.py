@@ -15,6 +15,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from raycelery.cluster import address, local, process, reaching
+from raycelery.cluster.slim import slim
 from raycelery.errors import DispatcherUnreachable
 from raycelery.names import NAMESPACE
 
@@ -165,7 +166,7 @@ def _start(arguments: dict[str, Any]) -> None:
         os.environ.setdefault(name, value)
     ray._raylet.Config.initialize("")  # it has read the environment when it was imported
     try:
-        with process.prepared():
+        with process.prepared(), slim(dashboard=bool(arguments["include_dashboard"])):
             process.in_lasting_thread(lambda: ray.init(**arguments))
     except Exception as exc:
         if _is_argument(exc):

@@ -42,7 +42,8 @@ def start(num_cpus: int | None, port: int | None) -> Local:
     """
     port = _free(port)
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={port}", "--block",
-               "--include-dashboard=false", *([] if num_cpus is None else [f"--num-cpus={num_cpus}"])]  # fmt: skip
+               "--include-dashboard=false", "--dashboard-agent-listen-port=0",
+               *([] if num_cpus is None else [f"--num-cpus={num_cpus}"])]  # fmt: skip
     reaching.have_token()
     environment = {**PATIENCE, **{key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}}
     local.folder().mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
+from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
 
 from tests.cluster.processes import environment, run, running
 from tests.support import free_port, short_directory, until
@@ -58,6 +61,10 @@ def test_a_program_with_a_ray_inside(tmp_path: Path, environ: dict[str, str]) ->
         assert "2 tasks, 2 scheduled, the first due in 9 min" in notice, notice
         assert "shop.add" in notice
         assert "Ctrl-C ends it now and drops them" in notice
+        # It starts sooner, and holds less, without what only a cluster of several machines needs.
+        lines = [_line(one) for one in psutil.process_iter(["cmdline"]) if environ["RAY_TMPDIR"] in _line(one)]
+        assert any("raylet" in line for line in lines)
+        assert not any("monitor.py" in line for line in lines), lines
 
         out, err = run(tmp_path, environ, "raycelery", "status", "-A", "shop", "--json")
         assert json.loads(out)["scheduled"] == 2
@@ -111,6 +118,20 @@ def test_a_cluster_that_is_kept(tmp_path: Path, environ: dict[str, str]) -> None
         run(tmp_path, environ, "raycelery", "down")
     until(lambda: not any(one.is_running() and one.status() != "zombie" for one in processes))
     assert "no cluster is named" in run(tmp_path, environ, "raycelery", "status", "-A", "shop", status=2)[1]
+
+
+def test_a_ray_does_not_wait_for_the_port_of_another(tmp_path: Path, environ: dict[str, str]) -> None:
+    with contextlib.ExitStack() as stack:
+        for address in ("127.0.0.1", ray.util.get_node_ip_address()):
+            with contextlib.suppress(OSError):  # another test's Ray has it
+                stack.enter_context(socket.create_server((address, DEFAULT_DASHBOARD_AGENT_LISTEN_PORT)))
+        script = "from shop import add; print(add.delay(1, 2).get(timeout=60)); import ray; ray.shutdown()"
+        out, err = run(tmp_path, environ, sys.executable, "-c", script)
+    assert out.split() == ["3"]
+    assert "Traceback" not in err, "Ray is not asked for anything after its end"
+    log = Path(environ["RAY_TMPDIR"]) / "ray" / "session_latest" / "logs" / "dashboard_agent.log"
+    assert "Loaded" in log.read_text()
+    assert "Failed to bind" not in log.read_text()
 
 
 def _line(process: psutil.Process) -> str:
