@@ -1,10 +1,12 @@
-"""CPU and memory of an idle bridge, process by process, and of stock prefork.
+"""CPU and memory of an idle bridge and of stock prefork, process by process, and of what Ray alone needs.
 
     python -m raycelery.bench.micro.idle --seconds 30 --concurrency 2
 
 Each worker first runs as many tasks at once as it may, so that all processes of its pool exist, and is idle afterwards.
-Memory is PSS: pages that processes share are divided among them. An unused worker process of Ray is measured too, as
-the baseline for executors.
+Memory is PSS: pages that processes share are divided among them. The baselines are
+
+- ``Ray``: a program that is connected to Ray, an actor with a plain method and one with an asyncio method;
+- ``solo``: a stock worker without children that is connected to Ray too, as a bridge's worker has to be.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ import argparse
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+import ray
 
 from tests import support
 from tests.bridge import support as bridge
@@ -25,6 +29,12 @@ from tests.support import until
 
 #: Seconds to wait until a worker is idle.
 REST = 5.0
+#: Added to a project, so that a stock worker connects to Ray.
+_CONNECT = """
+import ray
+
+ray.init(address={address!r}, log_to_driver=False)
+"""
 
 
 @dataclass(frozen=True)
@@ -46,49 +56,71 @@ def _sample(process: psutil.Process) -> Sample:
     return Sample(times.user + times.system, wakes, process.memory_full_info().pss)
 
 
-def _report(title: str, processes: list[tuple[str, psutil.Process]], seconds: float) -> None:
+def _report(title: str, processes: dict[str, int], seconds: float) -> None:
+    """Print a line for each process; ``processes`` maps names to process ids."""
     time.sleep(REST)
-    before = [_sample(process) for _, process in processes]
+    found = {name: psutil.Process(pid) for name, pid in processes.items()}
+    before = {name: _sample(process) for name, process in found.items()}
     time.sleep(seconds)
-    after = [_sample(process) for _, process in processes]
-    for (name, _), first, last in zip(processes, before, after, strict=True):
+    for name, process in found.items():
+        first, last = before[name], _sample(process)
         print(
-            f"{title} {name}: {last.memory / 1e6:.0f} MB, {100 * (last.cpu - first.cpu) / seconds:.2f} % of a core, "
-            f"{(last.wakes - first.wakes) / seconds:.0f} wake-ups a second",
+            f"{title:8}{name:16}{last.memory / 1e6:4.0f} MB {100 * (last.cpu - first.cpu) / seconds:5.2f} % of a core "
+            f"{(last.wakes - first.wakes) / seconds:4.0f} wake-ups a second",
             flush=True,
         )
 
 
-def _titled(start: str, since: float) -> list[psutil.Process]:
-    """Return Ray's processes with a title that were started after ``since``, the oldest first."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if (process.cmdline() or [""])[0].startswith(f"ray::{start}") and process.create_time() >= since:
-                found.append(process)
-    return sorted(found, key=lambda process: process.create_time())
+class _Plain:
+    def pid(self) -> int:
+        return os.getpid()
 
 
-def _measure(package: str, url: str, directory: Path, address: str, options: Any) -> None:
-    began = time.time()
+class _Asyncio:
+    async def pid(self) -> int:
+        return os.getpid()
+
+
+@contextlib.contextmanager
+def _bare() -> Iterator[dict[str, int]]:
+    """Start idle actors; yield their process ids and this process's, by name."""
+    actors = {"plain actor": ray.remote(_Plain), "asyncio actor": ray.remote(_Asyncio)}
+    handles = {name: actor.options(num_cpus=0).remote() for name, actor in actors.items()}
+    yield {"program": os.getpid(), **{name: ray.get(handle.pid.remote()) for name, handle in handles.items()}}
+    for handle in handles.values():
+        ray.kill(handle)
+
+
+@contextlib.contextmanager
+def _worker(package: str, url: str, directory: Path, address: str, concurrency: int) -> Iterator[dict[str, int]]:
+    """Run a worker until all processes of its pool exist; yield process ids by name."""
     settings: dict[str, Any] = {"ray_idle_seconds": 3600.0} if package == "raycelery" else {}
     project = bridge.write(directory, url, url, package=package, **settings)
     arguments = ("-Q", package, "-l", "WARNING")
-    with bridge.worker(project, *arguments, address=address, concurrency=options.concurrency, seconds=180) as worker:
-        names = [f"{package}{number}" for number in range(options.concurrency)]
+    with bridge.worker(project, *arguments, address=address, concurrency=concurrency, seconds=180) as worker:
+        names = [f"{package}{number}" for number in range(concurrency)]
         results = [project.send("late", name, 60, queue=package) for name in names]
         until(lambda: all(project.traces(name) for name in names), 120)
         project.go()
         for result in results:
             result.get(timeout=60)
         (directory / "go").unlink()
-        processes = [("worker", psutil.Process(worker.process.pid))]
-        pids = {int(project.traces(name)[0][0]) for name in names}
-        processes += [("child" if package == "celery" else "executor", psutil.Process(pid)) for pid in sorted(pids)]
+        pids = sorted({int(project.traces(name)[0][0]) for name in names})
+        kind = "child" if package == "celery" else "executor"
+        found = {"worker": worker.process.pid, **{f"{kind} {number}": pid for number, pid in enumerate(pids, 1)}}
         if package == "raycelery":
-            processes += [("dispatcher", process) for process in _titled("Dispatcher", began)[-1:]]
-            processes += [("idle process of Ray", process) for process in _titled("IDLE", began)[-1:]]
-        _report("prefork" if package == "celery" else "bridge", processes, options.seconds)
+            raylet = psutil.Process(pids[0]).parent()
+            assert raylet is not None
+            found["dispatcher"] = next(one.pid for one in raylet.children() if one.name().startswith("ray::Dispatche"))
+        yield found
+
+
+@contextlib.contextmanager
+def _solo(url: str, directory: Path, address: str) -> Iterator[dict[str, int]]:
+    """Run a stock worker without children that is connected to Ray; yield its process id by name."""
+    project = bridge.write(directory, url, url, package="celery", more=_CONNECT.format(address=address))
+    with bridge.worker(project, "-P", "solo", "-l", "WARNING", concurrency=1, seconds=180) as worker:
+        yield {"worker": worker.process.pid}
 
 
 def main() -> None:
@@ -102,8 +134,14 @@ def main() -> None:
         url = stack.enter_context(support.redis_server())
         directory = Path(stack.enter_context(support.short_directory()))
         session = stack.enter_context(support.ray_cluster(num_cpus=options.concurrency, log_to_driver=False))
-        for package in ("celery", "raycelery"):
-            _measure(package, url, directory, session.address, options)
+        workers = {"prefork": "celery", "bridge": "raycelery"}
+        for title, package in workers.items():
+            with _worker(package, url, directory, session.address, options.concurrency) as processes:
+                _report(title, processes, options.seconds)
+        with _solo(url, directory, session.address) as processes:
+            _report("solo", processes, options.seconds)
+        with _bare() as processes:
+            _report("Ray", processes, options.seconds)
     print(f"load average {os.getloadavg()[0]:.1f}")
 
 
