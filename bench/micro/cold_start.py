@@ -2,8 +2,9 @@
 
     python -m raycelery.bench.micro.cold_start --rounds 5 [--beside]
 
-Both start a local Ray with equal options, by turns. ``init`` is the part of the total that ``ray.init`` took, ``cpu`` the
-CPU time of all processes. With ``--beside``, the port of Ray's dashboard agent is taken, as by another Ray on the machine.
+Both start a local Ray with equal options, by turns. ``init`` is the part of the total that ``ray.init`` took, ``cpu``
+the CPU time of all processes. With ``--beside``, the port of Ray's dashboard agent is taken, as by another Ray on this
+machine.
 """
 
 from __future__ import annotations
