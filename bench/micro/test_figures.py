@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from raycelery.protocol import questions
+
 from . import functions
 from .figures import FIGURES
 from .replay import clock, replay
@@ -84,7 +86,7 @@ def test_memory(alternate: Alternate) -> None:
         assert name == OURS
 
         def look() -> tuple[int, int]:
-            stats = waiting.client.call("stats")
+            stats = waiting.client.call(questions.Stats())
             return stats["pending"], stats["rss"]
 
         for value in range(100):
@@ -95,7 +97,7 @@ def test_memory(alternate: Alternate) -> None:
         pending, after = look()
         # The rate limit lets one of them run.
         assert pending_before + count - 1 <= pending <= pending_before + count
-        waiting.client.call("purge")
+        waiting.client.call(questions.Purge())
         deadline = time.monotonic() + 60
         while look()[0] > 1 and time.monotonic() < deadline:
             time.sleep(0.05)

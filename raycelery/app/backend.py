@@ -7,6 +7,7 @@ gathered as they come and handed to the body without polling.
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,14 +22,19 @@ from celery.exceptions import ChordError, TimeoutError
 from celery.result import GroupResult, allow_join_result
 from celery.utils.functional import _regen
 from celery.utils.log import get_logger
+from kombu.utils.encoding import ensure_bytes
 from kombu.utils.functional import LRUCache
 from kombu.utils.imports import symbol_by_name
 
 from raycelery.app.publishing import Publishing
 from raycelery.app.settings import travels_as_is
 from raycelery.client import session as session_module
+from raycelery.client.connection import Client
 from raycelery.client.waiting import Waiting
 from raycelery.errors import LEAVING, ArgumentError, DispatcherUnreachable
+from raycelery.protocol import questions
+from raycelery.protocol.messages import Done, Requeue
+from raycelery.protocol.operations import ChordExtra, ChordPart, ChordSize, Completion, LastPart, StoreResult
 from raycelery.results.promises import Listener
 from raycelery.results.unread import meta_without_value, part_without_value
 from raycelery.serialization import references, remote_errors, values
@@ -182,7 +188,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         client = session.client
         # A success leaves with the executor's report of its message, unless a handler might show it to others before.
         client.store(
-            ("meta", task_id, state, payload, keys, self.expires, final),
+            StoreResult(task_id, state, payload, keys, self.expires, final),
             now=state not in client.quiet,
         )
         if keys:
@@ -207,34 +213,34 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         eager = self._eager_meta(str(task_id))
         if eager is not None:
             return eager
-        found = self.app.client.call("meta", str(task_id))
-        return {"status": states.PENDING, "result": None} if found is None else self._meta_of(found[1])
+        found = self.app.client.call(questions.GetResult(str(task_id)))
+        return {"status": states.PENDING, "result": None} if found is None else self._meta_of(found.payload)
 
     def task_result_exists(self, task_id: str) -> bool:
         """Return whether anything is stored for the task."""
         eager = self._eager_meta(str(task_id))
         if eager is not None:
             return bool(eager["status"] != states.PENDING)
-        return self.app.client.call("meta", str(task_id)) is not None
+        return self.app.client.call(questions.GetResult(str(task_id))) is not None
 
     def _forget(self, task_id: str) -> None:
         if self._eager.pop(str(task_id), None) is not None:
             return
         self.app.client.forget(str(task_id))
-        self.app.client.call("forget", str(task_id))
+        self.app.client.call(questions.Forget(str(task_id)))
 
     def get(self, key: bytes) -> bytes | None:
         """Return a value by key."""
-        found: bytes | None = self.app.client.call("get", key)
+        found: bytes | None = self.app.client.call(questions.GetValue(ensure_bytes(key)))
         return found
 
     def set(self, key: bytes, value: bytes) -> None:
         """Keep a value by key."""
-        self.app.client.call("set", key, value, self.expires)
+        self.app.client.call(questions.SetValue(ensure_bytes(key), ensure_bytes(value), self.expires))
 
     def delete(self, key: bytes) -> None:
         """Drop a value by key."""
-        self.app.client.call("delete", key)
+        self.app.client.call(questions.DeleteValue(ensure_bytes(key)))
 
     def expire(self, key: bytes, value: Any) -> None:
         """Do nothing: the store gives each key its age when it is set."""
@@ -261,7 +267,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             return cached
         arrived = self.app.client.take(task_id)
         if arrived is not None:
-            return self.read(task_id, arrived[1])
+            return self.read(task_id, arrived.payload)
         for _, meta in self.get_many([task_id], timeout=timeout, interval=interval, on_interval=on_interval):
             if on_interval is not None and meta["status"] in states.PROPAGATE_STATES:
                 # Celery looks at the parents between polls: the error of one is raised before what it led to.
@@ -313,15 +319,15 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
                     if asked_again:
                         raise TimeoutError(f"Operation timed out ({timeout})")
                     # What was ready when the time was over counts; it comes before the answer to any question.
-                    self.app.client.call("pending")
+                    self.app.client.call(questions.Pending())
                     asked_again = True
                 pause = left
                 if on_interval is not None or max_iterations:
                     between = 0.5 if interval is None else max(interval, _LEAST_PAUSE)
                     pause = between if left is None else min(left, between)
-                for task_id, (_, payload) in waiting.next(None if pause is None else max(0.0, pause)).items():
+                for task_id, result in waiting.next(None if pause is None else max(0.0, pause)).items():
                     del wanted[task_id]
-                    meta = self.read(task_id, payload)
+                    meta = self.read(task_id, result.payload or b"")
                     if on_message is not None:
                         on_message(meta)
                     yield task_id, meta
@@ -371,11 +377,11 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Tell the store how many parts to wait for."""
-        self.app.client.store(("size", group_id, chord_size))
+        self.app.client.store(ChordSize(group_id, chord_size))
 
     def add_to_chord(self, chord_id: str, result: Any) -> None:
         """Count one more part of a running chord."""
-        self.app.client.store(("extra", chord_id))
+        self.app.client.store(ChordExtra(chord_id))
 
     def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:
         """Prepare for the parts: a header with groups in it is saved, to be joined in its own shape."""
@@ -403,44 +409,42 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         part = [1, task_id, state, self.encode_result(result, state)]
         payload, keys = values.dumps(part, self._inline, large_values) if self._pickles else (self.encode(part), ())
         callback, more = self._body_of(request, large_values)
-        op = (
-            "part",
+        left = ChordPart(
             group,
             task_id,
             float("inf") if index is None else float(index),
             payload,
             request.chord.get("chord_size"),
             self.chord_lifetime,
-            (self.app.app_key, group, callback, _origin(request)),
+            Completion(self.app.app_key, group, callback, pickle.dumps(_origin(request), 5)),
             (*keys, *more),
         )
         if session_module.installed() and get_current_worker_task() is not None and self._publishing.observed():
-            last = self._claim(client, op)
+            last = self._claim(client, left)
         else:
             last = None
-            client.store((*op, 0), now=state not in client.quiet)
+            client.store(left, now=state not in client.quiet)
         large_values.done((*keys, *more))
         if last is not None:
-            self._finish_here(client, group, maybe_signature(request.chord, app=self.app), *last)
+            self._finish_here(client, group, maybe_signature(request.chord, app=self.app), last)
 
-    def _claim(self, client: Any, op: tuple[Any, ...]) -> tuple[int, list[bytes]] | None:
-        """Store a part; return the number of the chord's message and all parts where it was the last."""
+    def _claim(self, client: Client, part: ChordPart) -> LastPart | None:
+        """Store a part; return all parts where it was the last."""
         try:
-            last: tuple[int, list[bytes]] | None = client.store_and_wait(op)
+            return client.store_part(part)
         except DispatcherUnreachable as exc:
             # What it has in its journal it gives to another executor when it is back.
             logger.warning("%s", exc)
             return None
-        return last
 
-    def _finish_here(self, client: Any, group: str, body: Any, number: int, parts: list[bytes]) -> None:
+    def _finish_here(self, client: Client, group: str, body: Any, last: LastPart) -> None:
         """Call the body of a chord within the task that was its last part, as Celery's Redis backend does."""
         try:
-            self._finish_chord(group, body, parts)
+            self._finish_chord(group, body, last.parts)
         except BaseException:  # such as a soft time limit: another executor is to do it
-            client.report(("requeue", number, False))
+            client.report(Requeue(last.seq, False))
             raise
-        client.report(("done", number, None))
+        client.report(Done(last.seq, None))
 
     def _body_of(self, request: Any, large_values: Any) -> tuple[bytes, tuple[str, ...]]:
         # Every part carries the same body: it is pickled once for those that run here one after the other.

@@ -13,7 +13,7 @@ import logging
 import os
 import pickle
 import random
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,16 @@ from raycelery.app.settings import travels_as_is
 from raycelery.app.standins import RayChannel, RayConnection, RayPool
 from raycelery.app.urls import low_first
 from raycelery.errors import ArgumentError, MessageError, OptionError
+from raycelery.protocol import operations
+from raycelery.protocol.definitions import (
+    DefineApplication,
+    DefineCode,
+    DefineLane,
+    DefineLimit,
+    DefineRate,
+    Definition,
+)
+from raycelery.protocol.messages import CodeKey, Submission, task_message
 from raycelery.scheduler.model import Lane, lane_of
 from raycelery.serialization import values
 
@@ -49,16 +59,20 @@ logger = logging.getLogger(__name__)
 _MOST_KNOWN = 10_000
 
 
+#: What identifies a definition to :meth:`Client.define`, and the definition.
+Defined = tuple[Hashable, Definition]
+
+
 class _Task:
     """What publishing needs to know of one task in one queue, worked out once."""
 
     __slots__ = ("awaited", "code", "definitions", "hard_limit", "lane", "module")
 
-    def __init__(self, lane: str, definitions: list[tuple[Any, tuple[Any, ...]]]) -> None:
+    def __init__(self, lane: str, definitions: list[Defined]) -> None:
         self.lane = lane
         self.definitions = definitions
         self.module: str | None = None
-        self.code: tuple[str, bool] | None = None
+        self.code: CodeKey | None = None
         self.hard_limit: float | None = None
         self.awaited = True
 
@@ -173,13 +187,15 @@ class RayProducer:
         client, large_values = session.client, session.large_values
         for key, definition in info.definitions:
             client.define(key, definition)
-        content_type, content_encoding = None, None
+        content_type, content_encoding, embed = None, None, b""
         keys: tuple[str, ...] = ()
         if not travels_as_is(serializer, self._accepted):
             content_type, content_encoding, data = kombu_dumps(body, serializer)
             if compression:
                 data, headers["compression"] = compress(data, compression)
-            data = values.with_embed(data, body[2], self.app)
+            if isinstance(data, str):
+                data = data.encode()
+            embed = values.dumps_embed(body[2], self.app)
         else:
             try:
                 data, keys = values.dumps_body(body, self._inline, large_values, self.app)
@@ -189,26 +205,36 @@ class RayProducer:
                 ) from exc
         if client.log_to:
             properties.setdefault("log_to", client.log_to)
-        delivery = (exchange, routing_key, priority)
-        payload = pickle.dumps(
-            (headers, data, content_type, content_encoding, delivery, properties, info.module, info.code), 5
-        )
         limits = headers.get("timelimit")
         eta = headers.get("eta")
-        message = (
-            headers["id"],
-            name,
-            queue,
-            info.lane,
-            payload,
-            self._priority(priority),
-            self._epoch(eta) if eta else None,
-            (limits[0] if limits else None) or info.hard_limit,
-            headers.get("stamps") or None,
-            keys,
-        )
         try:
-            client.submit(message, len(payload), awaited=not headers.get("ignore_result"))
+            payload = task_message(
+                headers,
+                properties,
+                (exchange, routing_key, None if priority is None else int(priority)),
+                data,
+                embed=embed,
+                content_type=content_type,
+                content_encoding=content_encoding,
+                module=info.module,
+                code=info.code,
+            )
+            hard_limit = (limits[0] if limits else None) or info.hard_limit
+            submission = Submission(
+                str(headers["id"]),
+                name,
+                queue,
+                info.lane,
+                payload,
+                self._priority(priority),
+                self._epoch(eta) if eta else None,
+                None if hard_limit is None else float(hard_limit),
+                headers.get("stamps") or None,
+                keys,
+            )
+            client.submit(submission, awaited=not headers.get("ignore_result"))
+        except TypeError as exc:
+            raise ArgumentError(f"the call of {name!r} cannot be sent: {exc}") from exc
         finally:
             if keys:
                 large_values.done(keys)
@@ -231,7 +257,7 @@ class RayProducer:
         events = body if isinstance(body, list) else [body]
         if all(isinstance(event, dict) and "type" in event for event in events):
             for event in events:
-                self.app.client.store(("event", event["type"], event, None))
+                self.app.client.store(operations.event(event["type"], event, None))
             return True
         if isinstance(body, dict) and "task" in body:
             return False
@@ -264,10 +290,10 @@ class RayProducer:
         """Publish ``task`` with the code that this executor was given for it."""
         self._codes[id(task)] = (task, key, code)
 
-    def app_definition(self) -> tuple[Any, tuple[Any, ...]]:
+    def app_definition(self) -> Defined:
         """Return the definition of the application, for :meth:`Client.define`."""
         app_spec = self.described()
-        return ("app", app_spec.key), ("app", app_spec.key, pickle.dumps(app_spec))
+        return ("app", app_spec.key), DefineApplication(app_spec.key, pickle.dumps(app_spec))
 
     def _describe(self, name: str, queue: str, overrides: Mapping[str, Any]) -> _Task:
         app = self.app
@@ -277,22 +303,22 @@ class RayProducer:
             self._check(task)
         options = self._options(task, queue, overrides)
         lane = _lane(options, app_spec.key)
-        definitions: list[tuple[Any, tuple[Any, ...]]] = [
+        definitions: list[Defined] = [
             self.app_definition(),
-            (("lane", lane.key), ("lane", lane)),
+            (("lane", lane.key), DefineLane(lane.key, dict(lane.request), lane.app, lane.env, lane.one_shot)),
         ]
         for limit, maximum in self._limits(task, name, queue):
-            definitions.append((("limit", limit, maximum), ("limit", limit, maximum)))
+            definitions.append((("limit", limit, maximum), DefineLimit(limit, maximum)))
         per_second = rate(task.rate_limit) if task is not None and task.rate_limit else None
         if per_second:
-            definitions.append((("rate", name, per_second), ("rate", name, per_second)))
+            definitions.append((("rate", name, per_second), DefineRate(name, per_second)))
         info = _Task(lane.key, definitions)
         if task is not None:
             info.hard_limit = task.time_limit or self.app.conf.task_time_limit  # in tasks themselves since Celery 5.7
             module = task.__module__
             info.module = None if module in ("__main__", None) else module
             if spec.needs_value(task, app_spec.value is not None):
-                info.code = (self._code(task)[0], spec.by_import_first(task))
+                info.code = CodeKey(self._code(task)[0], spec.by_import_first(task))
                 definitions += self._codes_by_value(app_spec)
         fixed = _fixed(overrides)
         if fixed is not None:
@@ -305,9 +331,9 @@ class RayProducer:
         """Refuse a task that direct mode cannot run."""
         request_class(task)
 
-    def _codes_by_value(self, app_spec: spec.AppSpec) -> list[tuple[Any, tuple[Any, ...]]]:
+    def _codes_by_value(self, app_spec: spec.AppSpec) -> list[Defined]:
         """Return the definitions of all tasks that travel by value: one may call another."""
-        definitions: list[tuple[Any, tuple[Any, ...]]] = []
+        definitions: list[Defined] = []
         for name, task in list(self.app._tasks.items()):
             if not spec.needs_value(task, app_spec.value is not None):
                 continue
@@ -316,8 +342,8 @@ class RayProducer:
             except ArgumentError as exc:
                 logger.debug("not carried along: %s", exc)
                 continue
-            definition = ("code", app_spec.key, name, key, code, spec.by_import_first(task))
-            definitions.append((definition[:4], definition))
+            definition = DefineCode(app_spec.key, name, key, code, spec.by_import_first(task))
+            definitions.append((("code", app_spec.key, name, key), definition))
         return definitions
 
     def _code(self, task: Any) -> tuple[str, bytes]:

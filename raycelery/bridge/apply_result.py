@@ -12,13 +12,27 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import celery.exceptions
 from billiard.einfo import ExceptionInfo, RemoteTraceback
-from celery.exceptions import InvalidTaskError, Terminated, WorkerLostError
+from celery.exceptions import InvalidTaskError, WorkerLostError
 from celery.worker import state
 
 from raycelery.bridge import logs
 from raycelery.bridge.ack_timeout import was_copied
 from raycelery.bridge.sources import queue_of
+from raycelery.protocol.messages import (
+    Called,
+    CannotRun,
+    CodeKey,
+    Event,
+    Lost,
+    Raised,
+    Rejected,
+    Returned,
+    Terminated,
+    TimedOut,
+    Undeliverable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -84,12 +98,12 @@ class ApplyResult:
             parts.append(tag)
         return "/".join(parts)
 
-    def payload(self, module: str | None, code: tuple[str, bool] | None) -> bytes:
+    def payload(self, module: str | None, code: CodeKey | None) -> bytes:
         """Return what the executor is told, pickled.
 
         Arguments:
             module: that has the task.
-            code: key of the task's code where it travels by value, and whether an import is to be preferred.
+            code: the task's, where it travels by value.
         """
         headers = {key: value for key, value in self._headers.items() if key not in _IN_BODY}
         body = bytes(self._body) if isinstance(self._body, memoryview) else self._body
@@ -119,39 +133,39 @@ class ApplyResult:
             self.accepted = True
             self._callback(self._on_accepted, pid, time.monotonic())
 
-    def end(self, event: tuple[Any, ...]) -> None:
+    def end(self, event: Event) -> None:
         """Tell Celery how it ended.
 
         Arguments:
             event: the last one that was reported of it.
         """
         self.ended = True
-        kind = event[0]
-        if kind in ("ok", "failed", "rejected", "error"):
-            self.accept(event[3])
-            if kind == "ok":
-                if self.request is not None:
-                    self._callback(logs.succeeded, self.request, event[1], event[2])
-                self._succeed(event[1], event[2])
-            else:
-                einfo = _einfo_from(event[1])
-                if kind == "error":
-                    self._callback(self._on_failure, einfo)
-                else:
-                    if self.request is not None:
-                        self._callback(logs.failed, self.request, einfo)
-                    self._callback(self._on_success, (1, einfo, event[2]))
-        elif kind == "terminated" or (kind == "lost" and self.terminating is not None):
-            self.accept(self.pid)
-            self._callback(self._on_failure, _einfo_of(Terminated(self.terminating or 15)))
-        elif kind == "timeout":
-            self.accept(self.pid)
-            self._callback(self._on_timeout, False, self.hard_limit)
-        elif kind == "lost":
-            self.accept(self.pid)
-            self._callback(self._on_failure, _einfo_of(WorkerLostError(event[1])))
+        if isinstance(event, (Returned, Called, Raised, Rejected, CannotRun)):
+            self.accept(event.pid)
         else:
-            self._fail_for_good(event[1])
+            self.accept(self.pid)
+        match event:
+            case Returned(text, seconds):
+                if self.request is not None:
+                    self._callback(logs.succeeded, self.request, text, seconds)
+                self._callback(self._on_success, (0, text, seconds))
+            case Called(value, seconds):
+                self._callback(self._on_success, pickle.loads(value))
+            case CannotRun(einfo):
+                self._callback(self._on_failure, _einfo_from(einfo))
+            case Raised(einfo, seconds) | Rejected(einfo, seconds):
+                found = _einfo_from(einfo)
+                if self.request is not None:
+                    self._callback(logs.failed, self.request, found)
+                self._callback(self._on_success, (1, found, seconds))
+            case TimedOut():
+                self._callback(self._on_timeout, False, self.hard_limit)
+            case Lost(reason) if self.terminating is None:
+                self._callback(self._on_failure, _einfo_of(WorkerLostError(reason)))
+            case Terminated() | Lost():
+                self._callback(self._on_failure, _einfo_of(celery.exceptions.Terminated(self.terminating or 15)))
+            case Undeliverable(reason):
+                self._fail_for_good(reason)
 
     def fail(self, exc: Exception) -> None:
         """Fail it with an error: it cannot be handed to the dispatcher."""
@@ -169,12 +183,8 @@ class ApplyResult:
         state.requests.pop(self.id, None)
         state.reserved_requests.discard(request)
 
-    def _succeed(self, value: Any, seconds: float) -> None:
-        self._callback(self._on_success, (0, value, seconds))
-
     def _fail_for_good(self, reason: str) -> None:
         """Have Celery record a failure that no setting turns into another delivery."""
-        self.accept(self.pid)
         task = getattr(self.request, "task", None)
         if task is None:
             return

@@ -11,6 +11,7 @@ import celery
 from celery.app.trace import fast_trace_task, trace_task_ret
 
 from raycelery.bridge.apply_result import ApplyResult
+from raycelery.protocol.messages import CodeKey
 
 #: What Celery's own ``Request`` has a pool call; with any other target it is a :class:`Call`.
 TRACERS = (fast_trace_task, trace_task_ret)
@@ -45,12 +46,9 @@ class Call(ApplyResult):
         """The call's id: a call is made once."""
         return str(self.id)
 
-    def payload(self, module: str | None, code: tuple[str, bool] | None) -> bytes:
+    def payload(self, module: str | None, code: CodeKey | None) -> bytes:
         """Return what the executor is told, pickled."""
         return pickle.dumps((self.task, self.id, None, self._call, None, None, self.soft_limit, None, module, code), 5)
-
-    def _succeed(self, value: Any, seconds: float) -> None:
-        self._callback(self._on_success, pickle.loads(value))
 
     def requeue(self) -> None:
         """Do nothing: a call has no message of its own to return."""

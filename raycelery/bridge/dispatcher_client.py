@@ -6,19 +6,20 @@ import logging
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from raycelery.bridge import logs
 from raycelery.client import session
-from raycelery.client.connection import Client
+from raycelery.client.connection import Client, Closed
 from raycelery.errors import DispatcherUnreachable
-from raycelery.protocol import framing
+from raycelery.protocol.definitions import Definition
+from raycelery.protocol.frames import BatchReports, BridgeFrame, BridgeReport, FromDispatcher, Hello, Lines
 
 logger = logging.getLogger(__name__)
 
-#: What became of a message: batch id, index in the batch, and what executors report. None: the connection was lost.
-Report = tuple[int, int, tuple[Any, ...]] | None
+#: What became of a message. None: the connection was lost.
+Report = BridgeReport | None
 
 
 class DispatcherClient:
@@ -44,7 +45,7 @@ class DispatcherClient:
         with _KeepSignalHandlers():
             self.session = session.of(app)
         self._client = Client(
-            lambda: session.endpoint(self.session.dispatcher), {"role": "bridge"}, on_frame=self._on_frame
+            lambda: session.endpoint(self.session.dispatcher), Hello("bridge"), on_frame=self._on_frame
         )
         self._client.ensure()
         # What else is done with Ray in this process is the application's.
@@ -55,13 +56,13 @@ class DispatcherClient:
         """Identifies this run of the dispatcher; it has another one after a restart."""
         return self._client.epoch
 
-    def _on_frame(self, frame: tuple[Any, ...]) -> None:
-        if frame[0] == "jobs":
-            self._reports.extend(frame[1])
-        elif frame[0] == "logs":
+    def _on_frame(self, frame: FromDispatcher | Closed) -> None:
+        if type(frame) is Lines:
             logs.relog(frame, self._app)
             return
-        elif frame[0] == "closed" and not self._closing:
+        if type(frame) is BatchReports:
+            self._reports.extend(frame.reports)
+        elif type(frame) is Closed and not self._closing:
             self._reports.append(None)
         self._wake()
 
@@ -70,18 +71,18 @@ class DispatcherClient:
         while self._reports:
             yield self._reports.popleft()
 
-    def define(self, definitions: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
+    def define(self, definitions: Iterable[tuple[Hashable, Definition]]) -> None:
         """Tell the dispatcher of the lanes and applications that the next batch names."""
         for key, definition in definitions:
             self._client.define(key, definition)
 
-    def send(self, kind: str, *fields: Any) -> bool:
+    def send(self, frame: BridgeFrame) -> bool:
         """Send a frame; return whether there is a connection.
 
         If it is lost, :meth:`reports` says so, too.
         """
         try:
-            self._client.post(framing.pack(kind, *fields))
+            self._client.post(frame)
         except DispatcherUnreachable as exc:
             logger.warning("%s", exc)
             return False

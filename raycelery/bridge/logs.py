@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import sys
 from typing import Any
 
@@ -12,18 +11,18 @@ from celery.app import trace
 from celery.exceptions import Retry
 from kombu.utils.encoding import safe_repr
 
-from raycelery.logs.lines import TASKS, Line, plain
+from raycelery.logs.lines import TASKS, Line, opened, plain
+from raycelery.protocol.frames import Lines
 
 _TRACE = logging.getLogger("celery.app.trace")
 #: Where Celery has what is written to standard output and error.
 _PRINTED = "celery.redirected"
 
 
-def relog(frame: tuple[Any, ...], app: Any) -> None:
+def relog(frame: Lines, app: Any) -> None:
     """Log what executors have sent, once more: at its own level, and with this worker's handlers and format."""
-    _, _, _, lines, left_out = frame
     printed = logging.getLevelName(str(app.conf.worker_redirect_stdouts_level).upper())
-    for line in pickle.loads(lines):
+    for line in opened(frame.lines):
         if not line.level and not app.conf.worker_redirect_stdouts:
             print(line.text, file=sys.stdout, flush=True)
             continue
@@ -32,7 +31,7 @@ def relog(frame: tuple[Any, ...], app: Any) -> None:
         logger = logging.getLogger(TASKS if task else name)
         if logger.isEnabledFor(level):
             logger.handle(_record(line, name.removeprefix(f"{TASKS}."), level))
-    if left_out:
+    if frame.left_out:
         logging.getLogger(__name__).warning(
             "tasks printed more than could be shown here; 'raycelery logs' shows all of it"
         )

@@ -18,6 +18,9 @@ from raycelery.bridge.batch import Batch, Runtimes
 from raycelery.bridge.dispatcher_client import DispatcherClient
 from raycelery.bridge.placement import Placement
 from raycelery.errors import DispatcherUnreachable
+from raycelery.protocol import frames
+from raycelery.protocol.frames import KillMessage, RecallBatch, RunBatches
+from raycelery.protocol.messages import Began, Called, Event, Lost, Raised, Returned, Unbegun
 
 logger = logging.getLogger(__name__)
 
@@ -155,19 +158,19 @@ class Outstanding:
                             result.fail(exc)
                             self._forget(result)
             if batches:
-                self._client.send("run_batches", batches)
+                self._client.send(RunBatches(batches))
 
-    def _batch_of(self, results: list[ApplyResult], quick: bool) -> tuple[Any, ...]:
+    def _batch_of(self, results: list[ApplyResult], quick: bool) -> frames.Batch:
         first = results[0]
         task = self._placement.place(first.task, first.queue)
         messages = [
-            (result.identity, result.id, result.redelivered, result.payload(task.module, task.code))
+            frames.BridgeMessage(result.identity, result.id, result.redelivered, result.payload(task.module, task.code))
             for result in results
         ]
         self._client.define(task.definitions)
         batch_id = next(self._batch_ids)
         self._batches[batch_id] = Batch(batch_id, results, quick)
-        return batch_id, (first.task, first.queue, task.lane, first.hard_limit, quick), messages
+        return frames.Batch(batch_id, first.task, first.queue, task.lane, first.hard_limit, quick, messages)
 
     # -- what is reported ---------------------------------------------------------------------------------------
 
@@ -178,14 +181,13 @@ class Outstanding:
                 if report is None:
                     self._reconnect()
                     continue
-                batch_id, index, event = report
-                batch = self._batches.get(batch_id)
+                batch = self._batches.get(report.batch_id)
                 if batch is None:
                     continue
-                result = batch.results[index]
+                result = batch.results[report.index]
                 if batch.holds(result) and not result.ended:
                     try:
-                        self._on_event(batch, result, event)
+                        self._on_event(batch, result, report.event)
                     except Exception:  # it is about one message, and the worker goes on
                         logger.exception("the outcome of task %s cannot be recorded", result.id)
             if self._draining:
@@ -193,33 +195,32 @@ class Outstanding:
             elif self._waiting:
                 self.send_batches()
 
-    def _on_event(self, batch: Batch, result: ApplyResult, event: tuple[Any, ...]) -> None:
-        kind = event[0]
+    def _on_event(self, batch: Batch, result: ApplyResult, event: Event) -> None:
         self._progressed = time.monotonic()
-        if kind == "began":
-            result.pid = event[1]
+        if isinstance(event, Began):
+            result.pid = event.pid
             self._by_pid[result.pid] = result
-            result.accept(event[1])
+            result.accept(event.pid)
             if result.terminating is not None:
-                self._client.send("kill_job", batch.batch_id, result.index)
+                self._client.send(KillMessage(batch.batch_id, result.index))
             return
         batch.left -= 1
         batch.progressed = self._progressed
         if not batch.left:
             del self._batches[batch.batch_id]
-        if kind == "unbegun":
+        if isinstance(event, Unbegun):
             result.batch_id = None
             if result.stale or (result.terminating is not None and result.revoked()):
                 self._forget(result)
             else:
                 self._waiting.appendleft(result)
             return
-        if kind in ("ok", "failed") and event[3] not in self._processes:
-            self._processes[event[3]] = None
+        if isinstance(event, (Returned, Called, Raised)) and event.pid not in self._processes:
+            self._processes[event.pid] = None
             while len(self._processes) > max(1, self.limit):
                 del self._processes[next(iter(self._processes))]
-        if kind == "ok" and event[2] is not None:
-            self._runtimes.note(result.task, event[2])
+        if isinstance(event, (Returned, Called)):
+            self._runtimes.note(result.task, event.seconds)
         result.end(event)
         self._forget(result)
 
@@ -253,7 +254,7 @@ class Outstanding:
                 if result.ended:
                     continue
                 if result.accepted and not same:
-                    result.end(("lost", "the dispatcher, and its executors with it, ended while it ran"))
+                    result.end(Lost("the dispatcher, and its executors with it, ended while it ran"))
                     self._forget(result)
                 else:
                     result.batch_id, result.redelivered = None, True
@@ -268,7 +269,7 @@ class Outstanding:
             for batch in self._batches.values():
                 if batch.quick and not batch.recalled and now - batch.progressed > STUCK_SECONDS:
                     batch.recalled = True
-                    self._client.send("recall_batch", batch.batch_id)
+                    self._client.send(RecallBatch(batch.batch_id))
                     running = batch.first_left()
                     if running is not None and not running.slow:
                         running.slow = True
@@ -292,7 +293,7 @@ class Outstanding:
         with self.lock:
             self._draining = True
             for batch_id in self._batches:
-                self._client.send("recall_batch", batch_id)
+                self._client.send(RecallBatch(batch_id))
             self.requeue_waiting()
 
     def forget_unbegun(self) -> None:
@@ -304,7 +305,7 @@ class Outstanding:
             for batch in self._batches.values():
                 for result in batch.results:
                     result.stale = not result.accepted
-                self._client.send("recall_batch", batch.batch_id)
+                self._client.send(RecallBatch(batch.batch_id))
 
     def leave_running(self, result: ApplyResult) -> None:
         """Wait no longer for a message, which goes on in the cluster."""
@@ -324,9 +325,9 @@ class Outstanding:
             batch = self._batches.get(result.batch_id)
             if batch is not None and batch.left > 1:
                 # Only what runs may be killed, and this may not be what runs: what has not begun is reported first.
-                self._client.send("recall_batch", batch.batch_id)
+                self._client.send(RecallBatch(batch.batch_id))
             else:
-                self._client.send("kill_job", result.batch_id, result.index)
+                self._client.send(KillMessage(result.batch_id, result.index))
 
     def kill_all(self) -> None:
         """End all runs at once."""
@@ -334,4 +335,4 @@ class Outstanding:
             for batch in self._batches.values():
                 for result in batch.results:
                     if not result.ended:
-                        self._client.send("kill_job", batch.batch_id, result.index)
+                        self._client.send(KillMessage(batch.batch_id, result.index))

@@ -9,6 +9,7 @@ from typing import Any
 from raycelery.app import left_out, spec
 from raycelery.app.producer import RayProducer, _Task
 from raycelery.app.settings import give_defaults
+from raycelery.protocol.definitions import DefineRate
 
 #: What a worker's command line may have changed, and executors must have too.
 _SETTINGS = ("broker_url", "broker_read_url", "broker_write_url", "result_backend", "include", "timezone")
@@ -80,7 +81,7 @@ class Placement(RayProducer):
 
     def _describe(self, name: str, queue: str, overrides: Mapping[str, Any]) -> _Task:
         info = super()._describe(name, queue, overrides)
-        info.definitions = [one for one in info.definitions if one[1][0] != "rate"]
+        info.definitions = [one for one in info.definitions if type(one[1]) is not DefineRate]
         return info
 
     def place(self, name: str, queue: str) -> _Task:

@@ -25,6 +25,7 @@ from raycelery.bridge.dispatcher_client import DispatcherClient
 from raycelery.bridge.hub_waker import HubWaker
 from raycelery.bridge.outstanding import Outstanding
 from raycelery.bridge.placement import Placement
+from raycelery.protocol.frames import NewCode
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Pool(BasePool):  # type: ignore[misc]
 
     def restart(self) -> None:
         """Have executors end after what they run; those that follow import the project anew."""
-        self._client.send("new_code")
+        self._client.send(NewCode())
 
     def register_with_event_loop(self, loop: Any) -> None:
         self._hub = loop

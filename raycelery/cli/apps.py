@@ -10,6 +10,7 @@ import click
 
 from raycelery.cli.overview import size, span
 from raycelery.errors import DispatcherUnreachable, OptionError
+from raycelery.protocol import questions
 from raycelery.terminal import output
 from raycelery.terminal.tables import Table, name, number
 
@@ -67,7 +68,7 @@ def _asked(application: str) -> dict[str, Any]:
     from raycelery.control import applications, beat
 
     try:
-        stats = applications.ask(application, "stats")
+        stats = applications.ask(application, questions.Stats())
     except DispatcherUnreachable as exc:
         return {"error": str(exc)}
     left = ("log", "executor_pids")

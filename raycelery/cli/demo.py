@@ -25,6 +25,7 @@ from rich.table import Table
 
 from raycelery.cli.project import address_option
 from raycelery.errors import RayCeleryError
+from raycelery.protocol import questions
 from raycelery.terminal.output import Output, console, own_stdout
 
 PROJECT = "zone_forecast"
@@ -189,7 +190,7 @@ class _Progress:
         outcome, now = self._outcome, time.time()
         ended = len(outcome.done) + len(outcome.failed)
         rate = ended / max(1e-9, now - outcome.began)
-        running = self._client.call("stats")["running"]
+        running = self._client.call(questions.Stats())["running"]
         state = f"{running} running, {len(outcome.failed)} failed, {rate:.1f}/s"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=ended, state=state)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from raycelery.cli.overview import span
 from raycelery.cli.project import app_option, connect, load
+from raycelery.protocol import questions
 from raycelery.terminal import output
 from raycelery.terminal.tables import Table, number, words
 from raycelery.terminal.tables import name as shortened
@@ -37,7 +38,7 @@ def command(name: str, task: str | None, error: str | None, verbose: bool, retry
     out = output.own_stdout()
     app = load(name)
     session = connect(app)
-    groups = [one for one in session.client.call("failures") if _matches(one, task, error)]
+    groups = [one for one in session.client.call(questions.Failures()) if _matches(one, task, error)]
     ids = [failure["id"] for group in groups for failure in group["failures"]]
     answer = _retry(app, session.client, ids) if retry else None
     if as_json:
@@ -52,10 +53,10 @@ def command(name: str, task: str | None, error: str | None, verbose: bool, retry
         raise SystemExit(1)
 
 
-def _retry(app: Any, client: Any, ids: Sequence[str]) -> Any:
+def _retry(app: Any, client: Any, ids: list[str]) -> Any:
     # With this version of the application, which may contain the fix.
     client.define(*app.producer.app_definition())
-    return client.call("retry", ids, app.producer.described().key)
+    return client.call(questions.Retry(ids, app.producer.described().key))
 
 
 def _matches(group: Group, task: str | None, error: str | None) -> bool:

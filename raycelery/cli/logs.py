@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import queue
 import sys
 import threading
@@ -15,13 +14,15 @@ import click
 
 from raycelery.app.settings import give_defaults
 from raycelery.client import session
+from raycelery.client.connection import Client, Closed
 from raycelery.client.waiting import Waiting
 from raycelery.cluster import connecting, local
 from raycelery.errors import DispatcherUnreachable, OptionError, RayCeleryError
 from raycelery.logs import files
-from raycelery.logs.lines import Line, colourful, plain
+from raycelery.logs.lines import Line, colourful, opened, plain
 from raycelery.names import NAMESPACE, dispatcher_name
-from raycelery.protocol import framing
+from raycelery.protocol import questions
+from raycelery.protocol.frames import FollowLines, Hello, Lines
 from raycelery.terminal import output
 
 #: Default number of lines of an application.
@@ -151,20 +152,19 @@ class _Following:
 
     def __init__(self, application: str | None, task_id: str | None) -> None:
         self._task_id = task_id
-        self._frames: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        #: What comes from dispatchers; None: the task has ended.
+        self._frames: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._clients = [self._follow(one) for one in _dispatchers(application)]
         if not self._clients:
             raise click.ClickException("no application runs in the cluster")
 
     def _follow(self, dispatcher: Any) -> Any:
-        from raycelery.client.connection import Client
-
-        client = Client(lambda: session.endpoint(dispatcher), {"role": "client"}, on_frame=self._frames.put)
+        client = Client(lambda: session.endpoint(dispatcher), Hello("client"), on_frame=self._frames.put)
         try:
             client.ensure()
-            client.post(framing.pack("follow", self._task_id))
+            client.post(FollowLines(self._task_id))
             # When it has answered, it sends all new lines.
-            client.call("pending")
+            client.call(questions.Pending())
         except DispatcherUnreachable as exc:
             raise click.ClickException(str(exc)) from exc
         if self._task_id is not None:
@@ -177,26 +177,25 @@ class _Following:
             with Waiting(client, [self._task_id or ""]) as waiting:
                 waiting.next()
         except DispatcherUnreachable as exc:
-            self._frames.put(("closed", str(exc)))
+            self._frames.put(Closed(str(exc)))
             return
-        self._frames.put(("ended",))
+        self._frames.put(None)
 
     def show(self, sizes: _Sizes, write: Callable[[files.Entry], None]) -> int:
         """Write new lines, without those that were read from the files; return their number when the task has ended."""
         shown = 0
         while True:
             frame = self._frames.get()
-            if frame[0] == "ended":
+            if frame is None:
                 return shown
-            if frame[0] == "closed":
-                raise click.ClickException(f"the dispatcher went away: {frame[1]}")
-            if frame[0] == "logs":
-                _, node, file, lines, left_out = frame
-                known = sizes.get((node, file), 0)
-                for line in pickle.loads(lines):
+            if type(frame) is Closed:
+                raise click.ClickException(f"the dispatcher went away: {frame.reason}")
+            if type(frame) is Lines:
+                known = sizes.get((frame.node, frame.file), 0)
+                for line in opened(frame.lines):
                     if line.end > known and self._task_id in (None, line.task_id):
                         shown += _write(line, write)
-                if left_out:
+                if frame.left_out:
                     click.echo("tasks printed more than could be followed; without -f all of it is shown", err=True)
 
 

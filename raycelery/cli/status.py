@@ -7,6 +7,7 @@ import json
 import click
 
 from raycelery.cli.project import app_option, connect, load
+from raycelery.protocol import questions
 from raycelery.terminal import output
 
 
@@ -21,10 +22,10 @@ def command(name: str, as_json: bool, why: str | None) -> None:
     """
     out = output.own_stdout()
     if why is not None:
-        said = connect(load(name)).client.call("why", why)
+        said = connect(load(name)).client.call(questions.Why(why))
         click.echo(json.dumps({"id": why, "why": said}) if as_json else said, file=out)
         return
-    overview = connect(load(name)).client.call("overview")
+    overview = connect(load(name)).client.call(questions.Overview())
     if as_json:
         click.echo(json.dumps(overview, indent=2, default=str), file=out)
         return

@@ -20,6 +20,7 @@ from rich.text import Text
 from raycelery.cli.overview import ORDERS, View, render
 from raycelery.cli.project import app_option, connect, load
 from raycelery.errors import DispatcherUnreachable
+from raycelery.protocol import questions
 from raycelery.terminal import output
 
 
@@ -118,7 +119,7 @@ def command(name: str, interval: float, looks: int | None) -> None:
     ):
         while True:
             try:
-                overview = app.client.call("overview")
+                overview = app.client.call(questions.Overview())
             except DispatcherUnreachable as exc:
                 raise click.ClickException(str(exc)) from exc
             screen.view = replace(screen.view, width=console.width)

@@ -17,14 +17,37 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from raycelery.client.inbox import Awaited, Inbox, Result
+import msgspec
+
+from raycelery.client.inbox import Awaited, Inbox
 from raycelery.errors import DispatcherUnreachable, QueueFull
-from raycelery.protocol import framing
+from raycelery.protocol import framing, operations, questions, refusals
+from raycelery.protocol.codec import Tagged, encode
+from raycelery.protocol.definitions import Definition
+from raycelery.protocol.frames import (
+    Acknowledged,
+    Answer,
+    Ask,
+    Changes,
+    FromDispatcher,
+    Hello,
+    Lines,
+    Refusal,
+    Result,
+    Results,
+    Watch,
+    from_dispatcher,
+)
+from raycelery.protocol.messages import Report, Submission
+from raycelery.protocol.operations import ChordPart, LastPart, Operation
+from raycelery.protocol.questions import Question
 
 logger = logging.getLogger(__name__)
+A = TypeVar("A")
 
 #: Messages in a frame, bytes in a frame, and seconds that a message waits for others to share its frame.
 BATCH_MESSAGES = 64
@@ -39,12 +62,27 @@ _MORE: int = getattr(socket, "MSG_MORE", 0)
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
+@dataclass(frozen=True)
+class Closed:
+    """The connection is gone; what the process's own reading thread says after the last frame.
+
+    Arguments:
+        reason: why.
+    """
+
+    reason: str
+
+
+#: What :class:`Client` hands on.
+OnFrame = Callable[["FromDispatcher | Closed"], None]
+
+
 class Client:
     """One process's side of the conversation with a dispatcher; safe to use from any thread.
 
     Arguments:
         find: returns the endpoint; called again when the dispatcher has moved.
-        hello: what the process says of itself, a mapping with at least ``role`` ("client" or "executor").
+        hello: what the process says of itself; the client fills in what it knows itself.
         on_frame: called in the reading thread with each frame that is not for the client itself.
         submit_timeout: seconds that a submission may be held up by a full queue before it raises; None: no limit.
     """
@@ -52,17 +90,17 @@ class Client:
     def __init__(
         self,
         find: Callable[[], framing.Endpoint],
-        hello: Mapping[str, Any],
-        on_frame: Callable[[tuple[Any, ...]], None] | None = None,
+        hello: Hello,
+        on_frame: OnFrame | None = None,
         submit_timeout: float | None = None,
     ) -> None:
         self._find = find
-        self._hello = dict(hello)
+        self._hello = hello
         self._on_frame = on_frame
         self._submit_timeout = submit_timeout
         self._endpoint: framing.Endpoint | None = None
         #: An executor ends with its dispatcher; others wait for it to be restarted.
-        self.may_return = self._hello["role"] != "executor"
+        self.may_return = hello.role != "executor"
         #: Called with True when a wait begins to block, with False when it ends (executors lend their CPUs meanwhile).
         self.on_block: Callable[[bool], None] | None = None
         #: Returns the keys of the large values that this process keeps.
@@ -81,27 +119,28 @@ class Client:
         #: Guards the socket's sending side, and everything that is buffered for it. Its holder may take the next one
         #: and the inbox's, never the other way round.
         self._lock = threading.RLock()
-        #: Guards ``_unacked`` and ``_replies``; notified when they change, and when the connection is lost.
+        #: Guards ``_unacked`` and ``_answers``; notified when they change, and when the connection is lost.
         self._told = threading.Condition(threading.Lock())
         self.inbox = Inbox()
         self._sock: socket.socket | None = None
         self._lost: str | None = None
         self._sending = self._uninterrupted = False
-        self._messages: list[tuple[Any, ...]] = []
+        #: The next frame's parts, each encoded when it is handed in: what is wrong with it is its caller's error.
+        self._submissions: list[Any] = []
         self._bytes = 0
-        self._definitions: list[tuple[Any, ...]] = []
-        self._defined: set[Any] = set()
-        self._ops: list[tuple[Any, ...]] = []
-        self._reports: list[tuple[Any, ...]] = []
-        self._frames = itertools.count(1)
+        self._definitions: list[Any] = []
+        self._defined: set[Hashable] = set()
+        self._operations: list[Any] = []
+        self._reports: list[Any] = []
+        self._frame_ids = itertools.count(1)
         #: Frames of submissions that the dispatcher has not acknowledged: sent again if it is restarted meanwhile.
         self._unacked: dict[int, bytes] = {}
-        self._requests = itertools.count(1)
-        self._replies: dict[int, tuple[bool, Any]] = {}
+        self._question_ids = itertools.count(1)
+        self._answers: dict[int, Answer | Refusal] = {}
         self.id = uuid.uuid4().hex
         #: Who is to see what tasks say that this process submits: itself, or "" for nobody; in executors whoever
         #: submitted what they run.
-        self.log_to = self.id if self._hello.get("logs") else ""
+        self.log_to = self.id if self._hello.logs else ""
         self._wake: threading.Event | None = None
 
     # -- connection ---------------------------------------------------------------------------------------------
@@ -139,19 +178,15 @@ class Client:
             sock = framing.connect(self._endpoint)
         again = self._lost is not None
         self._sock, self._lost = sock, None
-        hello = {
-            **self._hello,
-            "holder": self.id,
-            "holds": self.holds(),
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-        }
-        sock.sendall(framing.pack("hello", hello))
+        hello = msgspec.structs.replace(
+            self._hello, holder=self.id, holds=self.holds(), pid=os.getpid(), host=socket.gethostname()
+        )
+        sock.sendall(framing.pack(hello))
         if again:
             logger.warning("reconnected to the dispatcher; %d frames are sent again", len(self._unacked))
             for frame in list(self._unacked.values()):
                 sock.sendall(frame)
-            sock.sendall(framing.pack("watch", *self.inbox.outstanding()))
+            sock.sendall(framing.pack(Watch(*self.inbox.outstanding())))
         threading.Thread(target=self._read, args=(sock,), name="raycelery-reader", daemon=True).start()
 
     @property
@@ -177,7 +212,7 @@ class Client:
             sock.close()
 
     def _read(self, sock: socket.socket) -> None:
-        unpacker = framing.Unpacker()
+        unpacker = framing.Unpacker(from_dispatcher)
         reason = "it closed the connection"
         while True:
             try:
@@ -196,27 +231,28 @@ class Client:
             self._told.notify_all()
         self.inbox.wake()
         if self._sock is sock and self._on_frame is not None:
-            self._on_frame(("closed", reason))
+            self._on_frame(Closed(reason))
 
-    def _receive(self, frames: Iterable[tuple[Any, ...]]) -> None:
-        frames, others = list(frames), []
+    def _receive(self, frames: list[FromDispatcher]) -> None:
+        others = []
         if self._on_frame is not None:
             # What a task said is there before its result is.
             for frame in frames:
-                if frame[0] == "logs":
+                if type(frame) is Lines:
                     self._on_frame(frame)
         for frame in frames:
-            kind = frame[0]
-            if kind == "metas":
-                self.inbox.put(frame[1])
-            elif kind in ("ack", "reply"):
+            if type(frame) is Results:
+                self.inbox.put(frame.results)
+            elif type(frame) is Acknowledged:
                 with self._told:
-                    if kind == "reply":
-                        self._replies[frame[1]] = (frame[2], frame[3])
-                    for number in frame[1] if kind == "ack" else ():
-                        self._unacked.pop(number, None)
+                    for frame_id in frame.frame_ids:
+                        self._unacked.pop(frame_id, None)
                     self._told.notify_all()
-            elif kind != "logs":
+            elif type(frame) is Answer or type(frame) is Refusal:
+                with self._told:
+                    self._answers[frame.question_id] = frame
+                    self._told.notify_all()
+            elif type(frame) is not Lines:
                 others.append(frame)
         if self._on_frame is not None:
             for frame in others:
@@ -246,48 +282,49 @@ class Client:
 
     # -- submissions --------------------------------------------------------------------------------------------
 
-    def define(self, key: Any, definition: tuple[Any, ...]) -> None:
+    def define(self, key: Hashable, definition: Definition) -> None:
         """Tell the dispatcher of a lane, an application or a limit, once per connection.
 
         Arguments:
-            key: identifies the definition; hashable.
+            key: identifies the definition.
             definition: what to send.
         """
         if key not in self._defined:
             with self._lock:
                 self.ensure()
-                self._definitions.append(definition)
+                self._definitions.append(_encoded(definition))
                 self._defined.add(key)
 
-    def submit(self, message: tuple[Any, ...], size: int, *, awaited: bool = True) -> None:
+    def submit(self, submission: Submission, *, awaited: bool = True) -> None:
         """Buffer a message for the dispatcher.
 
         Arguments:
-            message: the positional fields of a submission; its first is the task id.
-            size: bytes of its payload.
+            submission: the message.
             awaited: whether somebody may ask for its result.
 
         Raises:
             DispatcherUnreachable: there is no dispatcher to send it to.
             QueueFull: the dispatcher has held submissions up for ``submit_timeout`` seconds; the message is not taken.
+            TypeError: it holds something that is no plain data.
         """
+        encoded = encode(submission)
         if len(self._unacked) > WINDOW_FRAMES:
             self._hold()
         with self._lock:
-            first = not self._messages
-            self._messages.append(message)
-            self._bytes += size
+            first = not self._submissions
+            self._submissions.append(msgspec.Raw(encoded))
+            self._bytes += len(encoded)
             self.submitted += 1
             if awaited:
-                self.inbox.submitted(message[0])
-            full = len(self._messages) >= BATCH_MESSAGES or self._bytes >= BATCH_BYTES
+                self.inbox.submitted(submission.task_id)
+            full = len(self._submissions) >= BATCH_MESSAGES or self._bytes >= BATCH_BYTES
             if full or not self.linger:
                 self.flush()
         if first and not full and self.linger:
             self._flush_soon()
 
     def _hold(self) -> None:
-        if self._hello["role"] == "executor":
+        if self._hello.role == "executor":
             return
         limit = self._submit_timeout
         silent = SILENT_SECONDS if limit is None else min(SILENT_SECONDS, limit)
@@ -324,25 +361,26 @@ class Client:
                 time.sleep(1.0)
                 wake.set()
 
-    def store(self, op: tuple[Any, ...], *, now: bool = True) -> None:
+    def store(self, operation: Operation, *, now: bool = True) -> None:
         """Write to the store: a state, a chord part; in order with what this process sent before.
 
         Arguments:
-            op: ``(name, *arguments)``.
+            operation: what to write.
             now: whether to send it at once or with the next report.
+
+        Raises:
+            TypeError: it holds something that is no plain data.
         """
+        encoded = _encoded(operation)
         with self._lock:
-            self._ops.append(op)
+            self._operations.append(encoded)
             if now:
                 self.flush()
 
-    def store_and_wait(self, op: tuple[Any, ...]) -> Any:
-        """Write to the store and return what the dispatcher answers.
+    def store_part(self, part: ChordPart) -> LastPart | None:
+        """Write a chord's part to the store and return the others, if it was the last.
 
         No time limit interrupts it: the dispatcher counts on its answer being taken.
-
-        Arguments:
-            op: as for :meth:`store`; the number of the question is added to it.
 
         Raises:
             DispatcherUnreachable: it went away before it answered.
@@ -350,14 +388,14 @@ class Client:
         self._uninterrupted = True
         try:
             with self._lock:
-                number = next(self._requests)
-                self._ops.append((*op, number))
+                question_id = next(self._question_ids)
+                self._operations.append(_encoded(msgspec.structs.replace(part, question_id=question_id)))
                 self.flush()
-            return self._answer(number, op[0], None)
+            return operations.last_part.decode(self._answer(question_id, part, None))
         finally:
             self._uninterrupted = False
 
-    def report(self, *reports: tuple[Any, ...], more: bool = False) -> None:
+    def report(self, *reports: Report, more: bool = False) -> None:
         """Tell the dispatcher what became of messages this executor was given.
 
         With ``more`` the kernel may hold the bytes back until more follow. They are out of this process all the same:
@@ -365,23 +403,26 @@ class Client:
         """
         for companion in self._companions:
             companion.flush_if_possible()
+        encoded = [_encoded(report) for report in reports]
         with self._lock:
-            self._reports.extend(reports)
+            self._reports += encoded
             self.flush(more=more)
 
     def flush(self, *, more: bool = False) -> None:
         """Send what is buffered."""
         with self._lock:
-            if not (self._messages or self._ops or self._reports or self._definitions):
+            if not (self._submissions or self._operations or self._reports or self._definitions):
                 return
             self.ensure()
-            number = next(self._frames) if self._messages else 0
-            frame = framing.pack("batch", number, self._definitions, self._messages, self._ops, self._reports)
-            if number:
+            frame_id = next(self._frame_ids) if self._submissions else 0
+            frame = framing.pack(
+                Changes(frame_id, self._definitions, self._submissions, self._operations, self._reports)
+            )
+            if frame_id:
                 with self._told:
-                    self._unacked[number] = frame
-            self._messages, self._bytes = [], 0
-            self._definitions, self._ops, self._reports = [], [], []
+                    self._unacked[frame_id] = frame
+            self._submissions, self._bytes = [], 0
+            self._definitions, self._operations, self._reports = [], [], []
             self._send(frame, _MORE if more else 0)
 
     def flush_if_possible(self) -> None:
@@ -392,7 +433,7 @@ class Client:
             self._keep(exc)
 
     def _keep(self, exc: DispatcherUnreachable) -> None:
-        logger.error("%s; %d messages are kept and sent when it is back", exc, len(self._messages))
+        logger.error("%s; %d messages are kept and sent when it is back", exc, len(self._submissions))
 
     def accompany(self, other: Client) -> None:
         """Take on another application's connection of this executor: its waits count, and it is flushed, as this one's.
@@ -403,18 +444,19 @@ class Client:
         self._companions.append(other)
         other.on_block = lambda blocked: None if self.on_block is None else self.on_block(blocked)
 
-    def post(self, frame: bytes, *, first: bool = False) -> None:
+    def post(self, frame: Tagged | bytes, *, first: bool = False) -> None:
         """Send a frame that nobody acknowledges, after what is buffered, or before it.
 
         Raises:
             DispatcherUnreachable: the connection is lost; nothing is sent again.
         """
+        packed = frame if isinstance(frame, bytes) else framing.pack(frame)
         with self._lock:
             if self._lost is not None:
                 raise DispatcherUnreachable(f"the dispatcher went away: {self._lost}")
             if not first:
                 self.flush()
-            self._send(frame)
+            self._send(packed)
 
     def renew(self) -> None:
         """Connect again, to whatever dispatcher there is now, which knows nothing of what was defined.
@@ -428,40 +470,47 @@ class Client:
 
     # -- questions ----------------------------------------------------------------------------------------------
 
-    def call(self, method: str, *args: Any, timeout: float | None = 60.0) -> Any:
+    def call(self, question: Question[A], *, timeout: float | None = 60.0) -> A:
         """Ask the dispatcher and return its answer; ask once more if it was restarted meanwhile.
 
+        Arguments:
+            question: one of :mod:`raycelery.protocol.questions`.
+            timeout: seconds to wait for the answer; None: as long as it takes.
+
         Raises:
-            DispatcherUnreachable: it went away, or did not answer in ``timeout`` seconds.
+            DispatcherUnreachable: it went away, or did not answer in time.
+            RayCeleryError: it cannot answer; or ``ValueError``, ``KeyError``, ``TypeError``.
         """
         try:
-            return self._ask(method, args, timeout)
+            return self._ask(question, timeout)
         except DispatcherUnreachable:
             if self._lost is None or not self.may_return:
                 raise
-            return self._ask(method, args, timeout)
+            return self._ask(question, timeout)
 
-    def _ask(self, method: str, args: tuple[Any, ...], timeout: float | None) -> Any:
+    def _ask(self, question: Question[A], timeout: float | None) -> A:
         with self._lock:
             self.flush()
-            number = next(self._requests)
-            self._send(framing.pack("call", number, method, args))
-        return self._answer(number, method, timeout)
+            question_id = next(self._question_ids)
+            self._send(framing.pack(Ask(question_id, question)))  # type: ignore[arg-type]
+        return questions.answer_to(question, self._answer(question_id, question, timeout))
 
-    def _answer(self, number: int, method: str, timeout: float | None) -> Any:
+    def _answer(self, question_id: int, asked: Tagged, timeout: float | None) -> msgspec.Raw:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._told:
-            while number not in self._replies:
+            while question_id not in self._answers:
+                what = type(asked).__name__
                 if self._lost is not None:
-                    raise DispatcherUnreachable(f"the dispatcher went away before it answered {method!r}: {self._lost}")
+                    raise DispatcherUnreachable(f"the dispatcher went away before it answered {what}: {self._lost}")
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
-                    raise DispatcherUnreachable(f"the dispatcher did not answer {method!r} in {timeout} s")
+                    raise DispatcherUnreachable(f"the dispatcher did not answer {what} in {timeout} s")
                 self._told.wait(left)
-            ok, value = self._replies.pop(number)
-        if not ok:
-            raise value
-        return value
+            answer = self._answers.pop(question_id)
+        if type(answer) is Refusal:
+            raise refusals.error_of(answer.error, answer.text)
+        assert type(answer) is Answer
+        return answer.value
 
     def watch(self, awaited: Awaited) -> None:
         """Ask the dispatcher for what a wait is to ask for; send what is buffered, and connect again, where that helps.
@@ -473,8 +522,8 @@ class Client:
         if awaited.unasked:
             with self._lock:
                 self.flush()
-                self._send(framing.pack("watch", *self.inbox.to_ask(awaited)))
-        elif self._messages:
+                self._send(framing.pack(Watch(*self.inbox.to_ask(awaited))))
+        elif self._submissions:
             self.flush()
         if self.lost:
             if not self.may_return:
@@ -482,7 +531,7 @@ class Client:
             self.ensure()
 
     def take(self, task_id: str) -> Result | None:
-        """Return the state and payload of a task if they have arrived and nobody waits for them."""
+        """Return the result of a task if it has arrived and nobody waits for them."""
         return self.inbox.take(task_id)
 
     def forget(self, task_id: str) -> None:
@@ -493,15 +542,19 @@ class Client:
         """Begin anew in a forked child: the parent keeps its socket, its buffers and its results."""
         inherited = self._sock
         self._reset()
-        if self._hello["role"] == "executor":
+        if self._hello.role == "executor":
             # What the dispatcher sends the executor is for the parent.
-            self._hello = {"role": "client"}
+            self._hello = Hello("client")
             self.may_return, self._on_frame, self.on_block, self.quiet = True, None, None, ()
         self.submitted = 0
         # A child may end without Python's exit hooks (os._exit), so it holds nothing back.
         self.linger = 0
         if inherited is not None:
             os.close(inherited.detach())
+
+
+def _encoded(part: Tagged) -> msgspec.Raw:
+    return msgspec.Raw(encode(part))
 
 
 def _after_fork() -> None:

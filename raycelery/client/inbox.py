@@ -7,15 +7,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+
+from raycelery.protocol.frames import Result
 
 #: Results that are kept for nobody in particular, and submissions whose results may be prefetched.
 MAILBOX = 20_000
 #: Results of other submissions that are asked for along with an awaited one.
 PREFETCH = 1024
-
-#: State and payload of a task, as the dispatcher sent them.
-Result = tuple[str, Any]
 
 
 @dataclass(slots=True, eq=False)
@@ -55,25 +53,21 @@ class Inbox:
             if len(self._recent) > MAILBOX:
                 self._recent.popitem(last=False)
 
-    def put(self, results: Iterable[tuple[str, str, Any]]) -> None:
-        """Take results in.
-
-        Arguments:
-            results: task id, state and payload of each; a payload of None means that it is there, but too large to
-                come unasked.
-        """
+    def put(self, results: Iterable[Result]) -> None:
+        """Take results in."""
         with self._lock:
-            for task_id, state, payload in results:
+            for result in results:
+                task_id = result.task_id
                 self._prefetched.discard(task_id)
-                if payload is None:
+                if result.payload is None:
                     for awaited in self._awaited.get(task_id, ()):
                         awaited.unasked.append(task_id)
                 elif task_id in self._awaited:
                     for awaited in self._awaited.pop(task_id):
                         del awaited.ids[task_id]
-                        awaited.here[task_id] = (state, payload)
+                        awaited.here[task_id] = result
                 else:
-                    self._mailbox[task_id] = (state, payload)
+                    self._mailbox[task_id] = result
             while len(self._mailbox) > MAILBOX:
                 self._mailbox.popitem(last=False)
             self._lock.notify_all()
@@ -86,7 +80,7 @@ class Inbox:
     # -- results that nobody waits for ------------------------------------------------------------------------------
 
     def take(self, task_id: str) -> Result | None:
-        """Return the state and payload of a task if they have arrived and nobody waits for them."""
+        """Return the result of a task if it has arrived and nobody waits for them."""
         with self._lock:
             return self._mailbox.pop(task_id, None)
 

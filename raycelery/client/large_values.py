@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from raycelery.errors import ArgumentError, DispatcherUnreachable
+from raycelery.protocol.operations import DropLargeValues
+from raycelery.protocol.questions import LargeValue
 from raycelery.reasons import reason_of
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ class LargeValueStore:
             for key in surplus:
                 del self._kept[key]
         if surplus:
-            self._client.store(("drop", self._client.id, surplus), now=False)
+            self._client.store(DropLargeValues(self._client.id, surplus), now=False)
 
     def _ask(self, method: str, *args: Any) -> Any:
         import ray
@@ -118,7 +120,8 @@ class LargeValueStore:
     def fetch(self, key: str) -> list[Any]:
         """Return the parts of a value; its arrays are views of shared memory."""
         if os.getpid() != self._pid:
-            return list(self._client.call("inline", key, timeout=None))
+            sent: list[Any] = self._client.call(LargeValue(key), timeout=None)
+            return sent
         import ray
 
         with self._lock:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from raycelery.errors import DispatcherUnreachable
+from raycelery.protocol.questions import Drained, Left
 
 if TYPE_CHECKING:
     from raycelery.client.connection import Client
@@ -34,10 +35,10 @@ _interrupted = threading.Event()
 def wait(client: Client) -> None:
     """Wait until nothing is left to be done, or Ctrl-C."""
     try:
-        left = client.call("left")
+        left = client.call(Left())
         if left["pending"] and not _drained(client):
             _say(f"waiting for {_what(left)}; the program ends after that; Ctrl-C ends it now and drops them")
-            client.call("drained", timeout=None)
+            client.call(Drained(), timeout=None)
         for finish in finishers:
             finish(_CALLBACK_SECONDS)
     except KeyboardInterrupt:
@@ -49,7 +50,7 @@ def wait(client: Client) -> None:
 
 def _drained(client: Client) -> bool:
     try:
-        client.call("drained", timeout=_SILENT_SECONDS)
+        client.call(Drained(), timeout=_SILENT_SECONDS)
     except DispatcherUnreachable:
         if not client.connected:
             raise

@@ -23,7 +23,9 @@ from raycelery.errors import DispatcherUnreachable
 from raycelery.logs import lines
 from raycelery.names import NAMESPACE, dispatcher_name
 from raycelery.protocol import framing
+from raycelery.protocol.frames import Hello
 from raycelery.protocol.limits import Limits
+from raycelery.protocol.questions import Introduce
 from raycelery.reasons import reason_of
 from raycelery.serialization import large_values
 
@@ -134,7 +136,7 @@ def _open(app: Celery, name: str) -> Session:
     dispatcher = symbol_by_name("raycelery.actors:find_dispatcher")(name, _limits(app))
     client = Client(
         lambda: endpoint(dispatcher),
-        {"role": "client", "logs": lines.wanted(app.conf.ray_init)},
+        Hello("client", logs=lines.wanted(app.conf.ray_init)),
         on_frame=_shower.on_frame,
         submit_timeout=app.conf.ray_submit_timeout,
     )
@@ -165,8 +167,8 @@ def _open_through(known: Session, app: Celery, name: str) -> Session:
     """
     limits = _limits(app)
     client = Client(
-        lambda: framing.Endpoint(*known.client.call("introduce", name, limits)),
-        {"role": "client"},
+        lambda: framing.Endpoint(*known.client.call(Introduce(name, limits))),
+        Hello("client"),
         submit_timeout=app.conf.ray_submit_timeout,
     )
     if _forked:

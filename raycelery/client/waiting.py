@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raycelery.client.connection import Client
-    from raycelery.client.inbox import Result
+    from raycelery.protocol.frames import Result
 
 #: Seconds that a wait may take before the executor that waits gives its CPUs to others meanwhile.
 _BLOCK_SECONDS = 0.005
@@ -51,7 +51,7 @@ class Waiting:
             timeout: seconds to wait; None: as long as it takes.
 
         Returns:
-            task id to state and payload; empty when the time is over.
+            results by task id; empty when the time is over.
 
         Raises:
             DispatcherUnreachable: the dispatcher went away, and is not one that may be started again.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import Any, TypeVar
 
 import ray
 
 from raycelery.client import session
 from raycelery.client.connection import Client
 from raycelery.control import beat
-from raycelery.errors import DispatcherUnreachable
+from raycelery.errors import DispatcherUnreachable, VersionMismatch
 from raycelery.names import NAMESPACE
+from raycelery.protocol.frames import Hello
+from raycelery.protocol.questions import GiveUp, Question
 
+logger = logging.getLogger(__name__)
+A = TypeVar("A")
 _PREFIX = "raycelery:"
 #: Seconds that a dispatcher has to answer.
 PATIENCE_SECONDS = 20.0
@@ -28,8 +33,8 @@ def _dispatcher(name: str) -> Any:
     return ray.get_actor(f"{_PREFIX}{name}", namespace=NAMESPACE)
 
 
-def ask(name: str, method: str) -> Any:
-    """Return the answer of an application's dispatcher; see :class:`raycelery.dispatcher.rpc.Rpc`.
+def ask(name: str, question: Question[A]) -> A:
+    """Return the answer of an application's dispatcher; see :mod:`raycelery.protocol.questions`.
 
     Raises:
         DispatcherUnreachable: there is none of that name, or it does not answer.
@@ -38,9 +43,9 @@ def ask(name: str, method: str) -> Any:
         dispatcher = _dispatcher(name)
     except ValueError as exc:
         raise DispatcherUnreachable(f"the dispatcher of {name} has ended") from exc
-    client = Client(lambda: session.endpoint(dispatcher), {"role": "observer"})
+    client = Client(lambda: session.endpoint(dispatcher), Hello("observer"))
     try:
-        return client.call(method, timeout=PATIENCE_SECONDS)
+        return client.call(question, timeout=PATIENCE_SECONDS)
     finally:
         client.close()
 
@@ -54,7 +59,10 @@ def end(name: str) -> None:
     beat.stop(name)
     try:
         # Else the next dispatcher of that name would take up what this one has left.
-        ask(name, "give_up")
+        ask(name, GiveUp())
+    except VersionMismatch as exc:
+        # What it leaves is of its version, and the next one puts that aside.
+        logger.info("ended all the same: %s", exc)
     finally:
         for actor in (f"{_PREFIX}{name}", f"raycelery-values:{name}"):
             try:

@@ -17,6 +17,7 @@ from kombu.utils.functional import lazy
 from raycelery.client import session
 from raycelery.control import commands
 from raycelery.errors import RayCeleryError
+from raycelery.protocol import questions
 
 Reply = list[dict[str, Any]]
 
@@ -63,7 +64,7 @@ class Control(CeleryControl):  # type: ignore[misc]
                 self.app.session  # noqa: B018  (what is set counts for what this program submits later)
             elif limit is None and not destination and not pattern:
                 # All will answer: there is no need to wait until the time is over.
-                limit = session.look(self.app).client.call("respondents")
+                limit = session.look(self.app).client.call(questions.Respondents())
         replies: Reply | None = super().broadcast(
             command, given, destination, connection, reply, timeout, limit, callback, channel, pattern, matcher
         )
@@ -96,7 +97,7 @@ class Control(CeleryControl):  # type: ignore[misc]
     def _mark_unseen(self, task_id: Any) -> None:
         ids = {str(one) for one in maybe_list(task_id) or []}
         backend = self.app.backend
-        for unknown in self.app.client.call("unknown", list(ids)):
+        for unknown in self.app.client.call(questions.Unknown(list(ids))):
             # Celery marks what it has not seen yet; what has ended, or goes on elsewhere, keeps its state.
             if backend.get_state(unknown) == states.PENDING:
                 backend.mark_as_revoked(unknown, "revoked")
@@ -105,7 +106,7 @@ class Control(CeleryControl):  # type: ignore[misc]
         """Drop every waiting message and return how many there were."""
         if not self.app.direct:
             return int(super().purge(connection))
-        return int(self.app.client.call("purge"))
+        return int(self.app.client.call(questions.Purge()))
 
     discard_all = purge
 

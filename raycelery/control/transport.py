@@ -10,17 +10,20 @@ from __future__ import annotations
 import time
 from collections import deque
 from queue import Empty
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from kombu.transport import virtual as kombu_virtual
 
 from raycelery import names
 from raycelery.client import session
 from raycelery.errors import DispatcherUnreachable, MessageError
+from raycelery.protocol import questions
+from raycelery.protocol.questions import Question
 
 # kombu is annotated in part, and some of it too narrowly.
 virtual: Any = kombu_virtual
 
+A = TypeVar("A")
 #: Seconds after which a process that waits for messages asks anew, so that a lost dispatcher is noticed.
 WAIT_SECONDS = 5.0
 
@@ -28,7 +31,7 @@ WAIT_SECONDS = 5.0
 class Side(Protocol):
     """How a transport reaches the bus: over the connection to the dispatcher, or in the dispatcher itself."""
 
-    def call(self, operation: str, *args: Any) -> Any:
+    def call(self, question: Question[A]) -> A:
         """Carry out an operation of the bus."""
 
 
@@ -46,9 +49,10 @@ class Remote:
         """Return whether it is one of the application's queues, from which tasks go to executors."""
         return queue in self._app.amqp.queues
 
-    def call(self, operation: str, *args: Any) -> Any:
-        """Carry out an operation of the bus; in words that tell the dispatcher how the application names things."""
-        return self._app.client.call("bus", operation, args, timeout=60.0)
+    def call(self, question: Question[A]) -> A:
+        """Carry out an operation of the bus."""
+        answer: A = self._app.client.call(question)
+        return answer
 
     def open(self) -> None:
         """Connect, and say what the application's exchanges are called.
@@ -58,14 +62,14 @@ class Remote:
         """
         session.look(self._app)
         conf = self._app.conf
-        self.call("open", f"{conf.control_exchange}.pidbox", conf.event_exchange, conf.event_serializer)
+        self.call(questions.OpenBus(f"{conf.control_exchange}.pidbox", conf.event_exchange, conf.event_serializer))
 
 
 class Channel(virtual.Channel):  # type: ignore[misc]
     """A channel whose queues the dispatcher keeps."""
 
     supports_fanout = True
-    # Messages travel in pickled frames, which carry bytes as they are.
+    # Messages travel in frames that carry bytes as they are.
     body_encoding = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -109,7 +113,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         if self._is_of_tasks(queue):
             return  # the dispatcher has it
         expires = (arguments or {}).get("x-expires")
-        self._bus.call("declare", queue, None if expires is None else expires / 1000)
+        self._bus.call(questions.DeclareQueue(queue, None if expires is None else expires / 1000))
         if auto_delete:
             self._auto_delete.add(queue)
 
@@ -125,13 +129,13 @@ class Channel(virtual.Channel):  # type: ignore[misc]
                 pass  # and the queue with it
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
-        return self._is_of_tasks(queue) or bool(self._bus.call("has", queue))
+        return self._is_of_tasks(queue) or self._bus.call(questions.HasQueue(queue))
 
     def _size(self, queue: str) -> int:
-        return int(self._bus.call("size", queue))
+        return self._bus.call(questions.QueueSize(queue))
 
     def _purge(self, queue: str) -> int:
-        return int(self._bus.call("purge", queue))
+        return self._bus.call(questions.PurgeQueue(queue))
 
     def after_reply_message_received(self, queue: str) -> None:
         """Do nothing: the queue was deleted when its reader left."""
@@ -142,13 +146,13 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         self, queue: str, exchange: str | None = None, routing_key: str = "", arguments: Any = None, **kwargs: Any
     ) -> None:
         """Bind a queue to an exchange."""
-        self._bus.call("bind", *self._binding(queue, exchange, routing_key, arguments))
+        self._bus.call(questions.Bind(*self._binding(queue, exchange, routing_key, arguments)))
 
     def queue_unbind(
         self, queue: str, exchange: str | None = None, routing_key: str = "", arguments: Any = None, **kwargs: Any
     ) -> None:
         """Undo it."""
-        self._bus.call("unbind", *self._binding(queue, exchange, routing_key, arguments))
+        self._bus.call(questions.Unbind(*self._binding(queue, exchange, routing_key, arguments)))
 
     def _binding(self, queue: str, exchange: str | None, routing_key: str, arguments: Any) -> tuple[str, Any]:
         exchange = exchange or "amq.direct"
@@ -157,12 +161,11 @@ class Channel(virtual.Channel):  # type: ignore[misc]
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> None:
         """Delete a queue and its bindings."""
         if not (if_empty and self._size(queue)):
-            self._bus.call("delete", queue)
+            self._bus.call(questions.DeleteQueue(queue))
 
-    def get_table(self, exchange: str) -> list[tuple[str, str, str]]:
+    def get_table(self, exchange: str) -> list[questions.Binding]:
         """Return the bindings of an exchange."""
-        table: list[tuple[str, str, str]] = self._bus.call("table", exchange)
-        return table
+        return self._bus.call(questions.Bindings(exchange))
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         if self._is_of_tasks(queue):
@@ -170,13 +173,13 @@ class Channel(virtual.Channel):  # type: ignore[misc]
                 f"a message put into queue {queue!r} by hand would not be run: in direct mode tasks are sent with "
                 "apply_async or send_task"
             )
-        self._bus.call("put", queue, message)
+        self._bus.call(questions.Put(queue, message))
 
     def _put_fanout(self, exchange: str, message: Any, routing_key: str, **kwargs: Any) -> None:
-        self._bus.call("fanout", exchange, message)
+        self._bus.call(questions.Fanout(exchange, message))
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
-        found = self._bus.call("read", [queue], 0.0)
+        found = self._bus.call(questions.Read([queue], 0.0))
         if not found:
             raise Empty
         return found[0][1]
@@ -233,7 +236,8 @@ class Transport(virtual.Transport):  # type: ignore[misc]
                     return
             left = WAIT_SECONDS if deadline is None else min(WAIT_SECONDS, deadline - time.monotonic())
             queues = [queue for channel in self.channels for queue in channel._active_queues]
-            self._arrived.extend(self.side.call("read", queues, max(0.0, left)))
+            read = self.side.call(questions.Read(queues, max(0.0, left)))
+            self._arrived.extend(read)
             if not self._arrived and deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError("no message came in time")
 

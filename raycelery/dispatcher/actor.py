@@ -16,12 +16,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+import msgspec
 import ray
 
 from raycelery.dispatcher.bridge_jobs import BridgeJobs
-from raycelery.dispatcher.cluster_monitor import Watch
+from raycelery.dispatcher.cluster_monitor import Watch as ClusterMonitor
 from raycelery.dispatcher.connection import Connection
 from raycelery.dispatcher.cpu_leases import Sharing
 from raycelery.dispatcher.definitions import Definitions
@@ -33,15 +34,58 @@ from raycelery.dispatcher.logs import Logs
 from raycelery.dispatcher.monitoring.metrics import Metrics
 from raycelery.dispatcher.outcomes import Outcomes
 from raycelery.dispatcher.profiling import Profiling
-from raycelery.dispatcher.recovery import MUTATIONS, chord_message, given_up, message_of, recover, settlement_lane
+from raycelery.dispatcher.recovery import chord_message, given_up, message_of, recover, settlement_lane
 from raycelery.dispatcher.rpc import Rpc
 from raycelery.dispatcher.store import Store
 from raycelery.errors import DispatcherUnreachable
-from raycelery.protocol import framing
+from raycelery.protocol import framing, operations
+from raycelery.protocol.definitions import DefineApplication
+from raycelery.protocol.frames import (
+    Ask,
+    Changes,
+    LookForChanges,
+    Recall,
+    Result,
+    Run,
+    SendEvents,
+    SendLines,
+    Stop,
+    UseTimeLimits,
+    Watch,
+)
 from raycelery.protocol.limits import Limits
-from raycelery.scheduler import events, phases
-from raycelery.scheduler.instructions import Assign, Drop, Kill, Recall, Return, Start, Stop
-from raycelery.scheduler.model import Error, Message, Policy
+from raycelery.protocol.messages import (
+    Assignment,
+    BatchAssignment,
+    BatchReport,
+    Begun,
+    Blocked,
+    Bye,
+    ChordAssignment,
+    Done,
+    Outdated,
+    Ready,
+    Recalled,
+    Report,
+    Requeue,
+    TaskError,
+)
+from raycelery.protocol.operations import (
+    ChordExtra,
+    ChordInProgress,
+    ChordPart,
+    ChordSize,
+    DropLargeValues,
+    LastPart,
+    Operation,
+    StoreResult,
+    StoreValue,
+    TaskEvent,
+)
+from raycelery.protocol.questions import BusQuestion, Change, Drained, Introduce, LargeValue
+from raycelery.protocol.records import CompleteChord, Given
+from raycelery.scheduler import events, instructions, phases
+from raycelery.scheduler.model import Message, Policy
 from raycelery.scheduler.scheduler import Scheduler
 from raycelery.scheduler.validate import BooksDisagree
 from raycelery.serialization import ray_serializers
@@ -55,8 +99,9 @@ ray_serializers.postpone_in_actors()
 logger = logging.getLogger(__name__)
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-#: Unfinished-but-small results that are pushed to a process that only hinted at them, in bytes.
-HINTED_BYTES = 16_384
+#: Results that are prefetched are sent when they are there if they are no larger, in bytes.
+PREFETCHED_BYTES = 16_384
+_BUS_QUESTIONS = get_args(BusQuestion)
 
 
 def _journal_path(name: str, folder: str | None) -> Path:
@@ -104,9 +149,10 @@ class Dispatcher:
         self.drainers: list[tuple[Connection, int]] = []
         self.large_values = LargeValues(name)
         self.keys: dict[int, tuple[str, ...]] = {}
-        self.held: list[tuple[Connection, int]] = []
-        #: Number of each client's last frame.
-        self.frames: dict[str, int] = {}
+        #: Frames of submissions that are not acknowledged before there is room in the queues.
+        self.back_pressured: list[tuple[Connection, int]] = []
+        #: Of each client's last frame.
+        self.frame_ids: dict[str, int] = {}
         self.outcomes = Outcomes(self)
         self.since = time.time()
         #: Remote control and events, once a tool has asked for them; and whether anybody listens to task events.
@@ -143,7 +189,7 @@ class Dispatcher:
                 host = ray.util.get_node_ip_address()
                 self._server = await self._loop.create_server(lambda: Connection(self), host, 0)
                 self._address = (host, self._server.sockets[0].getsockname()[1])
-                self._loop.create_task(Watch(self).forever())
+                self._loop.create_task(ClusterMonitor(self).forever())
                 self._loop.create_task(self.sharing.forever())
         return (*self._address, self.secret)
 
@@ -190,55 +236,54 @@ class Dispatcher:
 
     # -- frames -------------------------------------------------------------------------------------------------
 
-    def on_batch(self, conn: Connection, frame: tuple[Any, ...], raw: bytes) -> None:
-        _, number, definitions, messages, ops, reports = frame
-        now = time.time()
-        if number and number <= self.frames.get(conn.source, 0):
+    def on_changes(self, conn: Connection, changes: Changes, raw: bytes) -> None:
+        frame_id, now = changes.frame_id, time.time()
+        if frame_id and frame_id <= self.frame_ids.get(conn.source, 0):
             # It came before the dispatcher was restarted, and only its acknowledgement was lost.
-            conn.acks.append(number)
+            conn.acks.append(frame_id)
             conn.dirty()
             return
         self.journal.append(conn.source, raw)
-        for definition in definitions:
+        for definition in changes.definitions:
             self.definitions.add(definition)
-            if definition[0] == "app" and conn.executor is None:
+            if type(definition) is DefineApplication and conn.executor is None:
                 # A program that has just begun: it may have come with new code.
-                self.executor_manager.tell_those_of(definition[1], "look")
-        for fields in messages:
-            self.take(message_of(fields), fields[9], now)
-        for op in ops:
-            complete = self.store_op(op, now)
-            question = op[-1] if op[0] == "part" else 0
+                self.executor_manager.tell_those_of(definition.key, LookForChanges())
+        for submission in changes.submissions:
+            self.take(message_of(submission), submission.keys, now)
+        for operation in changes.operations:
+            complete = self.store_op(operation, now)
+            question_id = operation.question_id if type(operation) is ChordPart else 0
             if complete is not None:
-                self.take(complete, (), now, conn.executor if question else None)
-            if question:
-                self._answer_part(conn, question, complete)
-        for report in reports:
+                self.take(complete, (), now, conn.executor if question_id else None)
+            if question_id:
+                self._answer_part(conn, question_id, complete)
+        for report in changes.reports:
             self._on_report(conn, report, now)
-        if number:
-            self.frames[conn.source] = number
+        if frame_id:
+            self.frame_ids[conn.source] = frame_id
             if conn.executor is None and self.scheduler.view.pending > self.limits.max_pending:
-                self.held.append((conn, number))
+                self.back_pressured.append((conn, frame_id))
             else:
-                conn.acks.append(number)
+                conn.acks.append(frame_id)
                 conn.dirty()
         self.turn_soon()
 
-    def _answer_part(self, conn: Connection, number: int, complete: Message | None) -> None:
+    def _answer_part(self, conn: Connection, question_id: int, complete: Message | None) -> None:
         """Tell an executor whether the chord's part that it brought was the last, so that it calls the body itself."""
-        if complete is None or not complete.at_executor:
-            conn.reply(number, True, None)
+        if complete is None or not complete.at_executor or conn.executor is None:
+            conn.answer(question_id, None)
             return
-        self.journal.append("", framing.pack("given", conn.executor, [complete.seq]))
+        self.journal.append("", framing.pack(Given(conn.executor, [complete.seq])))
         self.journal.flush()
-        conn.reply(number, True, (complete.seq, complete.payload[-1]))
+        conn.answer(question_id, LastPart(complete.seq, complete.payload.parts))
 
     def take(self, message: Message, keys: tuple[str, ...], now: float, executor: int | None = None) -> None:
         """Hand a message to the scheduler; it refers to the large values ``keys``, and may be an executor's already."""
         if message.settle_reason == "chord":
             self.scheduler.handle(events.AddLane(settlement_lane(message.lane.partition(":")[2])), now)
-            keys = self.store.chord_keys(message.payload[0])
-        if self.definitions.overridden:
+            keys = self.store.chord_keys(message.payload.completion.group)
+        if self.definitions.set_time_limits:
             self.rpc.apply_time_limit(message)
         self.scheduler.handle(events.Submit(message, executor), now)
         if self.watched and message.settle_reason is None and self.plane is not None:
@@ -247,96 +292,91 @@ class Dispatcher:
             self.keys[message.seq] = keys
             self.large_values.refer(keys)
 
-    def store_op(self, op: tuple[Any, ...], now: float) -> Message | None:
+    def store_op(self, operation: Operation, now: float) -> Message | None:
         """Write to the store; return the message to be run if that completes a chord."""
-        kind = op[0]
-        if kind == "meta":
-            _, task_id, state, payload, keys, expires, final = op
-            if keys:
-                self.large_values.refer(keys)
-            if self.store.set_meta(task_id, state, payload, keys, expires, now) and final:
-                self._wake(task_id, state, payload)
-        elif kind == "part":
-            _, group, task_id, index, payload, size, expires, completion, keys, _ = op
-            self.large_values.refer(keys)
-            parts = self.store.chord_part(group, task_id, index, payload, size, now, expires, completion, keys)
-            if parts is not None:
-                return chord_message(completion, parts)
-        elif kind == "size":
-            # All parts may have come before the size.
-            complete = self.store.chord_size(op[1], op[2])
-            if complete is not None:
-                return chord_message(*complete)
-        elif kind == "extra":
-            self.store.chord_extra(op[1])
-        elif kind == "value":
-            self.store.set(op[1], op[2], op[3], now)
-        elif kind == "chord":
-            self.large_values.refer(op[2]["keys"])
-            self.store.put_chord(op[1], op[2])
-        elif kind == "drop":
-            for key in op[2]:
-                self.large_values.release(key, op[1])
-        elif kind == "event" and self.plane is not None:
-            self.plane.event(*op[1:])
-        return None
+        complete = None
+        match operation:
+            case StoreResult():
+                if operation.keys:
+                    self.large_values.refer(operation.keys)
+                if self.store.set_meta(operation, now) and operation.final:
+                    self._wake(operation)
+            case ChordPart():
+                self.large_values.refer(operation.keys)
+                complete = self.store.chord_part(operation, now)
+            case ChordSize(group, size):
+                # All parts may have come before the size.
+                complete = self.store.chord_size(group, size)
+            case ChordExtra(group):
+                self.store.chord_extra(group)
+            case StoreValue():
+                self.store.set(operation.key, operation.value, operation.expires, now)
+            case ChordInProgress():
+                self.large_values.refer(operation.keys)
+                self.store.put_chord(operation)
+            case DropLargeValues(holder, keys):
+                for key in keys:
+                    self.large_values.release(key, holder)
+            case TaskEvent():
+                if self.plane is not None:
+                    self.plane.event(operation.kind, operations.fields_of(operation), operation.node)
+        return None if complete is None else chord_message(*complete)
 
-    def _wake(self, task_id: str, state: str, payload: bytes) -> None:
-        waiting = self.waiters.pop(task_id, None)
+    def _wake(self, result: StoreResult) -> None:
+        waiting = self.waiters.pop(result.task_id, None)
         if waiting:
-            for conn, hinted in waiting.items():
-                conn.watching.discard(task_id)
-                large = hinted and len(payload) > HINTED_BYTES
-                conn.metas.append((task_id, state, None if large else payload))
-                conn.dirty(later=hinted)
+            for conn, prefetched in waiting.items():
+                conn.watching.discard(result.task_id)
+                conn.results.append(_sent(result, prefetched))
+                conn.dirty(later=prefetched)
 
-    def _on_report(self, conn: Connection, report: tuple[Any, ...], now: float) -> None:
-        executor, kind = conn.executor, report[0]
+    def _on_report(self, conn: Connection, report: Report, now: float) -> None:
+        executor = conn.executor
         if executor is None:
             return
-        if kind == "job":
-            self.bridge_jobs.on_report(conn.info["node"], *report[1:])
-        elif kind == "done":
-            message = self.scheduler.view.given(executor, report[1])
-            if message is not None:
-                self.scheduler.handle(events.Finished(executor, report[1], report[2]), now)
-                if message.bridged:
-                    self.bridge_jobs.finished(message)
-                elif message.settle_reason != "chord":
-                    outcome, error = report[3] if len(report) > 3 else ("succeeded", None)
-                    self.outcomes.note(message, outcome, report[2], conn.info["node"], now, error)
-            self.release(report[1])
-        elif kind == "requeue":
-            self.scheduler.handle(events.Requeued(executor, report[1]), now)
-        elif kind == "ready":
-            self.scheduler.handle(events.ExecutorReady(executor, report[1]), now)
-        elif kind == "recalled":
-            self.scheduler.handle(events.Recalled(executor, report[1]), now)
-        elif kind == "begun":
-            self.scheduler.handle(events.Begun(executor), now)
-        elif kind == "outdated":
-            self.scheduler.handle(events.Retire([executor]), now)
-        elif kind == "blocked":
-            event = events.Blocked(executor, conn.watching) if report[1] else events.Unblocked(executor)
-            self.scheduler.handle(event, now)
-        elif kind == "bye":
-            self.executor_manager.ended(executor, None)
+        match report:
+            case Done(seq, seconds):
+                message = self.scheduler.view.given(executor, seq)
+                if message is not None:
+                    self.scheduler.handle(events.Finished(executor, seq, seconds), now)
+                    if message.bridged:
+                        self.bridge_jobs.finished(message)
+                    elif message.settle_reason != "chord":
+                        self.outcomes.note(message, report.outcome, seconds, conn.info.node, now, report.error)
+                self.release(seq)
+            case Begun():
+                self.scheduler.handle(events.Begun(executor), now)
+            case BatchReport(seq, index, event):
+                self.bridge_jobs.on_report(conn.info.node, seq, index, event)
+            case Requeue(seq):
+                self.scheduler.handle(events.Requeued(executor, seq), now)
+            case Ready(node):
+                self.scheduler.handle(events.ExecutorReady(executor, node), now)
+            case Recalled(seqs):
+                self.scheduler.handle(events.Recalled(executor, seqs), now)
+            case Outdated():
+                self.scheduler.handle(events.Retire([executor]), now)
+            case Blocked(True):
+                self.scheduler.handle(events.Blocked(executor, conn.watching), now)
+            case Blocked():
+                self.scheduler.handle(events.Unblocked(executor), now)
+            case Bye():
+                self.executor_manager.ended(executor, None)
 
     def release(self, seq: int) -> None:
         keys = self.keys.pop(seq, None)
         if keys:
             self.large_values.unrefer(keys)
 
-    def on_watch(self, conn: Connection, frame: tuple[Any, ...]) -> None:
-        for hinted, ids in ((False, frame[1]), (True, frame[2])):
+    def on_watch(self, conn: Connection, watch: Watch) -> None:
+        for prefetched, ids in ((False, watch.ids), (True, watch.prefetched)):
             for task_id in ids:
                 ready = self.store.ready(task_id)
                 if ready is None:
-                    self.waiters[task_id][conn] = hinted
+                    self.waiters[task_id][conn] = prefetched
                     conn.watching.add(task_id)
                 else:
-                    large = hinted and len(ready[1]) > HINTED_BYTES
-                    conn.metas.append((task_id, ready[0], None if large else ready[1]))
+                    conn.results.append(_sent(ready, prefetched))
         conn.dirty()
 
     # -- decisions ----------------------------------------------------------------------------------------------
@@ -351,35 +391,36 @@ class Dispatcher:
         self._turning = False
         assert self._loop is not None
         now = time.time()
-        instructions = self.scheduler.decide(now)
+        decided = self.scheduler.decide(now)
         if self.limits.debug:
             self._check_books()
-        for instruction in instructions:
-            if type(instruction) is Assign:
-                self._assign(instruction)
-            elif type(instruction) is Start:
-                self.executor_manager.start(instruction, (*self._address, self.secret))
-            elif type(instruction) is Stop:
-                self.executor_manager.tell(instruction.executor_id, "stop")
-            elif type(instruction) is Recall:
-                self.executor_manager.tell(instruction.executor_id, "recall")
-            elif type(instruction) is Kill:
-                self.executor_manager.kill(instruction.executor_id)
-            elif type(instruction) is Return:
-                self._return(instruction.message)
-            elif type(instruction) is Drop:
-                self._drop(instruction.message, now)
+        for instruction in decided:
+            match instruction:
+                case instructions.Assign():
+                    self._assign(instruction)
+                case instructions.Start():
+                    self.executor_manager.start(instruction, (*self._address, self.secret))
+                case instructions.Stop(executor_id):
+                    self.executor_manager.tell(executor_id, Stop())
+                case instructions.Recall(executor_id):
+                    self.executor_manager.tell(executor_id, Recall())
+                case instructions.Kill():
+                    self.executor_manager.kill(instruction.executor_id)
+                case instructions.Return(message):
+                    self._return(message)
+                case instructions.Drop(message):
+                    self._drop(message, now)
         self.released()
         self.sharing.settle()
         self.journal.flush()
         pending = self.scheduler.view.pending
-        while self.held and pending <= self.limits.max_pending:
-            conn, number = self.held.pop(0)
-            conn.acks.append(number)
+        while self.back_pressured and pending <= self.limits.max_pending:
+            conn, frame_id = self.back_pressured.pop(0)
+            conn.acks.append(frame_id)
             conn.dirty()
         if not pending and self.drainers:
-            for conn, number in self.drainers:
-                conn.reply(number, True, None)
+            for conn, question_id in self.drainers:
+                conn.answer(question_id, None)
             self.drainers.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -396,18 +437,18 @@ class Dispatcher:
             logger.exception("the scheduler's books disagree; its latest steps: %s", latest)
 
     def _return(self, message: Message) -> None:
-        self.journal.append("", framing.pack("batch", 0, [], [], [], [("done", message.seq, 0.0)]))
+        self.journal.append("", framing.pack(Changes(reports=[Done(message.seq, 0.0)])))
         self.bridge_jobs.returned(message)
 
     def _drop(self, message: Message, now: float) -> None:
         logger.error("message %s of %s was given up: %s", message.id, message.task, message.reason)
-        ops = []
+        told: list[Operation] = []
         if message.settle_reason != "chord":
-            ops.append(given_up(message))
-            self.outcomes.note(message, "failed", 0.0, "", now, Error("WorkerLostError", message.reason))
-        for op in ops:
-            self.store_op(op, now)
-        self.journal.append("", framing.pack("batch", 0, [], [], ops, [("done", message.seq, 0.0)]))
+            told.append(given_up(message))
+            self.outcomes.note(message, "failed", 0.0, "", now, TaskError("WorkerLostError", message.reason))
+        for operation in told:
+            self.store_op(operation, now)
+        self.journal.append("", framing.pack(Changes(operations=told, reports=[Done(message.seq, 0.0)])))
         self.release(message.seq)
 
     def released(self) -> None:
@@ -417,50 +458,44 @@ class Dispatcher:
             self.store.released.clear()
         self.large_values.sweep()
 
-    def _assign(self, instruction: Assign) -> None:
+    def _assign(self, instruction: instructions.Assign) -> None:
         conn = self.executor_manager.connected.get(instruction.executor_id)
         if conn is None:
             return
-        self.journal.append("", framing.pack("given", instruction.executor_id, [m.seq for m in instruction.messages]))
-        codes = self.definitions.codes_after(conn.info.get("app", ""), conn.codes)
+        self.journal.append("", framing.pack(Given(instruction.executor_id, [m.seq for m in instruction.messages])))
+        codes = self.definitions.codes_after(conn.info.app, conn.codes)
         conn.codes += len(codes)
-        messages = [
-            (m.seq, m.payload, m.settle_reason, m.reason, m.deliveries + m.rejections) for m in instruction.messages
-        ]
-        conn.send(framing.pack("run", messages, codes))
+        conn.send(Run([_assigned(message) for message in instruction.messages], codes))
 
     # -- questions ----------------------------------------------------------------------------------------------
 
-    def on_call(self, conn: Connection, frame: tuple[Any, ...], raw: bytes) -> None:
-        _, number, method, args = frame
-        if method in MUTATIONS:
+    def on_ask(self, conn: Connection, ask: Ask, raw: bytes) -> None:
+        question_id, question = ask.question_id, ask.question
+        assert self._loop is not None
+        match question:
+            case Drained():
+                if self.scheduler.view.pending:
+                    self.drainers.append((conn, question_id))
+                else:
+                    conn.answer(question_id, None)
+                return
+            case LargeValue(key):
+                self._loop.create_task(self._large_value(conn, question_id, key))
+                return
+            case Introduce(name, limits):
+                self._loop.create_task(self._introduce(conn, question_id, name, limits))
+                return
+        if isinstance(question, _BUS_QUESTIONS):
+            self.control().on_question(conn, question_id, question)
+            return
+        if isinstance(question, Change):
             self.journal.append(conn.source, raw)
-            self.turn_soon()
-        handler = None if method.startswith("_") else getattr(self.rpc, method, None)
-        if method == "drained":
-            if self.scheduler.view.pending:
-                self.drainers.append((conn, number))
-            else:
-                conn.reply(number, True, None)
-        elif method == "inline":
-            assert self._loop is not None
-            self._loop.create_task(self._inline(conn, number, args[0]))
-        elif method == "introduce":
-            assert self._loop is not None
-            self._loop.create_task(self._introduce(conn, number, *args))
-        elif method == "bus":
-            self.control().on_call(conn, number, *args)
-        elif handler is None:
-            conn.reply(number, False, ValueError(f"the dispatcher knows no {method!r}"))
-        else:
-            try:
-                value = handler(*args)
-            except Exception as exc:  # whatever it is, the caller must hear of it
-                logger.exception("%s failed", method)
-                conn.reply(number, False, exc)
-            else:
-                conn.reply(number, True, value)
-            self.turn_soon()
+        try:
+            conn.answer(question_id, self.rpc.answer(question))
+        except Exception as exc:  # whatever it is, who asks must hear of it
+            logger.exception("%s failed", type(question).__name__)
+            conn.refuse(question_id, exc)
+        self.turn_soon()
 
     def control(self) -> ControlPlane:
         """Return the control plane, which is made when it is asked for first."""
@@ -473,25 +508,43 @@ class Dispatcher:
     def greet(self, conn: Connection) -> None:
         """Tell an executor that has connected what differs from what it was started with."""
         if self.watched:
-            conn.send(framing.pack("events", True))
+            conn.send(SendEvents(True))
         if self.logs.followed:
-            conn.send(framing.pack("follow", True))
+            conn.send(SendLines(True))
         if self.profiling.on:
             self.profiling.greet(conn)
-        limits = self.rpc.time_limits()
+        limits = self.definitions.set_time_limits
         if limits:
-            conn.send(framing.pack("limits", limits))
+            conn.send(UseTimeLimits(limits))
 
-    async def _introduce(self, conn: Connection, number: int, name: str, limits: Limits) -> None:
+    async def _introduce(self, conn: Connection, question_id: int, name: str, limits: Limits) -> None:
         """Tell a process where another application's dispatcher listens, which is started if there is none."""
         try:
             dispatcher = self.actors.find_dispatcher(name, limits)  # held: in Ray 2.40 its methods do not hold it
-            conn.reply(number, True, await dispatcher.endpoint.remote())
+            conn.answer(question_id, await dispatcher.endpoint.remote())
         except (ValueError, ray.exceptions.RayError) as exc:
-            conn.reply(number, False, DispatcherUnreachable(f"the dispatcher of {name!r} does not answer: {exc}"))
+            conn.refuse(question_id, DispatcherUnreachable(f"the dispatcher of {name!r} does not answer: {exc}"))
 
-    async def _inline(self, conn: Connection, number: int, key: str) -> None:
+    async def _large_value(self, conn: Connection, question_id: int, key: str) -> None:
         try:
-            conn.reply(number, True, await self.large_values.parts(key))
+            conn.answer(question_id, await self.large_values.parts(key))
         except KeyError as exc:
-            conn.reply(number, False, exc)
+            conn.refuse(question_id, exc)
+
+
+def _sent(result: StoreResult, prefetched: bool) -> Result:
+    """Return a result as it is sent: a large one that nobody waits for yet is only announced."""
+    large = prefetched and len(result.payload) > PREFETCHED_BYTES
+    return Result(result.task_id, result.state, None if large else result.payload)
+
+
+def _assigned(message: Message) -> Assignment | ChordAssignment | BatchAssignment:
+    """Return a message as its executor is told of it."""
+    m = message
+    if isinstance(m.payload, bytes):
+        return Assignment(m.seq, m.id, m.task, m.payload, m.settle_reason, m.reason, m.deliveries + m.rejections)
+    if isinstance(m.payload, CompleteChord):
+        completion = m.payload.completion
+        return ChordAssignment(m.seq, completion.group, completion.callback, completion.origin, m.payload.parts)
+    batch: BatchAssignment = msgspec.structs.replace(m.payload, seq=m.seq)
+    return batch

@@ -14,9 +14,37 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from raycelery.protocol import framing
+from raycelery.protocol.frames import (
+    Batch,
+    BridgeFrame,
+    BridgeReport,
+    KillMessage,
+    NewCode,
+    RecallBatch,
+    RecallFromBatch,
+    RunBatches,
+)
+from raycelery.protocol.messages import (
+    BatchAssignment,
+    Began,
+    Called,
+    CannotRun,
+    Event,
+    ExecutorEvent,
+    Lost,
+    Outcome,
+    Raised,
+    Rejected,
+    Returned,
+    Terminated,
+    TimedOut,
+    Unbegun,
+    Undeliverable,
+)
+from raycelery.protocol.records import Numbered
 from raycelery.scheduler import events
 from raycelery.scheduler.model import Message
 from raycelery.scheduler.phases import MessagePhase
@@ -31,24 +59,23 @@ logger = logging.getLogger(__name__)
 REMEMBERED = 20_000
 #: Outcomes that are larger, in bytes, are not remembered.
 OUTCOME_BYTES = 16_384
-#: Kinds of events with which a job has an outcome.
-_OUTCOMES = frozenset({"ok", "failed", "error"})
-#: Kinds of events with which a run ends: a job that was rejected gave its message back to the broker, and runs again.
-_ENDS = _OUTCOMES | {"rejected"}
-#: What is counted where the event does not tell by itself: Celery's tracer fails for a retry, too.
-_COUNTED = {"ok": "succeeded", "error": "failed", "rejected": "rejected", "terminated": "revoked"}
+#: Events with which a run ends: a job that was rejected gave its message back to the broker, and runs again.
+_Ended = Returned | Called | Raised | CannotRun | Rejected
+#: What a bridge is told of a job whose run the scheduler saw end, by the reason; of others, that it is undeliverable.
+_SETTLED: dict[str | None, type[Terminated | TimedOut | Lost]] = {
+    "terminated": Terminated,
+    "timeout": TimedOut,
+    "lost": Lost,
+}
 
-Event = tuple[Any, ...]
-#: Task, queue, lane's key, hard time limit in seconds, and whether the jobs are expected to be short.
-Kind = tuple[str, str, str, "float | None", bool]
 Remembered = TypeVar("Remembered")
 
 
 class BridgeConnection(Protocol):
     """The connection of a bridge."""
 
-    #: Reports that have not been sent: batch id, index in the batch, event.
-    jobs: list[tuple[int, int, Event]]
+    #: Reports that have not been sent.
+    jobs: list[BridgeReport]
 
     def dirty(self) -> None:
         """Have the reports sent soon."""
@@ -84,7 +111,7 @@ class Job:
     def report(self, event: Event) -> None:
         """Tell the bridges that asked for it what became of it."""
         for requester in self.requesters:
-            requester.connection.jobs.append((requester.batch_id, requester.position, event))
+            requester.connection.jobs.append(BridgeReport(requester.batch_id, requester.position, event))
             requester.connection.dirty()
 
 
@@ -106,7 +133,7 @@ class BridgeJobs:
         journal: Journal,
         *,
         tell: Callable[..., None],
-        count: Callable[[Message, str, float | None, str, float], None],
+        count: Callable[[Message, Outcome, float | None, str, float], None],
         on_change: Callable[[], None],
         max_deliveries: int,
     ) -> None:
@@ -120,53 +147,56 @@ class BridgeJobs:
         self._batches: dict[int, tuple[Message, list[Job]]] = {}
         #: Jobs that have not ended, by task id; those that wait for the end of one with the same id.
         self._jobs: dict[str, Job] = {}
-        self._waiting: dict[str, deque[tuple[Job, Kind]]] = {}
+        self._waiting: dict[str, deque[tuple[Job, Batch]]] = {}
         #: The last outcomes, and how often a message's run was lost, by identity.
         self._outcomes: OrderedDict[str, Event] = OrderedDict()
         self._losses: OrderedDict[str, int] = OrderedDict()
 
     # -- what bridges say ---------------------------------------------------------------------------------------
 
-    def on_frame(self, conn: BridgeConnection, frame: tuple[Any, ...]) -> None:
+    def on_frame(self, conn: BridgeConnection, frame: BridgeFrame) -> None:
         """Take a frame of a bridge: batches, or a request that concerns one of them."""
-        kind = frame[0]
-        if kind == "run_batches":
-            for batch in frame[1]:
-                self._take(conn, *batch)
-        elif kind == "recall_batch":
-            for seq in self._batches_of(conn, frame[1]):
-                self._recall(seq)
-        elif kind == "kill_job":
-            self._kill(Requester(conn, frame[1], frame[2]))
-        elif kind == "new_code":
-            self._scheduler.handle(events.Retire(list(self._scheduler.view.executors)), time.time())
+        match frame:
+            case RunBatches(batches):
+                for batch in batches:
+                    self._take(conn, batch)
+            case RecallBatch(batch_id):
+                for seq in self._batches_of(conn, batch_id):
+                    self._recall(seq)
+            case KillMessage(batch_id, index):
+                self._kill(Requester(conn, batch_id, index))
+            case NewCode():
+                self._scheduler.handle(events.Retire(list(self._scheduler.view.executors)), time.time())
         self._on_change()
 
-    def _take(self, conn: BridgeConnection, batch_id: int, kind: Kind, messages: list[tuple[Any, ...]]) -> None:
+    def _take(self, conn: BridgeConnection, batch: Batch) -> None:
         fresh = []
-        for index, (identity, task_id, redelivered, payload) in enumerate(messages):
-            requester = Requester(conn, batch_id, index)
+        for index, message in enumerate(batch.messages):
+            requester = Requester(conn, batch.batch_id, index)
+            identity, task_id = message.identity, message.task_id
             other = self._jobs.get(task_id)
-            if redelivered and identity in self._outcomes:
+            if message.redelivered and identity in self._outcomes:
                 Job(identity, task_id, b"", requester).report(self._outcomes[identity])
-            elif redelivered and other is not None and other.identity == identity:
+            elif message.redelivered and other is not None and other.identity == identity:
                 other.requesters.append(requester)
             else:
-                job = Job(identity, task_id, payload, requester)
+                job = Job(identity, task_id, message.payload, requester)
                 if other is not None:
-                    self._waiting.setdefault(task_id, deque()).append((job, kind))
+                    self._waiting.setdefault(task_id, deque()).append((job, batch))
                 else:
                     self._jobs[task_id] = job
                     fresh.append(job)
         if fresh:
-            self._submit(fresh, kind)
+            self._submit(fresh, batch)
 
-    def _submit(self, jobs: list[Job], kind: Kind) -> None:
-        task, queue, lane, time_limit, quick = kind
-        payload = [quick, [(index, job.payload) for index, job in enumerate(jobs)]]
-        message = Message(jobs[0].task_id, task, queue, lane, payload, time_limit=time_limit, bridged=True)
+    def _submit(self, jobs: list[Job], batch: Batch) -> None:
+        """Have jobs of a batch run, or one that had waited for its turn."""
+        payload = BatchAssignment(0, batch.quick, [job.payload for job in jobs])
+        message = Message(
+            jobs[0].task_id, batch.task, batch.queue, batch.lane, payload, time_limit=batch.time_limit, bridged=True
+        )
         self._scheduler.handle(events.Submit(message), time.time())
-        self._journal.append("", framing.pack("numbered", message.seq))
+        self._journal.append("", framing.pack(Numbered(message.seq)))
         self._batches[message.seq] = (message, jobs)
 
     def _batches_of(self, conn: BridgeConnection, batch_id: int) -> list[int]:
@@ -181,7 +211,7 @@ class BridgeJobs:
         """Have what has not begun of a batch given back."""
         message, jobs = self._batches[seq]
         if message.at_executor:
-            self._tell(message.executor_id, "recall_batch", seq)
+            self._tell(message.executor_id, RecallFromBatch(seq))
         elif message.phase is MessagePhase.WAITING:
             self._scheduler.handle(events.Withdraw(message), time.time())
             del self._batches[seq]
@@ -229,31 +259,32 @@ class BridgeJobs:
 
     # -- what becomes of jobs -----------------------------------------------------------------------------------
 
-    def on_report(self, node: str, seq: int, index: int, event: Event) -> None:
+    def on_report(self, node: str, seq: int, index: int, event: ExecutorEvent) -> None:
         """Take what an executor reports of a job.
 
         Arguments:
             node: Ray's id of the executor's node.
             seq: the number of the batch.
             index: the job's in the batch.
-            event: its kind, and what belongs to that.
+            event: what happened.
         """
         if seq not in self._batches:
             return
         message, jobs = self._batches[seq]
         job = jobs[index]
-        if event[0] == "unbegun":
-            self._not_begun(job)
-        elif event[0] in _ENDS:
-            if event[0] in _OUTCOMES and len(event[1]) <= OUTCOME_BYTES:
-                _remember(self._outcomes, job.identity, event)
-            self._losses.pop(job.identity, None)
-            if not job.ended:
-                outcome = event[4] if event[0] == "failed" else _COUNTED[event[0]]
-                self._count(message, outcome, event[2], node, time.time())
-            self._end(job, event)
-        else:
-            job.report(event)
+        match event:
+            case Unbegun():
+                self._not_begun(job)
+            case Began():
+                job.report(event)
+            case _:
+                outcome, seconds, size = _outcome_of(event)
+                if size is not None and size <= OUTCOME_BYTES:
+                    _remember(self._outcomes, job.identity, event)
+                self._losses.pop(job.identity, None)
+                if not job.ended:
+                    self._count(message, outcome, seconds, node, time.time())
+                self._end(job, event)
 
     def finished(self, message: Message) -> None:
         """Take note that an executor is done with a batch."""
@@ -268,38 +299,33 @@ class BridgeJobs:
         settle_reason, reason = message.settle_reason, message.reason
         if settle_reason in ("undeliverable", "infeasible"):
             for job in left:
-                self._count_settled(message, "undeliverable")
-                self._end(job, ("undeliverable", reason))
+                self._count(message, "failed", 0.0, "", time.time())
+                self._end(job, Undeliverable(reason))
             return
         # The first one ran; those behind it had not begun.
         for job in left[1:]:
             self._not_begun(job)
         if left:
-            self._count_settled(message, str(settle_reason))
-            self._end(left[0], self._loss(left[0], str(settle_reason), reason))
+            event = _SETTLED.get(settle_reason, Undeliverable)(reason)
+            self._count(message, "revoked" if isinstance(event, Terminated) else "failed", 0.0, "", time.time())
+            self._end(left[0], self._loss(left[0], event) if isinstance(event, (Lost, TimedOut)) else event)
 
-    def _count_settled(self, message: Message, settle_reason: str) -> None:
-        self._count(message, _COUNTED.get(settle_reason, "failed"), 0.0, "", time.time())
-
-    def _loss(self, job: Job, settle_reason: str, reason: str) -> Event:
-        if settle_reason not in ("lost", "timeout"):
-            return (settle_reason, reason)
+    def _loss(self, job: Job, event: Lost | TimedOut) -> Event:
         if not job.requesters:
-            logger.error("task %s was lost, and so was the bridge that had its message: %s", job.task_id, reason)
+            logger.error("task %s was lost, and so was the bridge that had its message: %s", job.task_id, event.reason)
         losses = self._losses.get(job.identity, 0) + 1
         _remember(self._losses, job.identity, losses)
         most = self._max_deliveries
-        if settle_reason == "lost" and losses >= most > 1:
-            return (
-                "undeliverable",
+        if isinstance(event, Lost) and losses >= most > 1:
+            return Undeliverable(
                 f"it was delivered {losses} times and its executor died each time (ray_max_deliveries={most}); "
-                f"the last time: {reason}",
+                f"the last time: {event.reason}"
             )
-        return (settle_reason, reason)
+        return event
 
     def _not_begun(self, job: Job) -> None:
         if not job.ended:
-            self._end(job, ("unbegun",))
+            self._end(job, Unbegun())
 
     def _end(self, job: Job, event: Event) -> None:
         if job.ended:
@@ -310,12 +336,28 @@ class BridgeJobs:
             del self._jobs[job.task_id]
         waiting = self._waiting.get(job.task_id)
         if waiting:
-            following, kind = waiting.popleft()
+            following, batch = waiting.popleft()
             if not waiting:
                 del self._waiting[job.task_id]
             self._jobs[following.task_id] = following
-            self._submit([following], kind)
+            self._submit([following], batch)
             self._on_change()
+
+
+def _outcome_of(event: _Ended) -> tuple[Outcome, float, int | None]:
+    """Return how a run ended, after how many seconds, and the event's size in bytes; None where it is no outcome."""
+    match event:
+        case Returned(text, seconds):
+            return "succeeded", seconds, len(text)
+        case Called(value, seconds):
+            return "succeeded", seconds, len(value)
+        case Raised(einfo, seconds):
+            # Celery's tracer fails for a retry, too.
+            return event.outcome, seconds, len(einfo)
+        case Rejected(_, seconds):
+            return "rejected", seconds, None
+        case CannotRun(einfo):
+            return "failed", 0.0, len(einfo)
 
 
 def _remember(where: OrderedDict[str, Remembered], key: str, value: Remembered) -> None:

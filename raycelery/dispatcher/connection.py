@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
-from raycelery.protocol import framing
+import msgspec
+
+from raycelery.errors import DispatcherUnreachable
+from raycelery.protocol import framing, refusals
+from raycelery.protocol.codec import ProtocolError, Tagged, encode
+from raycelery.protocol.frames import (
+    Acknowledged,
+    Answer,
+    Ask,
+    BatchReports,
+    BridgeReport,
+    Changes,
+    FollowLines,
+    Hello,
+    Refusal,
+    Result,
+    Results,
+    RunMeasured,
+    TaskLines,
+    ToDispatcher,
+    Watch,
+    to_dispatcher,
+)
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that results which were only hinted at wait for others to go with: nobody waits for them yet.
-HINTED_SECONDS = 0.001
+#: Seconds that results which are prefetched wait for others to go with: nobody waits for them yet.
+PREFETCHED_SECONDS = 0.001
 #: Seconds that a process has to prove that it knows the secret.
 PROOF_SECONDS = 10.0
 #: Seconds that the large values of a process are kept after its connection was lost.
@@ -29,88 +49,95 @@ class Connection(asyncio.Protocol):
     def __init__(self, dispatcher: Dispatcher) -> None:
         self.dispatcher = dispatcher
         self.transport: asyncio.Transport | None = None
-        self.unpacker = framing.Unpacker()
-        self.nonce = os.urandom(framing.NONCE_BYTES)
-        self.proved = False
-        self._greeting = b""
-        self.info: dict[str, Any] = {}
+        self.unpacker = framing.Unpacker(to_dispatcher)
+        #: Until the process has proved that it may talk.
+        self._greeting: framing.Greeting | None = framing.Greeting(dispatcher.secret)
+        #: What it has said of itself.
+        self.info = Hello("observer")
         self.source = ""
         self.executor: int | None = None
         self.codes = 0
         self.watching: set[str] = set()
-        self.metas: list[tuple[str, str, bytes | None]] = []
+        self.results: list[Result] = []
         self.acks: list[int] = []
-        #: What became of a bridge's jobs: its batch id, index in the batch, event.
-        self.jobs: list[tuple[int, int, tuple[Any, ...]]] = []
+        #: What became of a bridge's messages.
+        self.jobs: list[BridgeReport] = []
         self._dirty = False
         self._later: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        transport.write(self.nonce)
+        assert self._greeting is not None
+        transport.write(self._greeting.opening)
         self.dispatcher.connections.add(self)
         if self.dispatcher._loop is not None:
             self.dispatcher._loop.call_later(PROOF_SECONDS, self._close_unproved)
 
     def _close_unproved(self) -> None:
-        if not self.proved and self.transport is not None:
+        if self._greeting is not None and self.transport is not None:
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        if not self.proved:
-            data = self._prove(data)
+        if self._greeting is not None:
+            data = self._prove(self._greeting, data)
         if not data:
             return
         try:
             frames = self.unpacker.feed_raw(data)
-        except Exception as exc:  # what pickle makes of bytes that are no frame can be anything
+        except ProtocolError as exc:
             assert self.transport is not None
-            logger.error("closed a connection that sent no frame: %s", exc)
+            logger.error("closed a connection that sent something else than a frame: %s", exc)
             self.transport.abort()
             return
         for frame, raw in frames:
-            kind = frame[0]
-            if kind == "batch":
-                self.dispatcher.on_batch(self, frame, raw)
-            elif kind == "watch":
-                self.dispatcher.on_watch(self, frame)
-            elif kind == "call":
-                self.dispatcher.on_call(self, frame, raw)
-            elif kind in ("run_batches", "recall_batch", "kill_job", "new_code"):
-                self.dispatcher.bridge_jobs.on_frame(self, frame)
-            elif kind in ("logs", "follow"):
-                self.dispatcher.logs.on_frame(self, frame)
-            elif kind == "measured":
-                self.dispatcher.profiling.take(frame[1])
-            elif kind == "hello":
-                self.info = frame[1]
-                self.source = self.info.get("holder", "")
-                for key in self.info.get("holds", ()):
-                    for ref in self.dispatcher.large_values.refs(key):
-                        self.dispatcher.large_values.hold(key, self.source, ref)
-                self.dispatcher.logs.came(self)
-                if self.info.get("role") == "executor":
-                    self.executor = self.info["executor"]
-                    self.dispatcher.executor_manager.connected[self.info["executor"]] = self
-                    self.dispatcher.greet(self)
+            self._take(frame, raw)
 
-    def _prove(self, data: bytes) -> bytes:
+    def _take(self, frame: ToDispatcher, raw: bytes) -> None:
+        dispatcher = self.dispatcher
+        match frame:
+            case Changes():
+                dispatcher.on_changes(self, frame, raw)
+            case Watch():
+                dispatcher.on_watch(self, frame)
+            case Ask():
+                dispatcher.on_ask(self, frame, raw)
+            case TaskLines():
+                dispatcher.logs.take(self, frame)
+            case FollowLines():
+                dispatcher.logs.follow(self, frame)
+            case RunMeasured():
+                dispatcher.profiling.take(frame)
+            case Hello():
+                self._on_hello(frame)
+            case _:
+                dispatcher.bridge_jobs.on_frame(self, frame)
+
+    def _on_hello(self, hello: Hello) -> None:
+        dispatcher = self.dispatcher
+        self.info, self.source = hello, hello.holder
+        for key in hello.holds:
+            for ref in dispatcher.large_values.refs(key):
+                dispatcher.large_values.hold(key, self.source, ref)
+        dispatcher.logs.came(self)
+        if hello.executor_id is not None:
+            self.executor = hello.executor_id
+            dispatcher.executor_manager.connected[hello.executor_id] = self
+            dispatcher.greet(self)
+
+    def _prove(self, greeting: framing.Greeting, data: bytes) -> bytes:
         assert self.transport is not None
-        self._greeting += data
-        size = framing.DIGEST_BYTES + framing.NONCE_BYTES
-        if len(self._greeting) < size:
-            return b""
-        greeting, rest = self._greeting[:size], self._greeting[size:]
-        secret = self.dispatcher.secret
-        if not hmac.compare_digest(greeting[: framing.DIGEST_BYTES], framing.digest(secret, self.nonce)):
-            logger.warning(
-                "refused a connection from %s: it does not know the secret", self.transport.get_extra_info("peername")
-            )
+        try:
+            heard = greeting.hear(data)
+        except DispatcherUnreachable as exc:
+            logger.warning("refused a connection from %s: %s", self.transport.get_extra_info("peername"), exc)
             self.transport.close()
             return b""
-        self.proved = True
-        self.transport.write(framing.digest(secret, greeting[framing.DIGEST_BYTES :]))
+        if heard is None:
+            return b""
+        self._greeting = None
+        proof, rest = heard
+        self.transport.write(proof)
         return rest
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -125,9 +152,9 @@ class Connection(asyncio.Protocol):
                 waiting.pop(self, None)
                 if not waiting:
                     del dispatcher.waiters[task_id]
-        dispatcher.held = [(conn, number) for conn, number in dispatcher.held if conn is not self]
-        dispatcher.drainers = [(conn, number) for conn, number in dispatcher.drainers if conn is not self]
-        if self.info.get("role") == "bridge":
+        dispatcher.back_pressured = [one for one in dispatcher.back_pressured if one[0] is not self]
+        dispatcher.drainers = [one for one in dispatcher.drainers if one[0] is not self]
+        if self.info.role == "bridge":
             dispatcher.bridge_jobs.gone(self)
             dispatcher.turn_soon()
         if self.source and dispatcher._loop is not None:
@@ -139,18 +166,29 @@ class Connection(asyncio.Protocol):
         if all(conn.source != self.source for conn in dispatcher.connections):
             dispatcher.large_values.release_all(self.source)
 
-    def send(self, data: bytes) -> None:
+    def send(self, frame: Tagged | bytes) -> None:
+        """Send a frame, unless the process is gone."""
         if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(data)
+            self.transport.write(frame if isinstance(frame, bytes) else framing.pack(frame))
 
     def unsent(self) -> int:
         """Return how many bytes wait for the process to read them."""
         return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
-    def reply(self, number: int, ok: bool, value: Any) -> None:
-        """Answer a question; what was told before it goes before it."""
+    def answer(self, question_id: int, value: Any) -> None:
+        """Answer a question; what was told before it goes before it.
+
+        Raises:
+            TypeError: the answer is no plain data.
+        """
+        answer = Answer(question_id, msgspec.Raw(encode(value)))
         self._flush()
-        self.send(framing.pack("reply", number, ok, value))
+        self.send(answer)
+
+    def refuse(self, question_id: int, exc: Exception) -> None:
+        """Tell why a question cannot be answered."""
+        self._flush()
+        self.send(Refusal(question_id, *refusals.named(exc)))
 
     def dirty(self, *, later: bool = False) -> None:
         """Have acks and results sent at the end of this turn, or a little later, to share a frame with others."""
@@ -158,7 +196,7 @@ class Connection(asyncio.Protocol):
         assert loop is not None
         if later:
             if not self._dirty and self._later is None:
-                self._later = loop.call_later(HINTED_SECONDS, self._flush)
+                self._later = loop.call_later(PREFETCHED_SECONDS, self._flush)
         elif not self._dirty:
             self._dirty = True
             loop.call_soon(self._flush)
@@ -169,11 +207,11 @@ class Connection(asyncio.Protocol):
             self._later.cancel()
             self._later = None
         if self.acks:
-            self.send(framing.pack("ack", self.acks))
+            self.send(Acknowledged(self.acks))
             self.acks = []
-        if self.metas:
-            self.send(framing.pack("metas", self.metas))
-            self.metas = []
+        if self.results:
+            self.send(Results(self.results))
+            self.results = []
         if self.jobs:
-            self.send(framing.pack("jobs", self.jobs))
+            self.send(BatchReports(self.jobs))
             self.jobs = []

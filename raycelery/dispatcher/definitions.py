@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
+from raycelery.protocol import questions
+from raycelery.protocol.definitions import (
+    DefineApplication,
+    DefineCode,
+    DefineLane,
+    DefineLimit,
+    DefineRate,
+    Definition,
+)
 from raycelery.scheduler import events
 from raycelery.scheduler.model import Lane
 from raycelery.scheduler.scheduler import Scheduler
-
-Code = tuple[str, str, bytes, bool]
 
 
 class Definitions:
@@ -23,55 +29,77 @@ class Definitions:
         self._scheduler = scheduler
         #: Pickled descriptions of applications.
         self.apps: dict[str, bytes] = {}
-        #: Tasks that travel by value, by application: name, key, code, whether an import is preferred.
-        self._codes: dict[str, list[Code]] = {}
-        self._lanes: dict[str, Lane] = {}
-        #: Limits and rates as they were defined.
-        self.bounds: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-        #: What remote control has set in their stead, by the same names.
-        self.overridden: dict[tuple[Any, ...], Any] = {}
+        #: Tasks that travel by value, by application.
+        self._codes: dict[str, list[DefineCode]] = {}
+        self._lanes: dict[str, DefineLane] = {}
+        #: Limits and rates as the application defined them.
+        self.limits: dict[str, DefineLimit] = {}
+        self._rates: dict[str, DefineRate] = {}
+        #: What remote control has set in their stead, and soft and hard time limits, by the same names.
+        self.set_limits: dict[str, int | None] = {}
+        self.set_rates: dict[str, float | None] = {}
+        self.set_time_limits: dict[str, tuple[float | None, float | None]] = {}
 
-    def add(self, definition: tuple[Any, ...]) -> None:
+    def add(self, definition: Definition) -> None:
         """Take a definition; again is harmless."""
-        kind = definition[0]
-        if kind == "app":
-            if definition[1] not in self.apps:
-                # Another program, or another release of it: what the others have warm would only hold CPUs.
-                self._scheduler.handle(events.RetireOthers(definition[1]), time.time())
-            self.apps[definition[1]] = definition[2]
-        elif kind == "code":
-            codes = self._codes.setdefault(definition[1], [])
-            if all(definition[3] != key for _, key, _, _ in codes):
-                codes.append(definition[2:])
-        elif kind == "lane":
-            self._lanes[definition[1].key] = definition[1]
-            self._scheduler.handle(events.AddLane(definition[1]), time.time())
-        elif kind in ("limit", "rate"):
-            self.bounds[definition[:2]] = definition
-            if definition[:2] not in self.overridden:
-                self._set(*definition)
+        match definition:
+            case DefineApplication(key, spec):
+                if key not in self.apps:
+                    # Another program, or another release of it: what the others have warm would only hold CPUs.
+                    self._scheduler.handle(events.RetireOthers(key), time.time())
+                self.apps[key] = spec
+            case DefineCode():
+                codes = self._codes.setdefault(definition.app, [])
+                if all(definition.key != code.key for code in codes):
+                    codes.append(definition)
+            case DefineLane():
+                self._lanes[definition.key] = definition
+                self._scheduler.handle(events.AddLane(_lane(definition)), time.time())
+            case DefineLimit(name, maximum):
+                self.limits[name] = definition
+                if name not in self.set_limits:
+                    self._scheduler.handle(events.SetLimit(name, maximum), time.time())
+            case DefineRate(task, per_second):
+                self._rates[task] = definition
+                if task not in self.set_rates:
+                    self._scheduler.handle(events.SetRate(task, per_second), time.time())
 
-    def override(self, kind: str, name: str, value: Any) -> None:
-        """Set a limit or a rate, whatever the application says from now on."""
-        self.overridden[kind, name] = value
-        self._set(kind, name, value)
+    def set_limit(self, name: str, maximum: int | None) -> None:
+        """Set a limit, whatever the application says from now on."""
+        self.set_limits[name] = maximum
+        self._scheduler.handle(events.SetLimit(name, maximum), time.time())
 
-    def restore(self, kind: str, name: str) -> None:
-        """Let a limit or a rate be again what the application says."""
-        self.overridden.pop((kind, name), None)
-        self._set(*self.bounds.get((kind, name), (kind, name, None)))
+    def restore_limit(self, name: str) -> None:
+        """Let a limit be again what the application says."""
+        self.set_limits.pop(name, None)
+        said = self.limits.get(name)
+        self._scheduler.handle(events.SetLimit(name, None if said is None else said.maximum), time.time())
 
-    def _set(self, kind: str, name: str, value: Any) -> None:
-        event = events.SetLimit(name, value) if kind == "limit" else events.SetRate(name, value)
-        self._scheduler.handle(event, time.time())
+    def set_rate(self, task: str, per_second: float | None) -> None:
+        """Set a rate, whatever the application says from now on."""
+        self.set_rates[task] = per_second
+        self._scheduler.handle(events.SetRate(task, per_second), time.time())
 
-    def all(self) -> list[tuple[Any, ...]]:
+    def all(self) -> list[Definition]:
         """Return all that was defined, as it was."""
-        apps = [("app", key, spec) for key, spec in self.apps.items()]
-        codes = [("code", app, *code) for app, known in self._codes.items() for code in known]
-        return [*apps, *codes, *(("lane", lane) for lane in self._lanes.values()), *self.bounds.values()]
+        apps = [DefineApplication(key, spec) for key, spec in self.apps.items()]
+        codes = [code for known in self._codes.values() for code in known]
+        return [*apps, *codes, *self._lanes.values(), *self.limits.values(), *self._rates.values()]
 
-    def codes_after(self, app: str, known: int) -> list[Code]:
+    def changes(self) -> list[questions.SetLimit | questions.SetRate | questions.SetTimeLimit]:
+        """Return what remote control has set."""
+        return [
+            *(questions.SetLimit(name, maximum) for name, maximum in self.set_limits.items()),
+            *(questions.SetRate(task, per_second) for task, per_second in self.set_rates.items()),
+            *(questions.SetTimeLimit(task, soft, hard) for task, (soft, hard) in self.set_time_limits.items()),
+        ]
+
+    def codes_after(self, app: str, known: int) -> list[DefineCode]:
         """Return the code that an executor of an application lacks, which knows so many already."""
         codes = self._codes.get(app)
         return [] if codes is None else codes[known:]
+
+
+def _lane(definition: DefineLane) -> Lane:
+    one = definition
+    return Lane(key=one.key, request=one.request, app=one.app, env=one.env, one_shot=one.one_shot)

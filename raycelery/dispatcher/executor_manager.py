@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
 
 from raycelery.dispatcher import executor_processes
-from raycelery.protocol import framing
+from raycelery.protocol.codec import Tagged
 from raycelery.reasons import reason_of
 from raycelery.scheduler import events
 from raycelery.scheduler.instructions import Start
@@ -34,18 +34,18 @@ class ExecutorManager:
 
     def start(self, instruction: Start, endpoint: tuple[str, int, bytes]) -> None:
         """Start the executor that the scheduler decided on; it connects to ``endpoint``."""
-        dispatcher, number = self._dispatcher, instruction.executor_id
+        dispatcher, executor_id = self._dispatcher, instruction.executor_id
         spec = dispatcher.definitions.apps.get(instruction.lane.app)
         if spec is None:
-            self._failed(number, "the application was not described to the dispatcher")
+            self._failed(executor_id, "the application was not described to the dispatcher")
             return
         try:
             handle = executor_processes.start(dispatcher.actors, dispatcher.name, instruction, spec, endpoint)
         except (ValueError, TypeError, ray.exceptions.RayError) as exc:
-            self._failed(number, reason_of(exc))
+            self._failed(executor_id, reason_of(exc))
             return
-        self.handles[number] = handle
-        asyncio.get_running_loop().create_task(self._watch(number, handle))
+        self.handles[executor_id] = handle
+        asyncio.get_running_loop().create_task(self._watch(executor_id, handle))
 
     async def _watch(self, executor: int, handle: executor_processes.Handle) -> None:
         try:
@@ -85,14 +85,14 @@ class ExecutorManager:
         if handle is not None:
             handle.kill()
 
-    def tell(self, executor: int, *frame: Any) -> None:
+    def tell(self, executor: int, frame: Tagged) -> None:
         """Send an executor a frame, if it is connected."""
         conn = self.connected.get(executor)
         if conn is not None:
-            conn.send(framing.pack(*frame))
+            conn.send(frame)
 
-    def tell_those_of(self, app: str, *frame: Any) -> None:
+    def tell_those_of(self, app: str, frame: Tagged) -> None:
         """Send a frame to the executors that have loaded an application's definition."""
         for conn in self.connected.values():
-            if conn.info.get("app") == app:
-                conn.send(framing.pack(*frame))
+            if conn.info.app == app:
+                conn.send(frame)

@@ -106,7 +106,7 @@ class LargeValues:
             self.hold(key, holder, ref)
         return bool(found)
 
-    async def parts(self, key: str) -> list[pickle.PickleBuffer]:
+    async def parts(self, key: str) -> list[memoryview]:
         """Return a large value's bytes, for a process that cannot use Ray.
 
         Raises:
@@ -116,7 +116,7 @@ class LargeValues:
         if not refs:
             raise KeyError(f"the large value {key} is gone")
         try:
-            return [pickle.PickleBuffer(part) for part in await refs[0]]
+            return [pickle.PickleBuffer(part).raw() for part in await refs[0]]
         except (ValueError, ray.exceptions.RayError) as exc:
             raise KeyError(f"the large value {key} cannot be sent: {reason_of(exc)}") from exc
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from raycelery.protocol import framing
+from raycelery.protocol.frames import FollowLines, Lines, SendLines, TaskLines
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
@@ -37,7 +37,7 @@ class Logs:
 
     def came(self, conn: Connection) -> None:
         """Take note of a process that says who it is."""
-        if conn.info.get("logs"):
+        if conn.info.logs:
             self._clients[conn.source] = conn
 
     def gone(self, conn: Connection) -> None:
@@ -49,30 +49,29 @@ class Logs:
             del self._followers[conn]
             self._tell()
 
-    def on_frame(self, conn: Connection, frame: tuple[Any, ...]) -> None:
-        """Take lines from an executor, or the wish to follow a task."""
-        if frame[0] == "follow":
-            self._followers[conn] = frame[1]
-            self._tell()
-            return
-        _, to, file, lines, left_out, ids = frame
-        if isinstance(to, tuple):
-            looking = cast("list[Connection]", self._dispatcher.bridge_jobs.connections_of(*to))
-        else:
-            client = self._clients.get(to)
-            looking = [] if client is None else [client]
-        looking += [one for one, task_id in self._followers.items() if task_id is None or task_id in ids]
-        for one in looking:
-            self._hand_on(one, conn, file, lines, left_out)
+    def follow(self, conn: Connection, wish: FollowLines) -> None:
+        """Take the wish to follow a task, or all."""
+        self._followers[conn] = wish.task_id
+        self._tell()
 
-    def _hand_on(self, to: Connection, conn: Connection, file: str, lines: bytes, left_out: int) -> None:
+    def take(self, conn: Connection, said: TaskLines) -> None:
+        """Hand on lines from an executor."""
+        if said.of_bridge is not None:
+            of = said.of_bridge
+            looking = cast("list[Connection]", self._dispatcher.bridge_jobs.connections_of(of.seq, of.index))
+        else:
+            client = self._clients.get(said.to)
+            looking = [] if client is None else [client]
+        looking += [one for one, task_id in self._followers.items() if task_id is None or task_id in said.ids]
+        for one in looking:
+            self._hand_on(one, conn.info.node, said)
+
+    def _hand_on(self, to: Connection, node: str, said: TaskLines) -> None:
         if to.unsent() > UNSENT_BYTES:
             self._left_out[to] = self._left_out.get(to, 0) + 1
             return
-        left_out += self._left_out.pop(to, 0)
-        to.send(framing.pack("logs", conn.info.get("node"), file, lines, left_out))
+        to.send(Lines(node, said.file, said.lines, said.left_out + self._left_out.pop(to, 0)))
 
     def _tell(self) -> None:
-        frame = framing.pack("follow", self.followed)
         for conn in self._dispatcher.executor_manager.connected.values():
-            conn.send(frame)
+            conn.send(SendLines(self.followed))

@@ -5,22 +5,28 @@ Kept in memory, since the dispatcher started.
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from raycelery.dispatcher.recovery import fields_of, message_of
-from raycelery.protocol import framing
-from raycelery.scheduler.model import Error, Lane, lane_of
+import msgspec
+
+from raycelery.dispatcher.recovery import message_of, submission_of
+from raycelery.protocol import framing, messages
+from raycelery.protocol.codec import encode
+from raycelery.protocol.definitions import DefineLane
+from raycelery.protocol.frames import Ask, Changes
+from raycelery.protocol.messages import Outcome, Submission, TaskError
+from raycelery.protocol.questions import Forget
+from raycelery.scheduler.model import lane_of
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
     from raycelery.scheduler.model import Message
 
-#: What may become of a message, in the order in which it is shown. A retry is a message of its own.
-OUTCOMES = ("succeeded", "failed", "retried", "revoked", "rejected", "ignored")
+#: What may become of a message, in the order in which it is shown.
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 #: Failures that are kept, and the bytes of their messages and tracebacks together; the oldest go first.
 MOST_FAILURES = 1_000
 MOST_BYTES = 32_000_000
@@ -31,15 +37,15 @@ class Failure:
     """One message that failed.
 
     Arguments:
-        fields: of its submission, from which it can be made again.
+        submission: from which it can be made again.
         error: what it failed with.
         time: when, in seconds since the epoch.
         node: Ray's id of the node; "" if it did not run.
         seconds: that it ran; None where its task was not called.
     """
 
-    fields: tuple[Any, ...]
-    error: Error
+    submission: Submission
+    error: TaskError
     time: float
     node: str
     seconds: float | None
@@ -47,7 +53,7 @@ class Failure:
     @property
     def size(self) -> int:
         """Bytes that it holds, roughly."""
-        return len(self.fields[4]) + len(self.error.traceback) + len(self.error.text)
+        return len(self.submission.payload) + len(self.error.traceback) + len(self.error.text)
 
 
 class Outcomes:
@@ -66,7 +72,13 @@ class Outcomes:
         self._bytes = 0
 
     def note(
-        self, message: Message, outcome: str, seconds: float | None, node: str, now: float, error: Error | None = None
+        self,
+        message: Message,
+        outcome: str,
+        seconds: float | None,
+        node: str,
+        now: float,
+        error: TaskError | None = None,
     ) -> None:
         """Count a message that has ended, and keep it if it failed.
 
@@ -79,7 +91,7 @@ class Outcomes:
         self._dispatcher.metrics.finished(message, outcome, seconds, now)
         if error is not None and outcome == "failed":
             keys = self._dispatcher.keys.get(message.seq, ())
-            self._keep(Failure(fields_of(message, keys), error, now, node, seconds))
+            self._keep(Failure(submission_of(message, keys), error, now, node, seconds))
 
     def by_task(self) -> dict[str, dict[str, int]]:
         """Return how many messages of each task had each outcome."""
@@ -89,8 +101,8 @@ class Outcomes:
         return {task: dict(counts) for task, counts in sorted(found.items())}
 
     def _keep(self, failure: Failure) -> None:
-        self._forget(failure.fields[0])
-        self._failures[failure.fields[0]] = failure
+        self._forget(failure.submission.task_id)
+        self._failures[failure.submission.task_id] = failure
         self._bytes += failure.size
         while len(self._failures) > MOST_FAILURES or (self._bytes > MOST_BYTES and len(self._failures) > 1):
             self._forget(next(iter(self._failures)))
@@ -109,7 +121,7 @@ class Outcomes:
         """
         groups: dict[tuple[str, str, str], dict[str, Any]] = {}
         for failure in reversed(self._failures.values()):
-            task, error = failure.fields[1], failure.error
+            task, error = failure.submission.task, failure.error
             # An error's words often name what it is about; without a place there is nothing else to tell it by.
             key = (task, error.kind, error.place or error.text)
             one = _described(failure)
@@ -158,39 +170,40 @@ class Outcomes:
             if failure is None:
                 answer["unknown"].append(task_id)
                 continue
-            fields, lane = self._anew(failure.fields, app)
-            keys = fields[9]
-            if not all(dispatcher.large_values.refs(key) for key in keys):
+            submission, lane = self._anew(failure.submission, app)
+            if not all(dispatcher.large_values.refs(key) for key in submission.keys):
                 answer["gone"].append(task_id)
                 continue
             self._forget(task_id)
             dispatcher.store.forget(task_id)
-            dispatcher.journal.append("", framing.pack("call", 0, "forget", (task_id,)))
-            dispatcher.definitions.add(("lane", lane))
-            dispatcher.journal.append("", framing.pack("batch", 0, [("lane", lane)], [fields], [], []))
-            dispatcher.take(message_of(fields), keys, now)
+            dispatcher.journal.append("", framing.pack(Ask(0, Forget(task_id))))
+            dispatcher.definitions.add(lane)
+            dispatcher.journal.append("", framing.pack(Changes(definitions=[lane], submissions=[submission])))
+            dispatcher.take(message_of(submission), submission.keys, now)
             answer["retried"].append(task_id)
         return answer
 
-    def _anew(self, fields: tuple[Any, ...], app: str) -> tuple[tuple[Any, ...], Lane]:
-        """Return the fields of a submission without what has passed: its retries, its time to begin and to expire."""
-        task_id, task, queue, key, payload, priority, _, time_limit, stamps, keys = fields
-        headers, *others, code = pickle.loads(payload)
-        lane = self._dispatcher.scheduler.view.known_lanes[key]
-        if code is None:  # else the task travels by value, with the definition that it was called by
+    def _anew(self, failed: Submission, app: str) -> tuple[Submission, DefineLane]:
+        """Return a submission without what has passed: its retries, its time to begin and to expire; and its lane."""
+        sent = messages.opened(failed.payload)
+        lane = self._dispatcher.scheduler.view.known_lanes[failed.lane]
+        if sent.code is None:  # else the task travels by value, with the definition that it was called by
             lane = lane_of(lane.request, app, lane.env, lane.one_shot)
-        payload = pickle.dumps(({**headers, "retries": 0, "eta": None, "expires": None}, *others, code), 5)
-        return (task_id, task, queue, lane.key, payload, priority, None, time_limit, stamps, keys), lane
+        headers = msgspec.structs.replace(sent.headers, retries=0, eta=None, expires=None)
+        payload = encode(msgspec.structs.replace(sent, headers=headers))
+        anew = msgspec.structs.replace(failed, lane=lane.key, payload=payload, eta=None)
+        return anew, DefineLane(lane.key, dict(lane.request), lane.app, lane.env, lane.one_shot)
 
 
 def _described(failure: Failure) -> dict[str, Any]:
-    headers = pickle.loads(failure.fields[4])[0]
+    submission = failure.submission
+    headers = messages.opened(submission.payload).headers
     return {
-        "id": failure.fields[0],
-        "queue": failure.fields[2],
-        "args": headers.get("argsrepr"),
-        "kwargs": headers.get("kwargsrepr"),
-        "retries": headers.get("retries") or 0,
+        "id": submission.task_id,
+        "queue": submission.queue,
+        "args": headers.argsrepr,
+        "kwargs": headers.kwargsrepr,
+        "retries": headers.retries or 0,
         "message": failure.error.text,
         "time": failure.time,
         "seconds": failure.seconds,

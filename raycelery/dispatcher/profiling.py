@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from raycelery.protocol import framing
+from raycelery.protocol.frames import RunMeasured, SendSamples
+from raycelery.protocol.questions import Samples
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
@@ -25,7 +26,7 @@ class Profiling:
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
-        self._samples: deque[Any] = deque(maxlen=_MOST)
+        self._samples: deque[bytes] = deque(maxlen=_MOST)
         self._count = 0
         self._end: asyncio.TimerHandle | None = None
 
@@ -50,14 +51,14 @@ class Profiling:
 
     def greet(self, connection: Connection) -> None:
         """Tell an executor whether to measure."""
-        connection.send(framing.pack("measure", self.on))
+        connection.send(SendSamples(self.on))
 
-    def take(self, sample: Any) -> None:
+    def take(self, measured: RunMeasured) -> None:
         """Keep what an executor has measured."""
-        self._samples.append(sample)
+        self._samples.append(measured.sample)
         self._count += 1
 
-    def since(self, number: int) -> tuple[int, list[Any]]:
-        """Return how many samples there have been, and those that are kept after the first ``number``."""
-        new = min(max(0, self._count - number), len(self._samples))
-        return self._count, list(self._samples)[len(self._samples) - new :]
+    def since(self, after: int) -> Samples:
+        """Return how many samples there have been, and those that are kept of them but the first ``after``."""
+        new = min(max(0, self._count - after), len(self._samples))
+        return Samples(self._count, list(self._samples)[len(self._samples) - new :])

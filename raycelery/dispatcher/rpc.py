@@ -1,18 +1,19 @@
-"""What a dispatcher answers when a process asks: each public method is a question that :meth:`Client.call` may name."""
+"""What a dispatcher answers when a process asks: a method for each of :mod:`raycelery.protocol.questions`."""
 
 from __future__ import annotations
 
 import itertools
 import os
-import pickle
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from raycelery.protocol import framing
+from raycelery.protocol import messages, questions
+from raycelery.protocol.frames import UseTimeLimits
+from raycelery.protocol.questions import Question
 from raycelery.scheduler import events
 from raycelery.scheduler.phases import MessagePhase
 
@@ -35,6 +36,46 @@ class Rpc:
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
+        q = questions
+        self._answers: dict[type[Question[Any]], Callable[[Any], Any]] = {
+            q.Pending: lambda _: self.pending(),
+            q.Left: lambda _: self.left(),
+            q.Why: self._why,
+            q.Messages: lambda asked: self.messages(asked.place, asked.ids),
+            q.Unknown: lambda asked: self.unknown(asked.ids),
+            q.Revoke: lambda asked: self.revoke(asked.ids, asked.terminate),
+            q.RevokeStamps: lambda asked: self.revoke_stamps(asked.stamps, asked.terminate),
+            q.Purge: lambda asked: self.purge(asked.queue),
+            q.Failures: lambda _: self._dispatcher.outcomes.failures(),
+            q.Retry: lambda asked: self._dispatcher.outcomes.retry(asked.ids, asked.app),
+            q.GetResult: lambda asked: self._dispatcher.store.meta(asked.task_id),
+            q.Forget: lambda asked: self._dispatcher.store.forget(asked.task_id),
+            q.GetValue: lambda asked: self._dispatcher.store.get(asked.key),
+            q.SetValue: self._set_value,
+            q.DeleteValue: lambda asked: self._dispatcher.store.delete(asked.key),
+            q.SetRate: lambda asked: self._dispatcher.definitions.set_rate(asked.task, asked.per_second),
+            q.SetLimit: lambda asked: self._dispatcher.definitions.set_limit(asked.name, asked.maximum),
+            q.RestoreLimit: lambda asked: self._dispatcher.definitions.restore_limit(asked.name),
+            q.SetTimeLimit: lambda asked: self.time_limit(asked.task, asked.soft, asked.hard),
+            q.TimeLimits: lambda _: self._dispatcher.definitions.set_time_limits,
+            q.Stats: lambda _: self.stats(),
+            q.Overview: lambda _: self.overview(),
+            q.Respondents: lambda _: self._dispatcher.control().respondents(),
+            q.Measure: lambda asked: self._dispatcher.profiling.renew(asked.seconds),
+            q.Measured: lambda asked: self._dispatcher.profiling.since(asked.after),
+            q.GiveUp: lambda _: self._dispatcher.journal.remove(),
+        }
+
+    def answer(self, question: Question[Any]) -> Any:
+        """Return the answer to a question.
+
+        Raises:
+            ValueError: it is one that is not answered here.
+        """
+        handler = self._answers.get(type(question))
+        if handler is None:
+            raise ValueError(f"the dispatcher does not answer {type(question).__name__} here")
+        return handler(question)
 
     def pending(self) -> int:
         """Messages that are not finished."""
@@ -60,25 +101,8 @@ class Rpc:
             else None,
         }
 
-    def meta(self, task_id: str) -> tuple[str, bytes] | None:
-        """State and payload of a task, or None."""
-        return self._dispatcher.store.meta(task_id)
-
-    def forget(self, task_id: str) -> None:
-        """Drop a result."""
-        self._dispatcher.store.forget(task_id)
-
-    def get(self, key: str) -> bytes | None:
-        """A value by key."""
-        return self._dispatcher.store.get(key)
-
-    def set(self, key: str, value: bytes, expires: float | None) -> None:
-        """Keep a value."""
-        self._dispatcher.store.set(key, value, expires, time.time())
-
-    def delete(self, key: str) -> None:
-        """Drop a value."""
-        self._dispatcher.store.delete(key)
+    def _set_value(self, asked: questions.SetValue) -> None:
+        self._dispatcher.store.set(asked.key, asked.value, asked.expires, time.time())
 
     def revoke(self, ids: list[str], terminate: bool) -> None:
         """Revoke messages by task id."""
@@ -87,10 +111,6 @@ class Rpc:
     def unknown(self, ids: list[str]) -> list[str]:
         """Those of some task ids of which there is no message."""
         return [task_id for task_id in ids if self._dispatcher.scheduler.view.find(task_id) is None]
-
-    def respondents(self) -> int:
-        """How many will answer a remote control command that is meant for all."""
-        return self._dispatcher.control().respondents()
 
     def revoked(self) -> list[str]:
         """Revoked ids that are remembered."""
@@ -135,7 +155,7 @@ class Rpc:
             "executor": message.executor_id if message.at_executor else 0,
             "task": message.task,
             "queue": message.queue,
-            "pid": connection.info.get("pid") if connection is not None and place == "running" else None,
+            "pid": connection.info.pid if connection is not None and place == "running" else None,
         }
 
     def revoke_stamps(self, stamps: dict[str, Any], terminate: bool) -> None:
@@ -151,52 +171,26 @@ class Rpc:
             self._dispatcher.release(message.seq)
         return len(messages)
 
-    def rate(self, task: str, per_second: float | None) -> None:
-        """Set a task's rate limit, in runs per second, whatever the application says from now on."""
-        self._dispatcher.definitions.override("rate", task, per_second)
-
-    def limit(self, name: str, maximum: int | None) -> None:
-        """Set a concurrency limit, whatever the application says from now on."""
-        self._dispatcher.definitions.override("limit", name, maximum)
-
-    def restore(self, kind: str, name: str) -> None:
-        """Let a rate or a limit be again what the application says."""
-        self._dispatcher.definitions.restore(kind, name)
-
     def time_limit(self, task: str, soft: float | None, hard: float | None) -> None:
         """Set a task's time limits in seconds, for messages that do not bring their own."""
         dispatcher = self._dispatcher
-        dispatcher.definitions.overridden["time_limit", task] = (soft, hard)
+        dispatcher.definitions.set_time_limits[task] = (soft, hard)
         for message in dispatcher.scheduler.view.unfinished():
             if not message.at_executor and not message.bridged:
                 self.apply_time_limit(message)
         for connection in dispatcher.executor_manager.connected.values():
-            connection.send(framing.pack("limits", self.time_limits()))
-
-    def time_limits(self) -> dict[str, tuple[float | None, float | None]]:
-        """Soft and hard time limits that were set by :meth:`time_limit`, by task."""
-        overridden = self._dispatcher.definitions.overridden
-        return {key[1]: value for key, value in overridden.items() if key[0] == "time_limit"}
+            connection.send(UseTimeLimits(dispatcher.definitions.set_time_limits))
 
     def apply_time_limit(self, message: Message) -> None:
         """Give a message the hard time limit that was set for its task, unless it brings its own."""
-        limits = self._dispatcher.definitions.overridden.get(("time_limit", message.task))
-        if limits is not None and message.settle_reason is None:
-            headers = pickle.loads(message.payload)[0]
-            if not (headers.get("timelimit") or [None])[0]:
-                message.time_limit = limits[1]
+        limits = self._dispatcher.definitions.set_time_limits.get(message.task)
+        if limits is None or message.settle_reason is not None:
+            return
+        if not messages.opened(message.payload).headers.time_limit:
+            message.time_limit = limits[1]
 
-    def measure(self, seconds: float) -> None:
-        """Have executors measure what they run for so long; 0: no longer."""
-        self._dispatcher.profiling.renew(seconds)
-
-    def measured(self, number: int) -> tuple[int, list[Any]]:
-        """How many runs were measured, and those after the first ``number``."""
-        return self._dispatcher.profiling.since(number)
-
-    def why(self, task_id: str) -> str:
-        """Why a task's message waits, or what has become of it, in one or two sentences."""
-        dispatcher = self._dispatcher
+    def _why(self, asked: questions.Why) -> str:
+        dispatcher, task_id = self._dispatcher, asked.task_id
         message = dispatcher.scheduler.view.find(task_id) or dispatcher.bridge_jobs.message_of(task_id)
         if message is not None:
             plane = dispatcher.control()
@@ -204,23 +198,11 @@ class Rpc:
             return dispatcher.scheduler.view.why(message, time.time(), plane.name_of)
         meta = dispatcher.store.meta(task_id)
         if meta is not None:
-            return f"It does not wait: its state is {meta[0]}."
+            return f"It does not wait: its state is {meta.state}."
         return (
             "It is not known here: it was not submitted to this application, or it has ended and its result was "
             "dropped, or is kept by another result backend."
         )
-
-    def failures(self) -> list[dict[str, Any]]:
-        """The last failures, grouped by error; see :meth:`Outcomes.failures`."""
-        return self._dispatcher.outcomes.failures()
-
-    def retry(self, ids: list[str], app: str) -> dict[str, list[str]]:
-        """Have tasks run once more that are among the last failures; see :meth:`Outcomes.retry`."""
-        return self._dispatcher.outcomes.retry(ids, app)
-
-    def give_up(self) -> None:
-        """Let go of what was to outlive this dispatcher, which is about to be ended for good."""
-        self._dispatcher.journal.remove()
 
     def overview(self) -> dict[str, Any]:
         """Everything that ``raycelery status`` and ``top`` show; see :mod:`raycelery.dispatcher.monitoring.status`."""
@@ -243,11 +225,11 @@ class Rpc:
             "large_values": len(self._dispatcher.large_values),
             "result_bytes": self._dispatcher.store.bytes,
             "since": self._dispatcher.since,
-            "clients": sum(c.info.get("role") in ("client", "bridge") for c in self._dispatcher.connections),
+            "clients": sum(c.info.role in ("client", "bridge") for c in self._dispatcher.connections),
             "pid": os.getpid(),
             "rss": psutil.Process(os.getpid()).memory_info().rss,
             "executor_pids": {
-                number: c.info.get("pid") for number, c in self._dispatcher.executor_manager.connected.items()
+                executor_id: c.info.pid for executor_id, c in self._dispatcher.executor_manager.connected.items()
             },
             "log": list(scheduler.log)[-200:],
         }

@@ -8,11 +8,36 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from celery import states
 
+from raycelery.protocol.operations import (
+    ChordInProgress,
+    ChordPart,
+    Completion,
+    Operation,
+    Part,
+    StoreResult,
+    StoreValue,
+)
+from raycelery.protocol.questions import StoredResult
+
 _READY = states.READY_STATES
+
+
+@dataclass(slots=True)
+class _Chord:
+    """A chord in progress: what is known of it, its parts by task id, and keys of large values that these refer to."""
+
+    size: int | None = None
+    extra: int = 0
+    done: bool = False
+    completion: Completion | None = None
+    parts: dict[str, Part] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
 
 
 class Store:
@@ -25,40 +50,40 @@ class Store:
     def __init__(self, max_bytes: float) -> None:
         self._max_bytes = max_bytes
         self.bytes = 0
-        self._metas: OrderedDict[str, tuple[str, bytes, tuple[str, ...]]] = OrderedDict()
-        self._values: dict[str, bytes] = {}
-        self._chords: dict[str, dict[str, Any]] = {}
-        self._due: list[tuple[float, str, str]] = []
-        self._expiry: dict[tuple[str, str], float] = {}
+        self._metas: OrderedDict[str, StoreResult] = OrderedDict()
+        self._values: dict[bytes, bytes] = {}
+        self._chords: dict[str, _Chord] = {}
+        #: When what expires: of results and chords by their ids, of values by their keys.
+        self._due: list[tuple[float, str, Any]] = []
+        self._expiry: dict[tuple[str, Any], float] = {}
         #: Keys of large values that no result refers to any more; the caller takes and clears them.
         self.released: list[str] = []
 
-    def set_meta(
-        self, task_id: str, state: str, payload: bytes, keys: tuple[str, ...], expires: float | None, now: float
-    ) -> bool:
+    def set_meta(self, result: StoreResult, now: float) -> bool:
         """Store a state; False if the task has already succeeded, which nothing overwrites (as in Celery)."""
+        task_id = result.task_id
         old = self._metas.get(task_id)
         if old is not None:
-            if old[0] == states.SUCCESS:
-                self.released.extend(keys)
+            if old.state == states.SUCCESS:
+                self.released.extend(result.keys)
                 return False
             self._drop_meta(task_id)
-        self._metas[task_id] = (state, payload, keys)
-        self.bytes += len(payload)
-        self._expire("meta", task_id, expires, now)
+        self._metas[task_id] = result
+        self.bytes += len(result.payload)
+        self._expire("meta", task_id, result.expires, now)
         while self.bytes > self._max_bytes and len(self._metas) > 1:
             self._drop_meta(next(iter(self._metas)))
         return True
 
-    def meta(self, task_id: str) -> tuple[str, bytes] | None:
+    def meta(self, task_id: str) -> StoredResult | None:
         """Return state and payload, or None."""
         found = self._metas.get(task_id)
-        return None if found is None else found[:2]
+        return None if found is None else StoredResult(found.state, found.payload)
 
-    def ready(self, task_id: str) -> tuple[str, bytes] | None:
-        """Return state and payload if the task has ended."""
+    def ready(self, task_id: str) -> StoreResult | None:
+        """Return what is stored if the task has ended."""
         found = self._metas.get(task_id)
-        return found[:2] if found is not None and found[0] in _READY else None
+        return found if found is not None and found.state in _READY else None
 
     def forget(self, task_id: str) -> None:
         """Drop a result."""
@@ -66,89 +91,86 @@ class Store:
             self._drop_meta(task_id)
 
     def _drop_meta(self, task_id: str) -> None:
-        _, payload, keys = self._metas.pop(task_id)
-        self.bytes -= len(payload)
-        self.released.extend(keys)
+        dropped = self._metas.pop(task_id)
+        self.bytes -= len(dropped.payload)
+        self.released.extend(dropped.keys)
         self._expiry.pop(("meta", task_id), None)
 
     # -- keys and values, for groups and whatever else Celery's backend code keeps ---------------------------------
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: bytes) -> bytes | None:
         """Return a value."""
         return self._values.get(key)
 
-    def set(self, key: str, value: bytes, expires: float | None, now: float) -> None:
+    def set(self, key: bytes, value: bytes, expires: float | None, now: float) -> None:
         """Keep a value."""
         self._values[key] = value
         self._expire("value", key, expires, now)
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: bytes) -> None:
         """Drop a value."""
         self._values.pop(key, None)
         self._expiry.pop(("value", key), None)
 
     # -- chords ----------------------------------------------------------------------------------------------------
 
-    def chord_size(self, group: str, size: int) -> tuple[Any, list[bytes]] | None:
+    def chord_size(self, group: str, size: int) -> tuple[Completion, list[bytes]] | None:
         """Say how many parts a chord has (again, for a new run of the same chord).
 
         Returns:
             its completion and its parts, if they were all there already.
         """
         chord = self._chord(group)
-        if chord["done"]:
-            chord.update(done=False, parts={})
-        chord["size"] = size
-        parts = self._complete(chord)
-        return None if parts is None else (chord["completion"], parts)
-
-    def chord_part(
-        self, group: str, task_id: str, index: float, payload: bytes, size: int | None, now: float,
-        expires: float | None, completion: Any, keys: tuple[str, ...] = (),
-    ) -> list[bytes] | None:  # fmt: skip
-        """Add one part; the payloads of all, in the group's order, to whoever adds the last one."""
-        chord = self._chord(group)
-        if chord["done"] or task_id in chord["parts"]:
-            self.released.extend(keys)
-            return None
-        chord["keys"] += keys
-        chord["parts"][task_id] = (index, len(chord["parts"]), payload)
-        chord["completion"] = completion
-        if chord["size"] is None:
-            chord["size"] = size
-        self._expire("chord", group, expires, now)
+        if chord.done:
+            chord.done, chord.parts = False, {}
+        chord.size = size
         return self._complete(chord)
 
-    def _chord(self, group: str) -> dict[str, Any]:
-        return self._chords.setdefault(
-            group, {"parts": {}, "size": None, "extra": 0, "done": False, "completion": None, "keys": []}
-        )
+    def chord_part(self, part: ChordPart, now: float) -> tuple[Completion, list[bytes]] | None:
+        """Add one part; the completion and the payloads of all, in the group's order, to whoever adds the last one."""
+        chord = self._chord(part.group)
+        if chord.done or part.task_id in chord.parts:
+            self.released.extend(part.keys)
+            return None
+        chord.keys += part.keys
+        chord.parts[part.task_id] = Part(part.task_id, part.index, len(chord.parts), part.payload)
+        chord.completion = part.completion
+        if chord.size is None:
+            chord.size = part.size
+        self._expire("chord", part.group, part.expires, now)
+        return self._complete(chord)
+
+    def _chord(self, group: str) -> _Chord:
+        found = self._chords.get(group)
+        if found is None:
+            found = self._chords[group] = _Chord()
+        return found
 
     def chord_keys(self, group: str) -> tuple[str, ...]:
         """Return the large values that the parts of a complete chord refer to, which they then do no more."""
         chord = self._chords.get(group)
         if chord is None:
             return ()
-        keys, chord["keys"] = chord["keys"], []
+        keys, chord.keys = chord.keys, []
         self.released.extend(keys)
         return tuple(keys)
 
-    def chord_extra(self, group: str, count: int = 1) -> None:
+    def chord_extra(self, group: str) -> None:
         """Count a part that was added while the chord ran (``add_to_chord``)."""
-        self._chord(group)["extra"] += count
+        self._chord(group).extra += 1
 
-    def _complete(self, chord: dict[str, Any]) -> list[bytes] | None:
-        if chord["done"] or not chord["parts"] or chord["size"] is None:
+    def _complete(self, chord: _Chord) -> tuple[Completion, list[bytes]] | None:
+        if chord.done or not chord.parts or chord.size is None or chord.completion is None:
             return None
-        if len(chord["parts"]) < chord["size"] + chord["extra"]:
+        if len(chord.parts) < chord.size + chord.extra:
             return None
-        parts = [payload for _, _, payload in sorted(chord["parts"].values(), key=lambda part: part[:2])]
-        chord.update(done=True, parts={}, extra=0)
-        return parts
+        parts = [part.payload for part in sorted(chord.parts.values(), key=lambda part: (part.index, part.order))]
+        chord.done, chord.parts, chord.extra = True, {}, 0
+        return chord.completion, parts
 
     # -- age -------------------------------------------------------------------------------------------------------
 
-    def _expire(self, kind: str, key: str, expires: float | None, now: float) -> None:
+    def _expire(self, kind: str, key: Any, expires: float | None, now: float) -> None:
         if expires and expires > 0:
             due = now + expires
             self._expiry[kind, key] = due
@@ -169,21 +191,24 @@ class Store:
                 self.chord_keys(key)
                 self._chords.pop(key, None)
 
-    def ops(self, now: float) -> Iterator[tuple[Any, ...]]:
+    def ops(self, now: float) -> Iterator[Operation]:
         """Forget what is past its age, and yield the operations that would bring an empty store to what is left."""
         self.expire(now)
-        for task_id, (state, payload, keys) in self._metas.items():
+        for task_id, result in self._metas.items():
             due = self._expiry.get(("meta", task_id))
-            yield "meta", task_id, state, payload, keys, None if due is None else due - now, False
+            yield msgspec.structs.replace(result, expires=None if due is None else due - now, final=False)
         for key, value in self._values.items():
             due = self._expiry.get(("value", key))
-            yield "value", key, value, None if due is None else due - now
-        for group, chord in self._chords.items():
-            yield "chord", group, chord
+            yield StoreValue(key, value, None if due is None else due - now)
+        for group, one in self._chords.items():
+            parts = list(one.parts.values())
+            yield ChordInProgress(group, one.size, one.extra, one.done, parts, one.completion, one.keys)
 
-    def put_chord(self, group: str, chord: dict[str, Any]) -> None:
+    def put_chord(self, chord: ChordInProgress) -> None:
         """Take over a chord in progress."""
-        self._chords[group] = chord
+        one = chord
+        parts = {part.task_id: part for part in one.parts}
+        self._chords[one.group] = _Chord(one.size, one.extra, one.done, one.completion, parts, one.keys)
 
     def __len__(self) -> int:
         return len(self._metas)

@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 from raycelery import executor, names
 from raycelery.app.spec import AppSpec
 from raycelery.client import session
-from raycelery.client.connection import Client
+from raycelery.client.connection import Client, Closed
 from raycelery.errors import LEAVING, AppLoadError, DispatcherUnreachable
 from raycelery.executor.batch import Batch
 from raycelery.executor.eventer import Eventer
 from raycelery.executor.hostname import HOSTNAME
-from raycelery.executor.inbox import Inbox
+from raycelery.executor.inbox import Inbox, Learn
 from raycelery.executor.output import OUTPUT
 from raycelery.executor.sources import Sources
 from raycelery.protocol import framing
+from raycelery.protocol.frames import Hello, SendSamples, Stop, UseTimeLimits
+from raycelery.protocol.messages import Blocked, Bye, Ready
 from raycelery.serialization import ray_serializers, references
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Loop:
     """Connects to the dispatcher, loads the application, and runs messages until told to stop.
 
     Arguments:
-        number: the executor's, given by the scheduler.
+        executor_id: given by the scheduler.
         request: what it was started for, in Ray's units.
         spec: the pickled application spec.
         endpoint: host, port and secret of the dispatcher.
@@ -58,7 +60,7 @@ class Loop:
 
     def __init__(
         self,
-        number: int,
+        executor_id: int,
         request: Mapping[str, float],
         spec: bytes,
         endpoint: tuple[str, int, bytes],
@@ -82,7 +84,7 @@ class Loop:
         self._inbox = Inbox()
         self._client = Client(
             lambda: framing.Endpoint(*endpoint),
-            {"role": "executor", "executor": number, "node": self._node, "app": app_key},
+            Hello("executor", executor_id=executor_id, node=self._node, app=app_key),
             on_frame=self._inbox.on_frame,
         )
         self._client.linger = 0.0005
@@ -132,7 +134,7 @@ class Loop:
         references.adopt(bare)
         self._assignments = Assignments(Unloadable(bare, error), self._client, self._eventer)
         # What is in its way may be mended meanwhile, and a process cannot import a module again.
-        again = threading.Timer(UNLOADABLE_SECONDS, self._inbox.put, ("stop", ""))
+        again = threading.Timer(UNLOADABLE_SECONDS, self._inbox.put, (Stop(),))
         again.daemon = True
         again.start()
 
@@ -143,31 +145,31 @@ class Loop:
         self._client.ensure()
         OUTPUT.start(self._client, str(self._app_spec.dispatcher))
         self._load()
-        self._client.report(("ready", self._node))
+        self._client.report(Ready(self._node))
         if not self._once:
             self._inbox.watch(Sources())
         runner = self._assignments.runner
         # An error that gets past the runner ends the executor as a crash does: what it was running is settled by
         # another one, and counts as a delivery.
         while True:
-            kind, item = self._inbox.take()
-            if kind == "run":
-                try:
-                    self._run(item)
-                except LEAVING as exc:
-                    return self._left(exc)
-                if self._worn_out():
+            match self._inbox.take():
+                case Batch() as batch:
+                    try:
+                        self._run(batch)
+                    except LEAVING as exc:
+                        return self._left(exc)
+                    if self._worn_out():
+                        break
+                case Learn(codes):
+                    runner.learn(codes)
+                case UseTimeLimits(limits):
+                    runner.set_time_limits(limits)
+                case SendSamples(on):
+                    self._measure(on)
+                case Closed(reason):
+                    return f"the dispatcher went away: {reason}"
+                case Stop():
                     break
-            elif kind == "learn":
-                runner.learn(item)
-            elif kind == "limits":
-                runner.set_time_limits(item)
-            elif kind == "measure":
-                self._measure(item)
-            elif kind == "closed":
-                return f"the dispatcher went away: {item}"
-            else:
-                break
         self._end()
         return ""
 
@@ -199,7 +201,7 @@ class Loop:
         runner = self._assignments.runner
         if runner.current is not None and threading.get_ident() == runner.thread:
             self._inbox.block(blocked)
-            self._client.report(("blocked", blocked))
+            self._client.report(Blocked(blocked))
 
     def _measure(self, on: bool) -> None:
         if self._meter is None:
@@ -215,7 +217,7 @@ class Loop:
     def make_way(self) -> None:
         """End without having run anything, so that what there is goes to another executor."""
         self._client.ensure()
-        self._client.report(("ready", self._node), ("bye",))
+        self._client.report(Ready(self._node), Bye())
         self._client.close()
 
     def _worn_out(self) -> bool:
@@ -245,7 +247,7 @@ class Loop:
     def _end(self) -> None:
         self._clean_up()
         try:
-            self._client.report(("bye",))
+            self._client.report(Bye())
             # Ray may give this process another message of executor="function".
             self._client.close()
         except DispatcherUnreachable as exc:
@@ -261,7 +263,7 @@ class Executor:
 
     def __init__(
         self,
-        number: int,
+        executor_id: int,
         title: str,
         request: Mapping[str, float],
         spec: bytes,
@@ -270,7 +272,7 @@ class Executor:
         env: str,
     ) -> None:
         self._title = title
-        self._arguments = (number, request, spec, endpoint, app_key, env)
+        self._arguments = (executor_id, request, spec, endpoint, app_key, env)
 
     def __repr__(self) -> str:
         return self._title
@@ -281,7 +283,7 @@ class Executor:
 
 
 def run_one(
-    number: int,
+    executor_id: int,
     title: str,
     request: Mapping[str, float],
     spec: bytes,
@@ -292,7 +294,7 @@ def run_one(
     """Run a single message as a Ray remote function."""
     from raycelery.executor import loading
 
-    loop = Loop(number, request, spec, endpoint, app_key, env, once=True)
+    loop = Loop(executor_id, request, spec, endpoint, app_key, env, once=True)
     if not loading.fit_for(app_key):
         # Ray has taken a process that has imported another release, and a process imports a module but once.
         loop.make_way()

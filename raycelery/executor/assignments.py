@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from raycelery.client.connection import Client
-from raycelery.executor.batch import Batch
+from raycelery.executor.batch import Assigned, Batch
 from raycelery.executor.bookkeeping import Bookkeeping
 from raycelery.executor.bridged import BridgedMessage
 from raycelery.executor.direct import ChordMessage, DirectMessage
 from raycelery.executor.eventer import Eventer
 from raycelery.executor.runner import Message, Runs
+from raycelery.protocol.messages import Assignment, ChordAssignment
 
 
 class Assignments:
@@ -35,9 +35,9 @@ class Assignments:
                 return
             yield self._message(batch, *following)
 
-    def _message(self, batch: Batch, index: int, payload: Any) -> Message:
-        if batch.bridged:
-            return BridgedMessage(batch.seq, index, payload, batch.quick)
-        if batch.settle_reason == "chord":
-            return ChordMessage(self._bookkeeping, batch.seq, payload)
-        return DirectMessage(self._bookkeeping, batch.seq, payload, batch.settle_reason, batch.reason, batch.deliveries)
+    def _message(self, batch: Batch, index: int, assigned: Assigned) -> Message:
+        if isinstance(assigned, Assignment):
+            return DirectMessage(self._bookkeeping, assigned)
+        if isinstance(assigned, ChordAssignment):
+            return ChordMessage(self._bookkeeping, assigned)
+        return BridgedMessage(batch.seq, index, assigned, batch.quick)

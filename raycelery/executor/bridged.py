@@ -20,10 +20,21 @@ from kombu.serialization import loads as kombu_loads
 
 from raycelery.errors import LEAVING, TaskNotRegistered
 from raycelery.executor import ending
-from raycelery.executor.batch import Report
 from raycelery.executor.output import OUTPUT
 from raycelery.executor.runner import Runner, TaskMessage
 from raycelery.executor.soft_limit import soft_limit
+from raycelery.protocol.frames import BridgeTask
+from raycelery.protocol.messages import (
+    BatchReport,
+    Began,
+    Called,
+    CannotRun,
+    ExecutorEvent,
+    Raised,
+    Rejected,
+    Report,
+    Returned,
+)
 from raycelery.serialization import values
 
 logger = logging.getLogger(__name__)
@@ -44,9 +55,9 @@ class BridgedMessage(TaskMessage):
         self._index = index
         self._payload = payload
         self._pid = os.getpid()
-        self._event: tuple[Any, ...]
+        self._event: ExecutorEvent
         if not quick:
-            self.began = ("job", seq, index, ("began", self._pid))
+            self.began = BatchReport(seq, index, Began(self._pid))
 
     def open(self) -> None:
         (
@@ -63,7 +74,7 @@ class BridgedMessage(TaskMessage):
         ) = pickle.loads(self._payload)
         # A call that is no task's message has no request.
         shadow = self.request.get("shadow") if self.request else None
-        OUTPUT.begin((self._seq, self._index), self.task_id, shadow or self.name, bridged=True)
+        OUTPUT.begin(None, self.task_id, shadow or self.name, BridgeTask(self._seq, self._index))
         if self.request is not None:
             self.request.update(hostname=hostname, is_eager=False)
 
@@ -84,7 +95,7 @@ class BridgedMessage(TaskMessage):
         soft = self.soft_limit
         with soft_limit(runner.client, soft, self.on_soft_limit) if soft else contextlib.nullcontext():
             value = target(*args, **kwargs)
-        self._event = ("ok", pickle.dumps(value, 5), time.monotonic() - began, self._pid)
+        self._event = Called(pickle.dumps(value, 5), time.monotonic() - began, self._pid)
 
     def decode(self, accept: Any) -> Callable[[], tuple[Any, Any]]:
         body = self._body
@@ -104,10 +115,12 @@ class BridgedMessage(TaskMessage):
         retval, info, runtime, returned = result
         if info is None:
             returned = returned if isinstance(returned, str) else str(returned)
-            self._event = ("ok", returned, runtime, self._pid)
+            self._event = Returned(ending.sound(returned), runtime, self._pid)
             return
-        kind = "rejected" if isinstance(retval.exception, Reject) else "failed"
-        self._event = (kind, _pickled(retval), runtime, self._pid, ending.of(retval)[0])
+        if isinstance(retval.exception, Reject):
+            self._event = Rejected(_pickled(retval), runtime, self._pid)
+        else:
+            self._event = Raised(_pickled(retval), runtime, self._pid, ending.of(retval)[0])
 
     def fail(self, exc: BaseException) -> None:
         logger.error("a message cannot run: %s", exc)
@@ -116,10 +129,10 @@ class BridgedMessage(TaskMessage):
     def refuse(self, exc: BaseException) -> None:
         if isinstance(exc, TaskNotRegistered):
             exc = NotRegistered(*exc.args)  # for readers of the result that have Celery's classes only
-        self._event = ("error", _pickled(ending.einfo_of(exc)), 0.0, self._pid)
+        self._event = CannotRun(_pickled(ending.einfo_of(exc)), self._pid)
 
     def report(self) -> Report:
-        return ("job", self._seq, self._index, self._event)
+        return BatchReport(self._seq, self._index, self._event)
 
 
 def _pickled(einfo: ExceptionInfo) -> bytes:

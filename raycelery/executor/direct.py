@@ -20,12 +20,13 @@ from kombu.serialization import loads as kombu_loads
 from raycelery.app.backend import RayBackend
 from raycelery.errors import InfeasibleError
 from raycelery.executor import ending
-from raycelery.executor.batch import Report
 from raycelery.executor.bookkeeping import Bookkeeping, Delivery
 from raycelery.executor.ending import Ending
 from raycelery.executor.hostname import HOSTNAME
 from raycelery.executor.output import OUTPUT
 from raycelery.executor.runner import Message, Runner, TaskMessage
+from raycelery.protocol import messages
+from raycelery.protocol.messages import Assignment, ChordAssignment, Done, Report, Requeue
 from raycelery.serialization import values
 
 logger = logging.getLogger(__name__)
@@ -36,28 +37,12 @@ class DirectMessage(TaskMessage):
 
     Arguments:
         bookkeeping: of the application.
-        seq: the scheduler's number.
-        payload: what the client tells the executor, pickled.
-        settle_reason: why it is not to be run but to be settled; None: it is to be run.
-        reason: the same in words.
-        deliveries: how often it was given to an executor before.
+        assigned: what the dispatcher has sent.
     """
 
-    def __init__(
-        self,
-        bookkeeping: Bookkeeping,
-        seq: int,
-        payload: bytes,
-        settle_reason: str | None,
-        reason: str,
-        deliveries: int,
-    ) -> None:
+    def __init__(self, bookkeeping: Bookkeeping, assigned: Assignment) -> None:
         self._bookkeeping = bookkeeping
-        self._seq = seq
-        self._payload = payload
-        self._settle_reason = settle_reason
-        self._reason = reason
-        self._deliveries = deliveries
+        self._assigned = assigned
         self._task: Any = None
         self._embed: dict[str, Any] | None = None
         #: Made where its class is the project's own; where somebody listens to events.
@@ -69,26 +54,19 @@ class DirectMessage(TaskMessage):
         self._requeued = False
 
     def open(self) -> None:
-        (
-            headers,
-            self._body,
-            self._content_type,
-            self._encoding,
-            delivery,
-            properties,
-            self.module,
-            self.code,
-        ) = pickle.loads(self._payload)
-        self.task_id, self.name = headers["id"], headers["task"]
+        assigned = self._assigned
+        self._sent = sent = messages.opened(assigned.payload)
+        self.task_id, self.name, self.module, self.code = assigned.task_id, assigned.task, sent.module, sent.code
+        headers, properties = messages.headers_and_properties(sent, self.task_id, self.name)
         OUTPUT.begin(properties.get("log_to"), self.task_id, headers.get("shadow") or self.name)
         headers["hostname"] = HOSTNAME
         self._headers, self._properties = headers, properties
         self.soft_limit = (headers.get("timelimit") or (None, None))[1]
         self._delivery_info = {
-            "exchange": delivery[0],
-            "routing_key": delivery[1],
-            "priority": delivery[2],
-            "redelivered": self._deliveries > 0,
+            "exchange": sent.delivery.exchange,
+            "routing_key": sent.delivery.routing_key,
+            "priority": sent.delivery.priority,
+            "redelivered": assigned.deliveries > 0,
         }
         self.request = {
             **headers,
@@ -102,16 +80,16 @@ class DirectMessage(TaskMessage):
         }
 
     def decode(self, accept: Any) -> Callable[[], tuple[Any, Any]]:
-        body, content_type = self._body, self._content_type
-        if content_type is None:
-            self._embed, arguments = values.open_body(body)
+        sent = self._sent
+        if sent.content_type is None:
+            self._embed, arguments = values.open_body(sent.body)
         else:
-            self._embed, encoded = values.open_encoded(body)
+            self._embed = values.loads(sent.embed) if sent.embed else {}
 
             def arguments() -> tuple[Any, Any]:
                 compression = self._headers.get("compression")
-                data = decompress(encoded, compression) if compression else encoded
-                args, kwargs, _ = kombu_loads(data, content_type, self._encoding, accept=accept)
+                data = decompress(sent.body, compression) if compression else sent.body
+                args, kwargs, _ = kombu_loads(data, sent.content_type, sent.content_encoding, accept=accept)
                 return args, kwargs
 
         self.request.update(self._embed)
@@ -125,10 +103,11 @@ class DirectMessage(TaskMessage):
 
     def begin(self, task: Any) -> bool:
         books = self._bookkeeping
-        if self._settle_reason is not None or self._headers.get("expires"):
+        settle_reason = self._assigned.settle_reason
+        if settle_reason is not None or self._headers.get("expires"):
             request = self._make_request()
-            if self._settle_reason is not None:
-                self._tell(self._settle, request, self._settle_reason)
+            if settle_reason is not None:
+                self._tell(self._settle, request, settle_reason)
                 self._requeued = request.message.requeued
                 return False
             if request.revoked():
@@ -179,7 +158,7 @@ class DirectMessage(TaskMessage):
     def refuse(self, exc: BaseException) -> None:
         try:
             arguments = self.decode(())
-            if self._content_type is None:
+            if self._sent.content_type is None:
                 self.request["args"], self.request["kwargs"] = arguments()
         except Exception:  # its arguments may need the modules that are missing
             logger.warning("the arguments of %s cannot be read either", self.task_id)
@@ -187,10 +166,8 @@ class DirectMessage(TaskMessage):
 
     def report(self) -> Report:
         if self._requeued:
-            return ("requeue", self._seq, self._settle_reason is None)
-        if self._ending is None:
-            return ("done", self._seq, self._seconds)
-        return ("done", self._seq, self._seconds, self._ending)
+            return Requeue(self._assigned.seq, self._assigned.settle_reason is None)
+        return Done(self._assigned.seq, self._seconds, *(self._ending or ()))
 
     def _make_request(self) -> Request:
         body = (self.request["args"], self.request["kwargs"], self._embed)
@@ -219,7 +196,9 @@ class DirectMessage(TaskMessage):
         else:
             # Other backends are read by Celery alone, too, which does not have our classes.
             ours = isinstance(request.task.backend, RayBackend)
-            lost = (InfeasibleError if settle_reason == "infeasible" and ours else WorkerLostError)(self._reason)
+            lost = (InfeasibleError if settle_reason == "infeasible" and ours else WorkerLostError)(
+                self._assigned.reason
+            )
             einfo = ending.einfo_of(lost)
             self._ending = ending.failed(lost)
             if settle_reason == "lost":
@@ -234,20 +213,18 @@ class ChordMessage(Message):
 
     Arguments:
         bookkeeping: of the application.
-        seq: the scheduler's number.
-        payload: id of the chord's group, and what :meth:`RayBackend.finish_chord` needs else.
+        chord: what the dispatcher has sent.
     """
 
-    def __init__(self, bookkeeping: Bookkeeping, seq: int, payload: tuple[Any, ...]) -> None:
+    def __init__(self, bookkeeping: Bookkeeping, chord: ChordAssignment) -> None:
         self._bookkeeping = bookkeeping
-        self._seq = seq
-        self._payload = payload
+        self._chord = chord
 
     def open(self) -> None:
-        OUTPUT.begin("", self._payload[0], "celery.chord")
+        OUTPUT.begin("", self._chord.group, "celery.chord")
 
     def run(self, runner: Runner) -> None:
-        self._bookkeeping.app.backend.finish_chord(*self._payload)
+        self._finish()
 
     def fail(self, exc: BaseException) -> None:
         """Raise the error: the executor ends, and another one calls the body."""
@@ -255,7 +232,11 @@ class ChordMessage(Message):
 
     def refuse(self, exc: BaseException) -> None:
         # The body is a message of its own, which fails then.
-        self._bookkeeping.app.backend.finish_chord(*self._payload)
+        self._finish()
+
+    def _finish(self) -> None:
+        chord = self._chord
+        self._bookkeeping.app.backend.finish_chord(chord.group, chord.callback, pickle.loads(chord.origin), chord.parts)
 
     def report(self) -> Report:
-        return ("done", self._seq, None)
+        return Done(self._chord.seq, None)

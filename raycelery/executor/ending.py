@@ -8,19 +8,20 @@ from typing import Any
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery.exceptions import Ignore, Reject, Retry
 
-from raycelery.scheduler.model import Error
+from raycelery.protocol.messages import Outcome, TaskError
 
 #: Of an error's words and of its traceback, at most so many characters are told: the end of the latter.
 TEXT, TRACEBACK = 1_000, 8_000
 _FRAME = re.compile(r'^ *File "(?P<file>[^"]*)", line (?P<line>\d+), in (?P<function>.*)$', re.MULTILINE)
 
 #: Outcome, and why it failed.
-Ending = tuple[str, "Error | None"]
+Ending = tuple[Outcome, "TaskError | None"]
 
 
 def failed(exc: BaseException, traceback: str | None = None) -> Ending:
     """Return the ending of a message that failed with an error."""
-    return "failed", Error(_name(exc), _words(exc), _place(traceback or ""), (traceback or "")[-TRACEBACK:])
+    told = sound((traceback or "")[-TRACEBACK:])
+    return "failed", TaskError(_name(exc), _words(exc), sound(_place(traceback or "")), told)
 
 
 def of(einfo: Any, exc: BaseException | None = None) -> Ending:
@@ -61,7 +62,12 @@ def _words(exc: BaseException) -> str:
         text = str(exc)
     except Exception as error:  # an error's own words may fail, too
         text = f"its text cannot be shown: {error!r}"
-    return text if len(text) <= TEXT else f"{text[:TEXT]}…"
+    return sound(text if len(text) <= TEXT else f"{text[:TEXT]}…")
+
+
+def sound(text: str) -> str:
+    """Return a text without characters that stand for bytes which are none, as in names of files."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def _place(traceback: str) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from typing import Any
 
 from raycelery.client.connection import Client
+from raycelery.protocol import operations
+
+logger = logging.getLogger(__name__)
 
 
 class Eventer:
@@ -28,4 +32,9 @@ class Eventer:
         """Send an event: a start at once, an end with the report that follows it."""
         if self.enabled:
             fields.update(timestamp=time.time(), pid=self._pid)
-            self._client.store(("event", kind, fields, self._node), now=kind == "task-started")
+            try:
+                told = operations.event(kind, fields, self._node)
+            except TypeError as exc:  # of an event of the task's own, or of an error's words
+                logger.error("an event of kind %r was not sent: %s", kind, exc)
+                return
+            self._client.store(told, now=kind == "task-started")

@@ -5,15 +5,40 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from typing import Any
+from dataclasses import dataclass
 
-from raycelery.client.connection import Client
+from raycelery.client.connection import Client, Closed
 from raycelery.executor.batch import Batch
 from raycelery.executor.eventer import Eventer
 from raycelery.executor.output import OUTPUT
 from raycelery.executor.sources import Sources
+from raycelery.protocol.definitions import DefineCode
+from raycelery.protocol.frames import (
+    FromDispatcher,
+    LookForChanges,
+    Recall,
+    RecallFromBatch,
+    Run,
+    SendEvents,
+    SendLines,
+    SendSamples,
+    Stop,
+    UseTimeLimits,
+)
+from raycelery.protocol.messages import Begun, Outdated, Recalled
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Learn:
+    """Code of tasks that travel by value, which is needed from now on."""
+
+    codes: list[DefineCode]
+
+
+#: What the running thread is told in between.
+Instruction = Learn | UseTimeLimits | SendSamples | Closed | Stop
 
 
 class Inbox:
@@ -26,8 +51,8 @@ class Inbox:
     def __init__(self) -> None:
         self._client: Client
         self._eventer: Eventer
-        #: Kind and item of each, in order.
-        self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        #: In order.
+        self._queue: queue.SimpleQueue[Batch | Instruction] = queue.SimpleQueue()
         #: Guards all below. No frame is sent with it held.
         self._lock = threading.Lock()
         #: Batches that have not ended, by the scheduler's number.
@@ -51,62 +76,63 @@ class Inbox:
 
     # -- the reading thread -------------------------------------------------------------------------------------
 
-    def on_frame(self, frame: tuple[Any, ...]) -> None:
-        """Take a frame of the dispatcher's."""
-        kind = frame[0]
-        if kind == "run":
-            self._assign(frame[1], frame[2])
-        elif kind == "recall_batch":
-            with self._lock:
-                batch = self._batches.get(frame[1])
-            if batch is not None:
-                self._client.report(*batch.take_back())
-        elif kind == "recall":
-            self._give_back()
-        elif kind == "look":
-            self._look_for_changes()
-        elif kind == "follow":
-            OUTPUT.followed = frame[1]
-        elif kind == "events":
-            self._eventer.enabled = frame[1]
-        elif kind in ("stop", "closed", "limits", "measure"):
-            self.put(kind, frame[1] if len(frame) > 1 else "")
+    def on_frame(self, frame: FromDispatcher | Closed) -> None:
+        """Take a frame of the dispatcher's, or the end of the connection."""
+        match frame:
+            case Run():
+                self._assign(frame)
+            case RecallFromBatch(seq):
+                with self._lock:
+                    batch = self._batches.get(seq)
+                if batch is not None:
+                    self._client.report(*batch.take_back())
+            case Recall():
+                self._give_back()
+            case LookForChanges():
+                self._look_for_changes()
+            case SendLines(on):
+                OUTPUT.followed = on
+            case SendEvents(on):
+                self._eventer.enabled = on
+            case Stop() | Closed() | UseTimeLimits() | SendSamples():
+                self.put(frame)
 
-    def _assign(self, messages: list[tuple[Any, ...]], codes: list[Any]) -> None:
-        if codes:
-            self.put("learn", codes)
-        batches = [Batch.assigned(message) for message in messages]
+    def _assign(self, run: Run) -> None:
+        if run.codes:
+            self.put(Learn(run.codes))
+        batches = [Batch(assignment) for assignment in run.assignments]
         given_back = []
         with self._lock:
             if self._outdated:
                 # What comes now is for an executor that imports the present code; bookkeeping is the same.
-                given_back = [batch.seq for batch in batches if batch.settle_reason is None]
-                batches = [batch for batch in batches if batch.settle_reason is not None]
+                given_back = [batch.seq for batch in batches if not batch.bookkeeping]
+                batches = [batch for batch in batches if batch.bookkeeping]
             self._batches.update((batch.seq, batch) for batch in batches)
             for batch in batches:
-                self.put("run", batch)
+                self.put(batch)
             outdated = self._outdated
         if outdated:
-            self._client.report(("recalled", given_back))
+            self._client.report(Recalled(given_back))
 
     def _give_back(self) -> None:
         """Report all batches that have not begun as recalled."""
-        kept, seqs = [], []
+        kept: list[Instruction] = []
+        seqs = []
         with self._lock:
             self._idle = True
             while True:
                 try:
-                    kind, item = self._queue.get_nowait()
+                    item = self._queue.get_nowait()
                 except queue.Empty:
                     break
-                if kind == "run":
+                if isinstance(item, Batch):
                     seqs.append(item.seq)
                     del self._batches[item.seq]
                 else:
-                    kept.append((kind, item))
-            for kind, item in kept:
-                self.put(kind, item)
-        self._client.report(("recalled", seqs))
+                    kept.append(item)
+            for instruction in kept:
+                self.put(instruction)
+        self._client.report(Recalled(seqs))
 
     def _look_for_changes(self) -> None:
         """Have this executor replaced if the project was changed since; another program has come that may know it."""
@@ -118,24 +144,24 @@ class Inbox:
         with self._lock:
             self._outdated = True
         logger.info("%s has changed: this executor ends after its current task", changed)
-        self._client.report(("outdated",))
+        self._client.report(Outdated())
 
     # -- the running thread -------------------------------------------------------------------------------------
 
-    def put(self, kind: str, item: Any) -> None:
+    def put(self, item: Batch | Instruction) -> None:
         """Put in an instruction; any thread may."""
-        self._queue.put((kind, item))
+        self._queue.put(item)
 
-    def take(self) -> tuple[str, Any]:
-        """Wait for the next batch ("run") or instruction, and return its kind and itself."""
-        kind, item = self._queue.get()
-        if kind == "run":
+    def take(self) -> Batch | Instruction:
+        """Wait for the next batch or instruction, and return it."""
+        item = self._queue.get()
+        if isinstance(item, Batch):
             with self._lock:
                 was_idle, self._idle = self._idle, False
             if was_idle:
                 # What an executor has not begun when it dies can run elsewhere.
-                self._client.report(("begun",), more=True)
-        return kind, item
+                self._client.report(Begun(), more=True)
+        return item
 
     def end(self, batch: Batch) -> bool:
         """Take note that a batch has ended, before that is reported; return whether nothing is left to do."""

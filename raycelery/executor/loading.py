@@ -24,6 +24,8 @@ from raycelery.executor.hostname import HOSTNAME
 from raycelery.executor.load_errors import describe, told
 from raycelery.executor.sources import Sources
 from raycelery.names import NAME_VARIABLE
+from raycelery.protocol.definitions import DefineCode
+from raycelery.protocol.messages import CodeKey
 from raycelery.serialization import references, shared_globals, values
 
 logger = logging.getLogger(__name__)
@@ -223,17 +225,17 @@ class Tasks:
         task.soft_time_limit = task.soft_time_limit or conf.task_soft_time_limit
         task.time_limit = task.time_limit or conf.task_time_limit
 
-    def learn(self, codes: list[tuple[str, str, bytes, bool]]) -> None:
+    def learn(self, codes: list[DefineCode]) -> None:
         """Register tasks that travel by value; they may be called from one another before their own messages come.
 
         Arguments:
-            codes: name, key, pickled code, and whether an import is to be preferred, of each task.
+            codes: of each task.
         """
-        for name, key, code, prefer_import in codes:
-            self._codes[key] = code
-            if not prefer_import or name not in self._app._tasks:
+        for code in codes:
+            self._codes[code.key] = code.code
+            if not code.prefer_import or code.name not in self._app._tasks:
                 try:
-                    self._load(name, key)
+                    self._load(code.name, code.key)
                 except AppLoadError as exc:  # a call of it will fail with that
                     logger.warning("%s", exc)
         self._announce()
@@ -242,7 +244,7 @@ class Tasks:
         if getattr(self._app, "hooks", None):
             carried.announce(self._app)
 
-    def find(self, name: str, module: str | None, code: tuple[str, bool] | None) -> Any:
+    def find(self, name: str, module: str | None, code: CodeKey | None) -> Any:
         """Return the task.
 
         Arguments:
@@ -256,14 +258,14 @@ class Tasks:
         """
         tasks = self._app._tasks
         self._announce()
-        if code is not None and not code[1]:
-            if self._loaded.get(name) != code[0]:
-                self._load(name, code[0])
+        if code is not None and not code.prefer_import:
+            if self._loaded.get(name) != code.key:
+                self._load(name, code.key)
         elif name not in tasks:
             if module is not None:
                 self._import(name, module, needed=code is None)
             if code is not None and name not in tasks:
-                self._load(name, code[0])
+                self._load(name, code.key)
         found = tasks.get(name)
         if found is None:
             raise TaskNotRegistered(name, self._where_to_look(name))

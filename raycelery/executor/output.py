@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import pickle
 import sys
 import threading
 import time
@@ -24,8 +23,8 @@ from typing import Any, TextIO
 from raycelery.client.connection import Client
 from raycelery.errors import DispatcherUnreachable
 from raycelery.logs import files
-from raycelery.logs.lines import TASKS, Line, plain
-from raycelery.protocol import framing
+from raycelery.logs.lines import TASKS, Line, packed, plain
+from raycelery.protocol.frames import BridgeTask, TaskLines
 
 #: Seconds that lines wait for others to be sent with, and how many are sent at once; of more than that, the rest is
 #: only in the file.
@@ -46,10 +45,10 @@ class Output:
         self._client: Client | None = None
         self._name = ""
         self._pid = os.getpid()
-        #: Who submitted what runs: a client's id, or a bridge's numbers of bundle and job; "": nobody who looks.
-        self._to: Any = ""
+        #: Who submitted what runs: a client's id, "" for nobody who looks; or the message of a bridge that it is.
+        self._to = ""
+        self._of_bridge: BridgeTask | None = None
         self._task = self._task_id = ""
-        self._bridged = False
         #: Whether somebody follows what this application's tasks say; the dispatcher tells.
         self.followed = False
         #: Guards what is noted and the file; held while nothing but the file is waited for.
@@ -107,11 +106,18 @@ class Output:
 
     # -- of a message -------------------------------------------------------------------------------------------
 
-    def begin(self, to: Any, task_id: str, task: str, bridged: bool = False) -> None:
-        """Note which task runs now, and who is to see what it says."""
-        self._task_id, self._task, self._to, self._bridged = task_id, task, to or "", bridged
+    def begin(self, to: str | None, task_id: str, task: str, of_bridge: BridgeTask | None = None) -> None:
+        """Note which task runs now, and who is to see what it says.
+
+        Arguments:
+            to: id of a client; None or "": nobody.
+            task_id: Celery's.
+            task: its name.
+            of_bridge: the message of a bridge that it is, whose bridge is to see it.
+        """
+        self._task_id, self._task, self._to, self._of_bridge = task_id, task, to or "", of_bridge
         if self._client is not None:
-            self._client.log_to = "" if bridged else to or ""
+            self._client.log_to = self._to
 
     def end(self) -> None:
         """Note that it has ended; what it said leaves before the report of that."""
@@ -161,16 +167,16 @@ class Output:
         now = time.time()
         task, task_id = (self._task, self._task_id) if self._task_id else ("executor", "")
         self._keep(files.written(now, level, task, task_id or str(self._pid), plain(text)))
-        if self._bridged and logger == "celery.app.trace":
+        if self._of_bridge is not None and logger == "celery.app.trace":
             return  # how a message ended is logged by the bridge, which hears of it anyway
-        if not (self._to or self.followed or not task_id):
+        if not (self._to or self._of_bridge or self.followed or not task_id):
             return
         if len(self._lines) >= MOST_LINES:
             self._left_out += 1
             return
         if len(text) > LINE_CHARACTERS:
             text = f"{text[:LINE_CHARACTERS]}…"
-        if shown is not None and (self._bridged or len(shown) > LINE_CHARACTERS):
+        if shown is not None and (self._of_bridge is not None or len(shown) > LINE_CHARACTERS):
             shown = None
         self._lines.append(Line(task_id, task, now, level, logger, text, shown, self._size))
         self._send_soon()
@@ -218,17 +224,17 @@ class Output:
                 if self._file is not None:
                     with contextlib.suppress(OSError):
                         self._file.flush()
-                if not self._task and not self._to and not self.followed:
+                if not (self._task or self._to or self._of_bridge or self.followed):
                     return  # what is written while an application is loaded is for whoever submitted the first message
                 lines, self._lines = self._lines, []
                 left_out, self._left_out = self._left_out, 0
-                to, client = self._to, self._client
-            if not lines or client is None or not (to or self.followed):
+                to, of_bridge, client = self._to, self._of_bridge, self._client
+            if not lines or client is None or not (to or of_bridge or self.followed):
                 return
-            ids = tuple({line.task_id for line in lines})
+            ids = list({line.task_id for line in lines})
             file = "" if self._path is None else self._path.name
             try:
-                client.post(framing.pack("logs", to, file, pickle.dumps(lines, 5), left_out, ids), first=True)
+                client.post(TaskLines(to, of_bridge, file, packed(lines), left_out, ids), first=True)
             except DispatcherUnreachable as exc:
                 # The executor ends with its dispatcher; the file has the lines.
                 logging.getLogger(__name__).debug("lines of tasks cannot be sent: %s", exc)

@@ -21,10 +21,11 @@ from kombu.serialization import prepare_accept_content
 
 from raycelery.client.connection import Client
 from raycelery.errors import LEAVING
-from raycelery.executor.batch import Report
 from raycelery.executor.loading import Tasks
 from raycelery.executor.output import OUTPUT
 from raycelery.executor.soft_limit import soft_limit
+from raycelery.protocol.definitions import DefineCode
+from raycelery.protocol.messages import CodeKey, Report
 
 logger = logging.getLogger(__name__)
 
@@ -70,14 +71,14 @@ class TaskMessage(Message):
     Attributes:
         name: the task's.
         module: the one that the caller has the task from.
-        code: key of the task's code where it travels by value, and whether an import is to be preferred.
+        code: the task's, where it travels by value.
         soft_limit: the message's own, in seconds.
         request: what Celery's tracer is told of it.
     """
 
     name = ""
     module: str | None = None
-    code: tuple[str, bool] | None = None
+    code: CodeKey | None = None
     soft_limit: float | None = None
     request: dict[str, Any]
 
@@ -148,7 +149,7 @@ class Runs(Protocol):
     def run(self, message: Message) -> None:
         """Do what a message asks for."""
 
-    def learn(self, codes: list[tuple[str, str, bytes, bool]]) -> None:
+    def learn(self, codes: list[DefineCode]) -> None:
         """See :meth:`raycelery.executor.loading.Tasks.learn`."""
 
     def set_time_limits(self, limits: dict[str, tuple[float | None, float | None]]) -> None:
@@ -215,7 +216,7 @@ class Unloadable:
         finally:
             OUTPUT.end()
 
-    def learn(self, codes: list[tuple[str, str, bytes, bool]]) -> None:
+    def learn(self, codes: list[DefineCode]) -> None:
         """Do nothing: no task will be called."""
 
     def set_time_limits(self, limits: dict[str, tuple[float | None, float | None]]) -> None:

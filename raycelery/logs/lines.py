@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import queue
 import re
 import sys
@@ -12,6 +11,9 @@ import threading
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TextIO
+
+from raycelery.protocol.codec import Decoder, encode
+from raycelery.protocol.frames import Lines
 
 #: Escape sequences by which terminals are told of colours and cursors.
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -38,6 +40,28 @@ class Line(NamedTuple):
     text: str
     shown: str | None
     end: int
+
+
+_lines: Decoder[list[Line]] = Decoder(list[Line])
+
+
+def packed(lines: list[Line]) -> bytes:
+    """Encode lines for :class:`raycelery.protocol.frames.TaskLines`."""
+    try:
+        return encode(lines)
+    except TypeError:  # characters that stand for bytes which are none, as in names of files
+        return encode(
+            [line._replace(text=_sound(line.text), shown=line.shown and _sound(line.shown)) for line in lines]
+        )
+
+
+def opened(data: bytes) -> list[Line]:
+    """Undo :func:`packed`."""
+    return _lines.decode(data)
+
+
+def _sound(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def plain(text: str) -> str:
@@ -85,25 +109,25 @@ class Shower:
         self._starting = threading.Lock()
         self._thread = None
 
-    def on_frame(self, frame: tuple[Any, ...]) -> None:
+    def on_frame(self, frame: Any) -> None:
         """Take what a client was sent."""
-        if frame[0] != "logs":
+        if type(frame) is not Lines:
             return
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="raycelery-lines", daemon=True)
                 self._thread.start()
         try:
-            self._frames.put_nowait((frame[3], frame[4] + self._missed))
+            self._frames.put_nowait((frame.lines, frame.left_out + self._missed))
             self._missed = 0
         except queue.Full:
-            self._missed += frame[4] + 1
+            self._missed += frame.left_out + 1
 
     def _run(self) -> None:
         while True:
             lines, left_out = self._frames.get()
             try:
-                show(pickle.loads(lines), left_out, sys.stderr)
+                show(opened(lines), left_out, sys.stderr)
             finally:
                 self._frames.task_done()
 

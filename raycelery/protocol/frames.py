@@ -9,7 +9,7 @@ from msgspec import field
 
 from raycelery.protocol.codec import Decoder, Plain, Tagged
 from raycelery.protocol.definitions import DefineCode, Definition
-from raycelery.protocol.messages import Assignment, BatchAssignment, ChordAssignment, Report, Submission
+from raycelery.protocol.messages import Assignment, BatchAssignment, ChordAssignment, Event, Report, Submission
 from raycelery.protocol.operations import Operation
 from raycelery.protocol.questions import AnyQuestion
 
@@ -36,10 +36,10 @@ class Hello(Tagged, frozen=True):
     """
 
     role: Role
-    holder: str
-    holds: list[str]
-    pid: int
-    host: str
+    holder: str = ""
+    holds: list[str] = field(default_factory=list)
+    pid: int = 0
+    host: str = ""
     logs: bool = False
     executor_id: int | None = None
     node: str = ""
@@ -141,7 +141,85 @@ class RunMeasured(Tagged, frozen=True):
     sample: bytes
 
 
-ToDispatcher = Hello | Changes | Watch | Ask | TaskLines | FollowLines | RunMeasured
+# -- from bridges ------------------------------------------------------------------------------------------------------
+
+
+class BridgeMessage(Plain, frozen=True):
+    """A broker's message that a bridge has taken.
+
+    Arguments:
+        identity: the same when it is delivered again, another for a retry of its task.
+        task_id: Celery's.
+        redelivered: whether the broker may have delivered it before, so that it may be running already.
+        payload: what it is, pickled by the bridge for the executor.
+    """
+
+    identity: str
+    task_id: str
+    redelivered: bool
+    payload: bytes
+
+
+class Batch(Plain, frozen=True):
+    """Messages of one task that an executor runs one after the other.
+
+    Arguments:
+        batch_id: the bridge's own number.
+        task: name of the task.
+        queue: the broker's queue.
+        lane: key of a lane that was defined before.
+        time_limit: hard, in seconds, or None.
+        quick: whether they are expected to be short, so that nobody needs to hear that one has begun.
+        messages: in order.
+    """
+
+    batch_id: int
+    task: str
+    queue: str
+    lane: str
+    time_limit: float | None
+    quick: bool
+    messages: list[BridgeMessage]
+
+
+class RunBatches(Tagged, frozen=True):
+    """Batches to be run. Bridge -> dispatcher.
+
+    Arguments:
+        batches: one for each free slot of the bridge's pool, at most.
+    """
+
+    batches: list[Batch]
+
+
+class RecallBatch(Tagged, frozen=True):
+    """The wish that what has not begun of a batch is given back. Bridge -> dispatcher.
+
+    Arguments:
+        batch_id: the bridge's own number.
+    """
+
+    batch_id: int
+
+
+class KillMessage(Tagged, frozen=True):
+    """The wish that the run of a message is ended at once. Bridge -> dispatcher.
+
+    Arguments:
+        batch_id: the bridge's own number.
+        index: of the message in the batch.
+    """
+
+    batch_id: int
+    index: int
+
+
+class NewCode(Tagged, frozen=True):
+    """The wish that executors end after what they run: the project may have changed. Bridge -> dispatcher."""
+
+
+BridgeFrame = RunBatches | RecallBatch | KillMessage | NewCode
+ToDispatcher = Hello | Changes | Watch | Ask | TaskLines | FollowLines | RunMeasured | BridgeFrame
 
 
 # -- from the dispatcher -----------------------------------------------------------------------------------------------
@@ -223,6 +301,30 @@ class Lines(Tagged, frozen=True):
     left_out: int
 
 
+class BridgeReport(Plain, frozen=True):
+    """What became of a message of a bridge.
+
+    Arguments:
+        batch_id: the bridge's own number.
+        index: of the message in the batch.
+        event: what happened.
+    """
+
+    batch_id: int
+    index: int
+    event: Event
+
+
+class BatchReports(Tagged, frozen=True):
+    """What became of messages. Dispatcher -> bridge.
+
+    Arguments:
+        reports: in order.
+    """
+
+    reports: list[BridgeReport]
+
+
 # -- from the dispatcher to executors ----------------------------------------------------------------------------------
 
 
@@ -242,7 +344,7 @@ class Recall(Tagged, frozen=True):
     """The wish that it gives back what it has not begun. Dispatcher -> executor."""
 
 
-class RecallBatch(Tagged, frozen=True):
+class RecallFromBatch(Tagged, frozen=True):
     """The wish that it gives back what it has not begun of a batch. Dispatcher -> executor.
 
     Arguments:
@@ -301,8 +403,8 @@ class Stop(Tagged, frozen=True):
 
 
 FromDispatcher = (
-    Acknowledged | Results | Answer | Refusal | Lines
-    | Run | Recall | RecallBatch | LookForChanges | SendLines | SendEvents | SendSamples | UseTimeLimits | Stop
+    Acknowledged | Results | Answer | Refusal | Lines | BatchReports
+    | Run | Recall | RecallFromBatch | LookForChanges | SendLines | SendEvents | SendSamples | UseTimeLimits | Stop
 )  # fmt: skip
 
 to_dispatcher: Decoder[ToDispatcher] = Decoder(ToDispatcher)

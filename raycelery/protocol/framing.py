@@ -1,27 +1,36 @@
-"""Frames between an application's processes and its dispatcher.
+"""The byte stream between an application's processes and its dispatcher: who may talk, in which version, and frames.
 
-Why sockets and not actor calls: a Ray actor call costs about 0.6 ms each way and cannot be made
-from a forked child; a frame on a TCP connection costs about 0.05 ms, carries many messages, and any
-process that knows the endpoint can open one. The endpoint and its secret are handed out by an actor
-call only, so whoever may talk to the Ray cluster (its token authentication included) may connect,
-and nobody else: nothing is unpickled before both sides have proved that they know the secret.
+Why sockets and not actor calls: a Ray actor call costs about 0.6 ms each way and cannot be made from a forked child; a
+frame on a TCP connection costs about 0.05 ms, carries many messages, and any process that knows the endpoint can open
+one. The endpoint and its secret are handed out by an actor call only, so whoever may talk to the Ray cluster (its token
+authentication included) may connect, and nobody else: nothing is decoded before both sides have proved that they know
+the secret.
 
-A frame is a 4-byte length and a pickled tuple ``(kind, *fields)``.
+A connection begins with a greeting of each side: :data:`MAGIC`, the version of the protocol in two bytes, and a nonce;
+before its nonce the client gives its proof, and the dispatcher then gives its own, see :func:`digest`. After that come
+frames: a length in four bytes, and one of :mod:`raycelery.protocol.frames` in so many.
 """
 
 from __future__ import annotations
 
 import hmac
 import os
-import pickle
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
-from raycelery.errors import DispatcherUnreachable
+from raycelery.errors import DispatcherUnreachable, VersionMismatch
+from raycelery.protocol.codec import VERSION, Decoder, ProtocolError, Tagged, encode
+
+F = TypeVar("F")
 
 _LENGTH = struct.Struct("!I")
+_VERSION = struct.Struct("!H")
+#: What both sides say first.
+MAGIC = b"raycelery"
+#: Bytes of magic and version.
+HEAD_BYTES = len(MAGIC) + _VERSION.size
 NONCE_BYTES = 32
 #: No frame is larger than this; messages are smaller by far, see :data:`raycelery.serialization.pickling.MOST_BYTES`.
 FRAME_BYTES = 2_000_000_000
@@ -37,28 +46,52 @@ class Endpoint:
     secret: bytes
 
 
-def pack(*fields: Any) -> bytes:
-    """Return the frame that carries ``fields``, the first of which names its kind."""
-    body = pickle.dumps(fields, 5)
+# -- frames ------------------------------------------------------------------------------------------------------------
+
+
+def pack(frame: Tagged) -> bytes:
+    """Return the bytes of a frame.
+
+    Raises:
+        TypeError: it holds something that is no plain data.
+        ValueError: it is too large.
+    """
+    return _framed(encode(frame))
+
+
+def _framed(body: bytes) -> bytes:
     if len(body) > FRAME_BYTES:
         raise ValueError(f"a frame of {len(body)} bytes is larger than the {FRAME_BYTES} that are allowed")
     return _LENGTH.pack(len(body)) + body
 
 
-class Unpacker:
-    """Cuts a byte stream into frames."""
+class Unpacker(Generic[F]):
+    """Cuts a byte stream into frames.
 
-    __slots__ = ("_buffer",)
+    Arguments:
+        decoder: of the frames that may come.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_buffer", "_decoder")
+
+    def __init__(self, decoder: Decoder[F]) -> None:
         self._buffer = bytearray()
+        self._decoder = decoder
 
-    def feed(self, data: bytes) -> list[tuple[Any, ...]]:
-        """Return the frames completed by ``data``."""
+    def feed(self, data: bytes) -> list[F]:
+        """Return the frames completed by ``data``.
+
+        Raises:
+            ProtocolError: what has come is no frame; the stream cannot be read any further.
+        """
         return [frame for frame, _ in self.feed_raw(data)]
 
-    def feed_raw(self, data: bytes) -> list[tuple[tuple[Any, ...], bytes]]:
-        """Return the frames completed by ``data``, each with its bytes."""
+    def feed_raw(self, data: bytes) -> list[tuple[F, bytes]]:
+        """Return the frames completed by ``data``, each with its bytes.
+
+        Raises:
+            ProtocolError: as for :meth:`feed`.
+        """
         buffer = self._buffer
         buffer += data
         frames = []
@@ -66,16 +99,30 @@ class Unpacker:
         while size - start >= 4:
             (length,) = _LENGTH.unpack_from(buffer, start)
             if length > FRAME_BYTES:
-                raise ValueError(f"a frame of {length} bytes is larger than the {FRAME_BYTES} that are allowed")
+                raise ProtocolError(f"a frame of {length} bytes is larger than the {FRAME_BYTES} that are allowed")
             end = start + 4 + length
             if end > size:
                 break
-            raw = bytes(buffer[start:end])
-            frames.append((pickle.loads(memoryview(raw)[4:]), raw))
+            with memoryview(buffer) as view:
+                raw = bytes(view[start:end])
+            frames.append((self._decoder.decode(memoryview(raw)[4:]), raw))
             start = end
         if start:
             del buffer[:start]
         return frames
+
+
+# -- the greeting ------------------------------------------------------------------------------------------------------
+
+
+def head(version: int = VERSION) -> bytes:
+    """Return what a side says first."""
+    return MAGIC + _VERSION.pack(version)
+
+
+def version_of(greeting: bytes) -> int | None:
+    """Return the version of the protocol that the other side speaks, from its first ``HEAD_BYTES``; None: another."""
+    return _VERSION.unpack_from(greeting, len(MAGIC))[0] if greeting.startswith(MAGIC) else None
 
 
 def digest(secret: bytes, nonce: bytes) -> bytes:
@@ -92,6 +139,7 @@ def connect(endpoint: Endpoint, timeout: float = 10.0) -> socket.socket:
 
     Raises:
         DispatcherUnreachable: nothing answers there, or something that does not know the secret.
+        VersionMismatch: the dispatcher is of another version of raycelery.
     """
     where = f"{endpoint.host}:{endpoint.port}"
     try:
@@ -103,9 +151,16 @@ def connect(endpoint: Endpoint, timeout: float = 10.0) -> socket.socket:
         ) from exc
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        nonce = os.urandom(NONCE_BYTES)
+        version = version_of(_exactly(sock, HEAD_BYTES))
+        if version != VERSION:
+            raise VersionMismatch(
+                f"the dispatcher at {where} speaks {_spoken(version)} and this process version {VERSION}: use the same "
+                "raycelery on both sides, or end the dispatcher with 'raycelery apps --end NAME', and the next call "
+                "starts one of this version"
+            )
         theirs = _exactly(sock, NONCE_BYTES)
-        sock.sendall(digest(endpoint.secret, theirs) + nonce)
+        nonce = os.urandom(NONCE_BYTES)
+        sock.sendall(head() + digest(endpoint.secret, theirs) + nonce)
         proof = _exactly(sock, DIGEST_BYTES)
         if not hmac.compare_digest(proof, digest(endpoint.secret, nonce)):
             raise DispatcherUnreachable(f"what listens at {where} is not this application's dispatcher")
@@ -117,6 +172,52 @@ def connect(endpoint: Endpoint, timeout: float = 10.0) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+class Greeting:
+    """A dispatcher's side of the beginning of a connection.
+
+    Arguments:
+        secret: the dispatcher's.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._nonce = os.urandom(NONCE_BYTES)
+        self._heard = b""
+        #: What the dispatcher says first.
+        self.opening = head() + self._nonce
+
+    def hear(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Take what has come; return what proves that this is the dispatcher, and what has come after it, once it may.
+
+        Raises:
+            VersionMismatch: it is of another version of raycelery.
+            DispatcherUnreachable: it does not know the secret.
+        """
+        self._heard += data
+        heard = self._heard
+        if not MAGIC.startswith(heard[: len(MAGIC)]):
+            raise DispatcherUnreachable("it does not know the secret, nor speaks raycelery's protocol")
+        if len(heard) < HEAD_BYTES:
+            return None
+        version = version_of(heard)
+        if version != VERSION:
+            raise VersionMismatch(
+                f"it speaks {_spoken(version)} and this dispatcher version {VERSION}: use the same raycelery on both "
+                "sides, or end this dispatcher with 'raycelery apps --end NAME'"
+            )
+        nonce = HEAD_BYTES + DIGEST_BYTES
+        rest = nonce + NONCE_BYTES
+        if len(heard) < rest:
+            return None
+        if not hmac.compare_digest(heard[HEAD_BYTES:nonce], digest(self._secret, self._nonce)):
+            raise DispatcherUnreachable("it does not know the secret")
+        return digest(self._secret, heard[nonce:rest]), heard[rest:]
+
+
+def _spoken(version: int | None) -> str:
+    return "no version of raycelery's protocol" if version is None else f"version {version} of raycelery's protocol"
 
 
 def _exactly(sock: socket.socket, size: int) -> bytes:

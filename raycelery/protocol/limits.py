@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from raycelery.protocol.codec import Plain
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Plain, frozen=True):
     """The bounds of one dispatcher; the ``ray_*`` settings of the same names."""
 
     max_pending: int

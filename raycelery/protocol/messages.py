@@ -117,14 +117,14 @@ _PROPERTIES = ("correlation_id", "reply_to", "log_to")
 def task_message(
     headers: Mapping[str, Any],
     properties: Mapping[str, Any],
-    delivery: tuple[str, str, Any],
+    delivery: tuple[str, str, int | None],
     body: bytes,
     *,
     embed: bytes = b"",
     content_type: str | None = None,
     content_encoding: str | None = None,
     module: str | None = None,
-    code: tuple[str, bool] | None = None,
+    code: CodeKey | None = None,
 ) -> bytes:
     """Encode the message of a call.
 
@@ -156,16 +156,13 @@ def task_message(
         for name, value in properties.items()
         if name not in _PROPERTIES or (value is not None and type(value) is not str)
     }
-    exchange, routing_key, priority = delivery
-    if priority is not None and type(priority) is not int:
-        others["priority"], priority = priority, None
     plain = {name: properties.get(name) if name not in own else None for name in _PROPERTIES}
     return encode(
         TaskMessage(
             Headers(*known, *limits),
-            Delivery(exchange, routing_key, priority),
+            Delivery(*delivery),
             module,
-            None if code is None else CodeKey(*code),
+            code,
             content_type,
             content_encoding,
             body,
@@ -382,6 +379,138 @@ class Bye(Tagged, frozen=True):
     """It ends as it was told to. Executor -> dispatcher."""
 
 
+# -- what happens to messages of a bridge ------------------------------------------------------------------------------
+
+
+class Began(Tagged, frozen=True):
+    """It runs. Executor -> dispatcher -> bridge.
+
+    Arguments:
+        pid: of the executor's process.
+    """
+
+    pid: int
+
+
+class Unbegun(Tagged, frozen=True):
+    """It was given back without having begun. Executor -> dispatcher -> bridge."""
+
+
+class Returned(Tagged, frozen=True):
+    """Its task has returned. Executor -> dispatcher -> bridge.
+
+    Arguments:
+        text: what the task returned, as Celery logs it.
+        seconds: that it ran.
+        pid: of the executor's process.
+    """
+
+    text: str
+    seconds: float
+    pid: int
+
+
+class Called(Tagged, frozen=True):
+    """A call that is no task's message has returned. Executor -> dispatcher -> bridge.
+
+    Arguments:
+        value: what it returned, pickled for the bridge.
+        seconds: that it ran.
+        pid: of the executor's process.
+    """
+
+    value: bytes
+    seconds: float
+    pid: int
+
+
+class Raised(Tagged, frozen=True):
+    """Its task has raised: an error, or what has it run again or be ignored. Executor -> dispatcher -> bridge.
+
+    Arguments:
+        einfo: parts of Celery's ``ExceptionInfo``, pickled for the bridge.
+        seconds: that it ran.
+        pid: of the executor's process.
+        outcome: what became of it.
+    """
+
+    einfo: bytes
+    seconds: float
+    pid: int
+    outcome: Outcome
+
+
+class Rejected(Tagged, frozen=True):
+    """Its task has rejected it: it goes back to the broker. Executor -> dispatcher -> bridge.
+
+    Arguments:
+        einfo: parts of Celery's ``ExceptionInfo``, pickled for the bridge.
+        seconds: that it ran.
+        pid: of the executor's process.
+    """
+
+    einfo: bytes
+    seconds: float
+    pid: int
+
+
+class CannotRun(Tagged, frozen=True):
+    """Its task was not called. Executor -> dispatcher -> bridge.
+
+    Arguments:
+        einfo: parts of Celery's ``ExceptionInfo``, pickled for the bridge.
+        pid: of the executor's process.
+    """
+
+    einfo: bytes
+    pid: int
+
+
+class Terminated(Tagged, frozen=True):
+    """It was ended as the bridge asked. Dispatcher -> bridge.
+
+    Arguments:
+        reason: in words.
+    """
+
+    reason: str
+
+
+class TimedOut(Tagged, frozen=True):
+    """Its hard time limit has passed. Dispatcher -> bridge.
+
+    Arguments:
+        reason: in words.
+    """
+
+    reason: str
+
+
+class Lost(Tagged, frozen=True):
+    """The executor that ran it died. Dispatcher -> bridge.
+
+    Arguments:
+        reason: in words.
+    """
+
+    reason: str
+
+
+class Undeliverable(Tagged, frozen=True):
+    """It can never run. Dispatcher -> bridge.
+
+    Arguments:
+        reason: in words.
+    """
+
+    reason: str
+
+
+#: What an executor tells of a message, and what the dispatcher tells besides.
+ExecutorEvent = Began | Unbegun | Returned | Called | Raised | Rejected | CannotRun
+Event = ExecutorEvent | Terminated | TimedOut | Lost | Undeliverable
+
+
 class BatchReport(Tagged, frozen=True):
     """What happens to a message of a batch. Executor -> dispatcher.
 
@@ -393,7 +522,7 @@ class BatchReport(Tagged, frozen=True):
 
     seq: int
     index: int
-    event: tuple[Any, ...]
+    event: ExecutorEvent
 
 
 Report = Ready | Begun | Done | Requeue | Recalled | Outdated | Blocked | Bye | BatchReport

@@ -57,8 +57,8 @@ class ChordPart(Tagged, frozen=True):
         expires: seconds that parts are kept; None: for ever.
         completion: what is to be done if it is the last.
         keys: of large values that it refers to.
-        question_id: whether it is the last is told to who asks by that number, see
-            :class:`raycelery.protocol.frames.LastPart`; 0: to nobody.
+        question_id: number by which is answered whether it was the last: with a :class:`LastPart`, or None; 0: that is
+            not asked.
     """
 
     group: str
@@ -70,6 +70,18 @@ class ChordPart(Tagged, frozen=True):
     completion: Completion
     keys: tuple[str, ...] = ()
     question_id: int = 0
+
+
+class LastPart(Plain, frozen=True):
+    """The answer to the chord's last part: whoever brought it calls the body.
+
+    Arguments:
+        seq: the scheduler's number of the chord's message, which is then to be reported as done.
+        parts: what each header task left, encoded, in the header's order.
+    """
+
+    seq: int
+    parts: list[bytes]
 
 
 class ChordSize(Tagged, frozen=True):
@@ -186,6 +198,7 @@ def event(kind: str, fields: dict[str, Any], node: str | None) -> TaskEvent:
     return TaskEvent(kind, msgspec.Raw(encode(fields)), node)
 
 
+last_part: Decoder[LastPart | None] = Decoder(LastPart | None)
 _fields: Decoder[dict[str, Any]] = Decoder(dict[str, Any])
 
 

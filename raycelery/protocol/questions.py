@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, get_args
 import msgspec
 
 from raycelery.protocol.codec import Decoder, Plain, Tagged
+from raycelery.protocol.limits import Limits
 
 A = TypeVar("A")
 
@@ -302,19 +303,6 @@ class Measured(Question[Samples], frozen=True):
 
 
 # -- applications ------------------------------------------------------------------------------------------------------
-
-
-class Limits(Plain, frozen=True):
-    """The bounds of one dispatcher; the ``ray_*`` settings of the same names."""
-
-    max_pending: int
-    max_result_bytes: float
-    max_deliveries: int
-    max_executors: int
-    idle_seconds: float
-    infeasible_seconds: float
-    journal: str | None = None
-    debug: bool = False
 
 
 class Introduce(Question[tuple[str, int, bytes]], frozen=True):

@@ -52,11 +52,11 @@ class LiveMessage(Tagged, frozen=True):
     submission: Submission
 
 
-class LiveChord(Tagged, frozen=True):
-    """A chord whose body was to be called when the journal was begun anew.
+class CompleteChord(Tagged, frozen=True):
+    """A chord whose body was to be called when the journal was begun anew; what the scheduler's message of one holds.
 
     Arguments:
-        seq: the scheduler's number of it.
+        seq: the scheduler's number of it; 0 before it has one.
         completion: what is to be done.
         parts: what each header task left, encoded, in the header's order.
     """
@@ -76,6 +76,6 @@ class Numbered(Tagged, frozen=True):
     seq: int
 
 
-Record = Version | Source | Changes | Ask | Given | LiveMessage | LiveChord | Numbered
+Record = Version | Source | Changes | Ask | Given | LiveMessage | CompleteChord | Numbered
 
 record: Decoder[Record] = Decoder(Record)

@@ -186,10 +186,10 @@ class Listener:
                 logger.warning("cannot listen for results, will try again in a second: %s", exc)
                 time.sleep(1.0)
                 continue
-            for task_id, (_, payload) in found.items():
+            for task_id, arrived in found.items():
                 with self._lock:
                     held = self._results.pop(task_id, [])
-                self._fulfil(task_id, payload, held)
+                self._fulfil(task_id, arrived.payload, held)
             with self._lock:
                 if not self._results:
                     if self._waiting is waiting:

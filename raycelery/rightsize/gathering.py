@@ -18,6 +18,7 @@ from raycelery import names
 from raycelery.app.options import options_of
 from raycelery.errors import RayCeleryError
 from raycelery.executor.profiling.sample import Sample
+from raycelery.protocol import questions
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -57,7 +58,7 @@ class Gatherer:
             lease: seconds after which they stop measuring by themselves, unless samples are read meanwhile.
         """
         client = self.app.client
-        self._seen, self._lease, self._renewed = client.call("measured", 0)[0], lease, float("-inf")
+        self._seen, self._lease, self._renewed = client.call(questions.Measured(0)).count, lease, float("-inf")
         self._look()
         try:
             yield
@@ -65,16 +66,17 @@ class Gatherer:
         finally:
             # If this fails, the lease ends the measuring.
             with contextlib.suppress(RayCeleryError):
-                client.call("measure", 0.0)
+                client.call(questions.Measure(0.0))
 
     def _look(self) -> None:
         client = self.app.client
         now = time.monotonic()
         if now - self._renewed > self._lease / 3:
-            client.call("measure", self._lease)
+            client.call(questions.Measure(self._lease))
             self._renewed = now
-        self._seen, new = client.call("measured", self._seen)
-        self.samples += new
+        new = client.call(questions.Measured(self._seen))
+        self._seen = new.count
+        self.samples += map(Sample.opened, new.samples)
 
     def calls(self, signatures: Sequence[Signature], num_cpus: float | None = None) -> list[Sample]:
         """Make calls, wait until no task is pending, and return the new samples.
@@ -88,7 +90,7 @@ class Gatherer:
         client = self.app.client
         with self.measuring():
             results = [one.apply_async(**options) for one in signatures]
-            while left := client.call("pending"):
+            while left := client.call(questions.Pending()):
                 self._look()
                 self._progress(len(self.samples) - begun, left)
                 time.sleep(_LOOK)
@@ -123,7 +125,7 @@ class Gatherer:
             # Standard output is for the report.
             process = subprocess.Popen([sys.executable, *shlex.split(command)], env=environment, stdout=sys.stderr)
             try:
-                while process.poll() is None or client.call("pending"):
+                while process.poll() is None or client.call(questions.Pending()):
                     time.sleep(_LOOK)
                     self._look()
                     self._progress(len(self.samples), None)

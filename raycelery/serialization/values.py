@@ -110,14 +110,9 @@ def open_body(data: bytes) -> tuple[dict[str, Any], Callable[[], tuple[Any, Any]
     return loads(body[1]), lambda: loads(body[0])
 
 
-def with_embed(data: Any, embed: dict[str, Any], own: Celery | None = None) -> Any:
-    """Return a body that a serializer has encoded, along with what follows the task, if anything does."""
-    return (data, dumps(embed, own=own)[0]) if any(embed.values()) else data
-
-
-def open_encoded(body: Any) -> tuple[dict[str, Any], Any]:
-    """Undo :func:`with_embed`: return what follows the task, and the encoded body."""
-    return (loads(body[1]), body[0]) if isinstance(body, tuple) else ({}, body)
+def dumps_embed(embed: dict[str, Any], own: Celery | None = None) -> bytes:
+    """Pickle what follows a task whose body a serializer has encoded; b"" if nothing does."""
+    return dumps(embed, own=own)[0] if any(embed.values()) else b""
 
 
 def dumps_meta(

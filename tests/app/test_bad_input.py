@@ -19,7 +19,7 @@ from celery.exceptions import WorkerLostError
 
 from raycelery import Celery
 from raycelery.errors import AppLoadError, ArgumentError, DispatcherUnreachable, InfeasibleError
-from raycelery.protocol import framing
+from raycelery.protocol import codec, frames, framing, questions
 from raycelery.serialization import pickling
 from tests import sample, scripts
 from tests.scripts import Run
@@ -69,7 +69,7 @@ def test_a_dispatcher_and_a_ray_that_go_away_for_good(run: Run) -> None:
         waiting = [threading.Thread(target=wait) for _ in range(2)]
         for thread in waiting:
             thread.start()
-        while app.client.call("stats")["running"] < 2:
+        while app.client.call(questions.Stats())["running"] < 2:
             time.sleep(0.01)
         ray.kill(ray.get_actor("raycelery:mortal", namespace="raycelery"), no_restart=True)
         for thread in waiting:
@@ -107,9 +107,9 @@ def test_a_request_that_no_node_can_hold(ray_session: RaySession) -> None:
     with pytest.raises(WorkerLostError, match=r"no node has 1 CPU, 30,000 GB of memory: the most .* GB of memory;"):
         again.get(timeout=SECONDS)
     deadline = time.monotonic() + SECONDS
-    while app.client.call("stats")["executors"].get("starting") and time.monotonic() < deadline:
+    while app.client.call(questions.Stats())["executors"].get("starting") and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not app.client.call("stats")["executors"].get("starting"), "no request is left pending with Ray"
+    assert not app.client.call(questions.Stats())["executors"].get("starting"), "no request is left pending with Ray"
 
 
 def _project(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -200,16 +200,21 @@ def test_who_does_not_know_the_secret_is_refused(ray_session: RaySession) -> Non
         assert _closed(silent), "and is shown out"
 
 
+def _sent(data: Any) -> bytes:
+    return struct.pack("!I", len(codec.encode(data))) + codec.encode(data)
+
+
 @pytest.mark.parametrize(
     "sent",
     [
         struct.pack("!I", 20) + b"no pickle at all....",
         struct.pack("!I", 0xFFFFFFFF) + b"x" * 100,
-        framing.pack("no such kind", 1, 2),
-        framing.pack("call", 1, "no_such_question", ()),
-        framing.pack("call", 1, "_describe", (1,)),
+        _sent(["NoSuchFrame", 1, 2]),
+        _sent(["Ask", 1, ["NoSuchQuestion"]]),
+        _sent(["Ask", 1, ["Revoke", "not a list", True]]),
+        framing.pack(frames.Stop()),
     ],
-    ids=["garbage", "oversize", "kind", "question", "private"],
+    ids=["garbage", "oversize", "kind", "question", "type", "direction"],
 )
 def test_nonsense_of_who_knows_the_secret_ends_its_connection_at_most(ray_session: RaySession, sent: bytes) -> None:
     sock = framing.connect(_endpoint())
@@ -230,5 +235,5 @@ def test_a_message_that_is_too_large_is_refused_at_the_call(
         echo.delay([f"{number:09}" for number in range(200_000)])
     assert len(echo.delay([np.ones(1_000) for _ in range(20)]).get(timeout=SECONDS)) == 20
     with pytest.raises(ValueError, match="larger than"):
-        framing.Unpacker().feed(struct.pack("!I", framing.FRAME_BYTES + 1))
-    assert sys.getsizeof(framing.pack("x")) < 100
+        framing.Unpacker(frames.to_dispatcher).feed(struct.pack("!I", framing.FRAME_BYTES + 1))
+    assert sys.getsizeof(framing.pack(frames.Stop())) < 100

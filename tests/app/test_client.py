@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 import threading
 import uuid
@@ -15,27 +14,30 @@ from raycelery.app.producer import new_id
 from raycelery.client.connection import Client
 from raycelery.client.waiting import Waiting
 from raycelery.protocol import framing
+from raycelery.protocol.frames import Acknowledged, Changes, Hello, Result, Results, Watch, to_dispatcher
+from raycelery.protocol.messages import Submission
 
 
 class Connected(Client):
     """A client whose dispatcher is the test."""
 
     def __init__(self) -> None:
-        super().__init__(lambda: framing.Endpoint("nowhere.invalid", 1, b""), {"role": "client"})
+        super().__init__(lambda: framing.Endpoint("nowhere.invalid", 1, b""), Hello("client"))
         self.asked: list[tuple[list[str], list[str]]] = []
 
     def ensure(self) -> None:
         pass
 
     def _send(self, frame: bytes, flags: int = 0) -> None:
-        kind, *fields = pickle.loads(frame[4:])
-        if kind == "watch":
-            self.asked.append((fields[0], fields[1]))
-        elif kind == "batch":
-            self._receive([("ack", [fields[0]])])
+        [sent] = framing.Unpacker(to_dispatcher).feed(frame)
+        if isinstance(sent, Watch):
+            self.asked.append((sent.ids, sent.prefetched))
+        elif isinstance(sent, Changes):
+            self._receive([Acknowledged([sent.frame_id])])
 
     def arrive(self, *ids: str, large: bool = False) -> None:
-        self._receive([("metas", [(task_id, "SUCCESS", None if large else task_id.encode()) for task_id in ids])])
+        results = [Result(task_id, "SUCCESS", None if large else task_id.encode()) for task_id in ids]
+        self._receive([Results(results)])
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def client() -> Connected:
 
 
 def results(*ids: str) -> dict[str, Any]:
-    return {task_id: ("SUCCESS", task_id.encode()) for task_id in ids}
+    return {task_id: Result(task_id, "SUCCESS", task_id.encode()) for task_id in ids}
 
 
 def test_many_are_asked_for_once_and_each_is_handed_out_once(client: Connected) -> None:
@@ -82,20 +84,20 @@ def test_what_was_not_read_is_kept_for_the_next_wait(client: Connected) -> None:
         waiting.next(0)
         client.arrive("a")
     client.arrive("b")
-    assert client.take("a") == ("SUCCESS", b"a")
+    assert client.take("a") == Result("a", "SUCCESS", b"a")
     assert Waiting(client, ["b"]).next() == results("b")
     assert len(client.asked) == 1
 
 
 def test_the_next_results_are_prefetched_and_large_ones_asked_for(client: Connected) -> None:
     for task_id in ("a", "b", "c"):
-        client.submit((task_id,), 1)
+        client.submit(Submission(task_id, "task", "queue", "lane", b""))
     with Waiting(client, ["a"]) as waiting:
         waiting.next(0)
         assert client.asked == [(["a"], ["b", "c"])]
         client.arrive("a", "b")
         assert waiting.next() == results("a")
-    assert client.take("b") == ("SUCCESS", b"b")
+    assert client.take("b") == Result("b", "SUCCESS", b"b")
     with Waiting(client, ["c"]) as waiting:
         assert waiting.next(0) == {}
         assert len(client.asked) == 1, "it comes by itself"
@@ -127,7 +129,7 @@ def test_one_thread_waits_for_what_another_forgets(client: Connected) -> None:
         for turn in range(300):
             ids[:] = [f"{turn}/{i}" for i in range(500)]
             for task_id in ids:
-                client.submit((task_id,), 0)
+                client.submit(Submission(task_id, "task", "queue", "lane", b""))
             # The others are asked for along with it.
             with Waiting(client, ids[:1]) as waiting:
                 assert waiting.next(0) == {}

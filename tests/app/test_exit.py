@@ -22,6 +22,7 @@ HEAD = """
 import logging, os, signal, sys, time
 logging.basicConfig(level=logging.INFO)
 from raycelery import Celery
+from raycelery.protocol import questions
 
 app = Celery("leaving")
 app.conf.ray_init = {"num_cpus": 2, "object_store_memory": 100_000_000, "_temp_dir": sys.argv[2]}
@@ -160,7 +161,7 @@ def test_who_is_asked_to_end_does_not_wait(tmp_path: Path) -> None:
     script = """
     for number in range(8):
         touch.delay(number, 100)
-    print("submitted", app.client.call("pending"))
+    print("submitted", app.client.call(questions.Pending()))
     time.sleep(100)
     """
     with running(script, tmp_path) as process:
@@ -180,7 +181,7 @@ def test_ctrl_c_in_the_script_does_not_wait(tmp_path: Path) -> None:
     script = """
     for number in range(8):
         touch.delay(number, 100)
-    app.client.call("pending")
+    app.client.call(questions.Pending())
     print("submitted")
     time.sleep(100)
     """
@@ -195,7 +196,7 @@ def test_ctrl_c_in_the_script_does_not_wait(tmp_path: Path) -> None:
 def test_ctrl_c_while_waiting_for_a_result_is_the_scripts_to_handle(tmp_path: Path) -> None:
     script = """
     result = touch.delay(1, 100)
-    app.client.call("pending")
+    app.client.call(questions.Pending())
     try:
         print("submitted")
         result.get()

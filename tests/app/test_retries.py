@@ -9,6 +9,7 @@ import celery
 import pytest
 from celery.exceptions import MaxRetriesExceededError, Reject, TaskRevokedError
 
+from raycelery.protocol import questions
 from tests import records, sample, tasks
 from tests.support import RaySession
 
@@ -121,7 +122,7 @@ def test_a_failed_retry_calls_errbacks_once(path: str, tmp_path: Path) -> None:
     with pytest.raises(ConnectionResetError):
         result.get(timeout=SECONDS)
     records.until(lambda: errors.exists() and errors.read_text())
-    sample.app.client.call("drained")
+    sample.app.client.call(questions.Drained())
     assert errors.read_text().splitlines() == [f"{result.id} ConnectionResetError no model server"]
 
 
@@ -148,7 +149,7 @@ def test_ignore_leaves_the_state_as_the_task_set_it() -> None:
     result = tasks.ignoring_after_state.delay()
     plain = sample.ignoring.delay()
     records.until(lambda: result.state == "MINE")
-    sample.app.client.call("drained")
+    sample.app.client.call(questions.Drained())
     assert result.state == "MINE"
     assert result.info == {"kept": True}
     assert plain.state == "PENDING"

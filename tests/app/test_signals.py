@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from celery.exceptions import NotRegistered, Retry, TimeLimitExceeded
 
+from raycelery.protocol import questions
 from tests import records, sample, signalled
 from tests.support import RaySession
 
@@ -104,7 +105,7 @@ def test_of_a_task_that_nobody_knows() -> None:
 
 
 def test_processes_are_initialised_and_shut_down_once() -> None:
-    signalled.app.client.call("drained")
+    signalled.app.client.call(questions.Drained())
     [signalled.add.delay(i, 1).get(timeout=SECONDS) for i in range(5)]
 
     def of(name: str) -> Counter[int]:
@@ -115,7 +116,7 @@ def test_processes_are_initialised_and_shut_down_once() -> None:
     assert set(of("worker_process_init").values()) == {1}
     assert os.getpid() not in of("worker_process_init")
     # They end once they are idle for ray_idle_seconds; the one that was killed for its time limit says nothing.
-    records.until(lambda: not signalled.app.client.call("stats")["executor_pids"])
+    records.until(lambda: not signalled.app.client.call(questions.Stats())["executor_pids"])
     records.until(lambda: len(of("worker_process_shutdown")) >= len(of("worker_process_init")) - 1)
     assert set(of("worker_process_shutdown").values()) == {1}
 

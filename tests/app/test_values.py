@@ -21,6 +21,7 @@ from celery import Task, chain, chord
 import raycelery
 from raycelery import Celery
 from raycelery.errors import ArgumentError
+from raycelery.protocol import questions
 from tests import scripts
 from tests.support import RaySession
 
@@ -84,7 +85,7 @@ def _frame(seed: float = 0.0, megabytes: int = 20) -> pd.DataFrame:
 
 def _stored() -> int:
     """Return how many large values the dispatcher keeps."""
-    return int(app.client.call("stats")["large_values"])
+    return int(app.client.call(questions.Stats())["large_values"])
 
 
 def _eventually(condition: Callable[[], bool]) -> bool:
@@ -124,7 +125,7 @@ def test_a_project_that_chose_pickle_has_it_stored_once_too(tmp_path: Path) -> N
 
         array = np.full(2_500_000, 1.5)
         results = [double.delay(array) for _ in range(10)]
-        assert app.client.call("stats")["large_values"] == 1
+        assert app.client.call(questions.Stats())["large_values"] == 1
         assert all((result.get(timeout=90) == 3.0).all() for result in results)
         assert double.apply_async((3,), serializer="json").get(timeout=90) == 6
         print("ok")
@@ -294,7 +295,7 @@ def test_values_outlive_a_dispatcher_that_is_killed(ray_session: RaySession) -> 
     while unread.state != "SUCCESS":
         time.sleep(0.01)
     client = app.client
-    os.kill(client.call("stats")["pid"], signal.SIGKILL)
+    os.kill(client.call(questions.Stats())["pid"], signal.SIGKILL)
     while client.connected:
         time.sleep(0.01)
     assert later.get(timeout=SECONDS)["sum"] == 800_000.0

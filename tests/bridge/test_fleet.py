@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 import raycelery
+from raycelery.protocol import questions
 from tests.bridge import support as bridge
 from tests.bridge.support import Project, Worker, runs
 from tests.support import until
@@ -76,7 +77,7 @@ def test_producers_that_were_moved_share_its_dispatcher(project: Make, bridge_wo
     moved = raycelery.Celery(shop.module, set_as_current=False)
     # What the bridge runs is its own worker's to tell of, and no obstacle.
     assert list((moved.control.inspect(timeout=30).active() or {}).values()) == [[]]
-    assert moved.client.call("overview")["running"] == []
+    assert moved.client.call(questions.Overview())["running"] == []
     assert moved.control.time_limit(f"{shop.module}.early", hard=50, reply=True, timeout=30)
     shop.go()
     assert old.get(timeout=60) == "old"

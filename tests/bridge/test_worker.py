@@ -17,6 +17,7 @@ import redis
 from celery.exceptions import WorkerLostError
 
 import raycelery
+from raycelery.protocol import questions
 from tests.bridge.support import Project, Worker, runs
 from tests.support import ROOT, stop, until
 
@@ -168,7 +169,7 @@ def test_a_dispatcher_that_is_killed_comes_back(project: Make, bridge_worker: St
     until(lambda: runs(shop, "lost") == 2)
     behind = [shop.send("late", f"behind{i}") for i in range(30)]
     client = raycelery.Celery(shop.module, set_as_current=False).client
-    os.kill(client.call("stats")["pid"], signal.SIGKILL)
+    os.kill(client.call(questions.Stats())["pid"], signal.SIGKILL)
     for result in running:
         with pytest.raises(WorkerLostError, match="dispatcher"):
             result.get(timeout=90)
@@ -260,7 +261,7 @@ def test_workers_of_one_project_share_its_executors(project: Make, bridge_worker
         bridge_worker(shop, "-Q", seed, "-f", str(log), concurrency=1, env={"PYTHONHASHSEED": seed})
     for seed in "12":
         assert shop.send("add", 1, 2, queue=seed).get(timeout=60) == 3
-    overview = raycelery.Celery(shop.module, set_as_current=False).client.call("overview")
+    overview = raycelery.Celery(shop.module, set_as_current=False).client.call(questions.Overview())
     assert len([lane for lane in overview["lanes"] if not lane["bookkeeping"]]) == 1
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from raycelery import Celery
+from raycelery.protocol import questions
 from tests.control.processes import environment
 from tests.support import ROOT, RaySession, until
 
@@ -31,7 +32,7 @@ def apps(session: RaySession, *arguments: str) -> subprocess.CompletedProcess[st
 def test_applications_are_listed_and_ended(ray_session: RaySession) -> None:
     assert double.delay(2).get(timeout=SECONDS) == 4
     later = double.apply_async((3,), countdown=3600)
-    until(lambda: app.client.call("pending") == 1)
+    until(lambda: app.client.call(questions.Pending()) == 1)
     listed = json.loads(apps(ray_session, "--json").stdout)[NAME]
     assert (listed["pending"], listed["clients"], listed["beat"]) == (1, 1, False)
     shown = apps(ray_session).stdout
@@ -44,13 +45,13 @@ def test_applications_are_listed_and_ended(ray_session: RaySession) -> None:
     done = apps(ray_session, "--end", f"{NAME}s")
     assert done.returncode == 2
     assert f"there is no application '{NAME}s' here; known: " in done.stderr
-    assert app.client.call("pending") == 1
+    assert app.client.call(questions.Pending()) == 1
 
     done = apps(ray_session, "--end", NAME, "--force")
     assert done.returncode == 0, done.stderr
     assert NAME not in json.loads(apps(ray_session, "--json").stdout)
     # A program that uses it again begins anew: nothing is left of what was dropped.
-    until(lambda: not app.session.client.connected or app.client.call("pending") == 0)
-    assert app.client.call("pending") == 0
+    until(lambda: not app.session.client.connected or app.client.call(questions.Pending()) == 0)
+    assert app.client.call(questions.Pending()) == 0
     assert later.state == "PENDING"
     assert double.delay(4).get(timeout=SECONDS) == 8

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from raycelery.protocol import questions
 from tests import records
 from tests.control import shop
 from tests.control.processes import APP, command, environment
@@ -59,7 +60,7 @@ def test_call_result_purge_and_bindings(ray_session: RaySession) -> None:
     assert command(ray_session, "celery", "result", task_id).split()[-1] == "7"
     shop.app.control.cancel_consumer("later")
     waiting = [shop.add.apply_async((1, 2), queue="later") for _ in range(3)]
-    records.until(lambda: shop.app.client.call("messages", "", [waiting[-1].id]))
+    records.until(lambda: shop.app.client.call(questions.Messages("", [waiting[-1].id])))
     assert "Purged 3 messages" in command(ray_session, "celery", "purge", "-f", "-Q", "later")
     shop.app.control.add_consumer("later")
     assert "celery" in command(ray_session, "celery", "list", "bindings")

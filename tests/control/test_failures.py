@@ -14,6 +14,7 @@ import pytest
 from celery.exceptions import NotRegistered, TaskRevokedError, WorkerLostError
 
 from raycelery import Celery
+from raycelery.protocol import questions
 from tests import records
 from tests.control import shop
 from tests.control.processes import command, environment
@@ -27,7 +28,7 @@ def outcomes() -> Counter[str]:
     return Counter(
         {
             f"{task.removeprefix('shop.')} {outcome}": count
-            for task, counts in shop.app.client.call("overview")["outcomes"].items()
+            for task, counts in shop.app.client.call(questions.Overview())["outcomes"].items()
             for outcome, count in counts.items()
         }
     )

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from celery.exceptions import TaskRevokedError
 
+from raycelery.protocol import questions
 from tests import records
 from tests.control import shop
 from tests.control.processes import APP, running
@@ -107,7 +108,7 @@ def test_flower_shows_workers_and_tasks_and_steers_them(flower: Flower, tmp_path
 
     answer = flower.post("/api/task/rate-limit/shop.add", workername=NODE, ratelimit="50/s")
     assert answer == "new rate limit set successfully"
-    assert shop.app.client.call("overview")["rates"]["shop.add"] == 50
+    assert shop.app.client.call(questions.Overview())["rates"]["shop.add"] == 50
     flower.post("/api/task/rate-limit/shop.add", workername=NODE, ratelimit="0")
     answer = flower.post("/api/task/timeout/shop.hold", workername=NODE, hard=100)
     assert answer == "time limits set successfully"

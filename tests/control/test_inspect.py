@@ -16,6 +16,7 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
 
 from raycelery.errors import RayCeleryError
+from raycelery.protocol import questions
 from tests import records
 from tests.control import shop
 from tests.support import RaySession, stop
@@ -159,7 +160,7 @@ def test_a_cancelled_queue_waits_until_it_is_added_again() -> None:
     waiting = shop.add.apply_async((1, 2), queue="nights")
     shop.add.delay(0, 0).get(timeout=SECONDS)
     assert waiting.state == "PENDING"
-    assert "queue 'nights' to be let run" in shop.app.client.call("why", waiting.id)
+    assert "queue 'nights' to be let run" in shop.app.client.call(questions.Why(waiting.id))
     assert control.add_consumer("nights", reply=True) == [{NODE: {"ok": "add consumer nights"}}]
     assert waiting.get(timeout=SECONDS) == 3
 
@@ -171,13 +172,13 @@ def test_the_pool_shrinks_and_grows(tmp_path: Path) -> None:
     paths = [str(tmp_path / f"{i}") for i in range(2)]
     results = [shop.hold.delay(path) for path in paths]
     records.wait_for_file(paths[0])
-    assert "the max_concurrency of the application" in shop.app.client.call("why", results[1].id)
+    assert "the max_concurrency of the application" in shop.app.client.call(questions.Why(results[1].id))
     assert "4 messages at once" in control.pool_grow(3, reply=True)[0][NODE]["ok"]
     records.wait_for_file(paths[1])
     for path in paths:
         Path(f"{path}.go").touch()
     assert [result.get(timeout=SECONDS) for result in results] == ["held", "held"]
-    assert shop.app.client.call("overview")["limits"].get("app") is None
+    assert shop.app.client.call(questions.Overview())["limits"].get("app") is None
 
 
 def test_shutdown_ends_executors_after_what_they_run(held: Any, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+from raycelery.protocol import questions
 from tests import records
 from tests.control import shop
 from tests.control.processes import APP, running
@@ -25,17 +26,17 @@ def test_what_was_set_and_who_listened(ray_session: RaySession, tmp_path: Path) 
     with running(ray_session, tmp_path, "celery", "-A", APP, "events", "--dump") as output:
         records.until(lambda: "heartbeat" in output.read_text(), output.read_text)
         client = shop.app.client
-        before = client.call("overview")
+        before = client.call(questions.Overview())
         os.kill(before["dispatcher"]["pid"], signal.SIGKILL)
         records.until(lambda: not client.connected)
 
-        after = shop.app.client.call("overview")
+        after = shop.app.client.call(questions.Overview())
         assert after["dispatcher"]["pid"] != before["dispatcher"]["pid"]
         assert after["rates"]["shop.add"] == 100
         limits = {queue["name"]: queue["limit"] for queue in after["queues"]}
         assert limits["nights"] == 0
         assert limits.get("days") is None
-        assert shop.app.client.call("time_limits") == {"shop.hold": (None, 0.5)}
+        assert shop.app.client.call(questions.TimeLimits()) == {"shop.hold": (None, 0.5)}
 
         assert waiting.state == "PENDING"
         control.add_consumer("nights")

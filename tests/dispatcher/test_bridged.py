@@ -6,6 +6,8 @@ from pathlib import Path
 
 from raycelery.dispatcher.journal import Journal, Ledger, read
 from raycelery.protocol import framing
+from raycelery.protocol.messages import Submission
+from raycelery.protocol.records import Numbered
 from raycelery.scheduler.events import AddLane, Begun, ExecutorLost, ExecutorReady, NodeChanged, Purge, Submit
 from raycelery.scheduler.instructions import Assign, Return, Start
 from raycelery.scheduler.model import Lane, Message
@@ -59,9 +61,10 @@ def test_a_purge_leaves_them_to_their_broker() -> None:
 
 def test_numbers_stay_in_step_with_the_journal(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
-    journal.append("", framing.pack("numbered", 41))
+    journal.append("", framing.pack(Numbered(41)))
     journal.close()
     ledger = Ledger()
-    for _, frame in read(journal.path):
-        ledger.numbered(frame[1])
-    assert ledger.submitted(("id",)) == 42
+    for _, record in read(journal.path):
+        assert isinstance(record, Numbered)
+        ledger.numbered(record.seq)
+    assert ledger.submitted(Submission("id", "task", "celery", LANE.key, b"")) == 42

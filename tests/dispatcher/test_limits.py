@@ -14,6 +14,7 @@ from celery.result import ResultSet
 
 from raycelery.client import connection
 from raycelery.errors import QueueFull
+from raycelery.protocol import questions
 from tests import records, sample, tasks, tuned
 from tests.support import RaySession, until
 
@@ -56,7 +57,7 @@ def test_they_say_nothing_of_how_long_a_task_runs() -> None:
     for _ in range(17):
         with pytest.raises(NotRegistered):
             app.send_task("tuned.nobody_has_this").get(timeout=SECONDS)
-    until(lambda: not app.client.call("stats")["executors"], say="its executors do not end")
+    until(lambda: not app.client.call(questions.Stats())["executors"], say="its executors do not end")
     with pytest.raises(NotRegistered):
         app.send_task("tuned.nobody_has_this").get(timeout=SECONDS)
 
@@ -229,7 +230,7 @@ def test_a_full_queue_makes_producers_wait(
     with held(app, tmp_path, 4):
         producer.start()
         pending = -1
-        while (now := app.client.call("pending")) != pending or now < 1000:
+        while (now := app.client.call(questions.Pending())) != pending or now < 1000:
             pending = now
             producer.join(0.5)
         assert producer.is_alive()

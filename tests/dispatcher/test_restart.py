@@ -13,6 +13,7 @@ from celery import chord
 from celery.exceptions import WorkerLostError
 
 from raycelery.dispatcher.store import Store
+from raycelery.protocol import questions
 from tests import sample
 from tests.support import RaySession
 
@@ -21,7 +22,7 @@ SECONDS = 90
 
 def kill_dispatcher() -> None:
     client = sample.app.client
-    pid = client.call("stats")["pid"]
+    pid = client.call(questions.Stats())["pid"]
     os.kill(pid, signal.SIGKILL)
     while client.connected:
         time.sleep(0.01)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from celery.result import ResultSet
 
+from raycelery.protocol import questions
 from tests import scripts, tuned
 
 SECONDS = 60
@@ -35,7 +36,7 @@ def halves(app: Any, count: int, seconds: float = 0.1) -> ResultSet:
 
 def borrowing(app: Any) -> bool:
     """Return whether an application uses CPUs of another."""
-    return bool(app.client.call("overview")["borrowed"])
+    return bool(app.client.call(questions.Overview())["borrowed"])
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -60,7 +61,7 @@ BEGIN = """
     from tests.dispatcher.test_sharing import SECONDS, borrowing, halves
 
     def kill_dispatcher(app):
-        os.kill(app.client.call("stats")["pid"], signal.SIGKILL)
+        os.kill(app.client.call(questions.Stats())["pid"], signal.SIGKILL)
 
     support.prepare_environment()
     with support.ray_cluster(num_cpus=4, log_to_driver=False):
@@ -130,10 +131,10 @@ def test_no_more_is_promised_than_is_wanted_while_long_tasks_end(tmp_path: Path)
         + """
         # Four CPUs are busy for long; another application wants one of them.
         long = [tuned.north_nap.delay(3.0) for _ in range(12)]
-        support.until(lambda: len(tuned.north.client.call("overview")["running"]) == 4)
+        support.until(lambda: len(tuned.north.client.call(questions.Overview())["running"]) == 4)
         short, lent = tuned.south_nap.delay(0.1), set()
         while not short.ready():
-            lent.add(sum(tuned.north.client.call("overview")["lent"].values()))
+            lent.add(sum(tuned.north.client.call(questions.Overview())["lent"].values()))
         assert max(lent) == 1, lent
         ended = sorted(nap.get(timeout=SECONDS) for nap in long)
         # Three rounds of four, but for what the other took.

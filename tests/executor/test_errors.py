@@ -12,6 +12,7 @@ from celery.exceptions import ChordError, NotRegistered, WorkerLostError
 from celery.result import AsyncResult
 
 from raycelery.errors import RemoteError, ResultLoadError, TaskNotRegistered
+from raycelery.protocol import questions
 from tests import failing, records, sample
 from tests.support import RaySession
 
@@ -25,7 +26,7 @@ def _ray(ray_session: RaySession) -> None:
 
 def executors() -> set[int]:
     """Return the processes of the sample application's executors."""
-    return set(sample.app.client.call("stats")["executor_pids"].values())
+    return set(sample.app.client.call(questions.Stats())["executor_pids"].values())
 
 
 # -- what is no Exception ---------------------------------------------------------------------------------------

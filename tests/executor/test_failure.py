@@ -16,6 +16,7 @@ from celery import chord
 from celery.exceptions import ChordError, WorkerLostError
 from celery.result import ResultSet
 
+from raycelery.protocol import questions
 from tests import records, sample, tasks
 from tests.support import RaySession
 
@@ -34,7 +35,7 @@ def path(tmp_path: Path) -> str:
 
 def executor_pids() -> list[int]:
     """Return the processes of the sample application's executors."""
-    return list(sample.app.client.call("stats")["executor_pids"].values())
+    return list(sample.app.client.call(questions.Stats())["executor_pids"].values())
 
 
 def kill(pid: int) -> None:
@@ -178,4 +179,4 @@ def test_history_under_random_kills(path: str, tmp_path: Path) -> None:
     assert max(early.values()) == 1, "what is acknowledged early runs at most once"
     assert {n for n in results if n % 3 and n not in failed} <= early.keys(), "what succeeded did run"
     assert all(late[number] >= 1 for number in results if number % 3 == 0 and number not in failed)
-    assert sample.app.client.call("pending") == 0
+    assert sample.app.client.call(questions.Pending()) == 0

@@ -12,6 +12,7 @@ import pytest
 from celery.exceptions import WorkerLostError
 
 from raycelery.errors import AppLoadError, OptionError
+from raycelery.protocol import questions
 from tests import scripts
 from tests.scripts import Run
 from tests.support import RaySession, free_port, until
@@ -72,7 +73,7 @@ def test_calls_fail_at_once_with_the_applications_own_words(
     for result in results:
         with pytest.raises(AppLoadError, match=said):
             result.get(timeout=SECONDS)
-    log = module.app.client.call("stats")["log"]
+    log = module.app.client.call(questions.Stats())["log"]
     # One that was starting may have been ended for CPUs that another test's application lends.
     killed = {entry[2] for entry in log if entry[1] == "kill"}
     died = [entry for entry in log if entry[1] == "ended" and entry[3] and entry[2] not in killed]
@@ -95,7 +96,7 @@ def test_what_was_mended_is_tried_again(
     with pytest.raises(AppLoadError, match="no licence"):
         module.add.delay(1, 2).get(timeout=SECONDS)
     (tmp_path / f"{module.__name__}.py.licence").touch()
-    until(lambda: not module.app.client.call("stats")["executor_pids"])
+    until(lambda: not module.app.client.call(questions.Stats())["executor_pids"])
     assert module.add.delay(1, 2).get(timeout=SECONDS) == 3
 
 

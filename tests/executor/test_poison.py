@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 
+from raycelery.protocol import questions
+from raycelery.protocol.operations import ChordPart, Completion
 from tests import sample
 from tests.support import RaySession, until
 
@@ -13,9 +15,9 @@ def test_a_message_that_breaks_executors_is_given_up(ray_session: RaySession) ->
     client = sample.app.client
     # What no producer sends: a chord's completion whose payload no executor understands.
     spec = sample.app.producer.described()
-    request = {"id": "a", "root_id": "a"}
-    client.store(("part", "broken", "broken-1", 0.0, b"", 1, 60, (spec.key, "broken", b"no pickle", request), (), 0))
-    assert client.call("pending") == 1
-    until(lambda: not client.call("pending"), 90, "it is not dropped")
+    completion = Completion(spec.key, "broken", b"no pickle", pickle.dumps({"id": "a", "root_id": "a"}))
+    client.store(ChordPart("broken", "broken-1", 0.0, b"", 1, 60, completion))
+    assert client.call(questions.Pending()) == 1
+    until(lambda: not client.call(questions.Pending()), 90, "it is not dropped")
     assert sample.add.delay(2, 2).get(timeout=60) == 4
     assert pickle.loads(pickle.dumps(spec)).key == spec.key

@@ -11,6 +11,7 @@ import redis
 from celery import chord, states
 
 from raycelery import Celery
+from raycelery.protocol import questions
 from tests import failing
 from tests.support import RaySession
 
@@ -96,7 +97,7 @@ def test_a_success_is_never_written_over(server: redis.Redis) -> None:
     before = server.get(key(first))
     for again, args in ((double, (5,)), (fail, ())):
         again.apply_async(args, task_id="twice")
-        stored.client.call("drained")
+        stored.client.call(questions.Drained())
         assert server.get(key(first)) == before
 
 

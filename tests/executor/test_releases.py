@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from raycelery import Celery
+from raycelery.protocol import questions
 from tests import scripts
 from tests.support import ROOT, RaySession, until
 
@@ -76,7 +77,7 @@ def test_a_release_in_a_folder_of_its_own(ray_session: RaySession, tmp_path: Pat
     old = where(first, 1)
     new = where(second, 2)
     # A process of the first release, which is idle, does not wait for ray_idle_seconds.
-    until(lambda: len(app.client.call("stats")["executor_pids"]) == 1)
+    until(lambda: len(app.client.call(questions.Stats())["executor_pids"]) == 1)
     shutil.rmtree(first)
     assert where(second, 2) != old
     # A release in the same folder: whatever was imported of the project is looked at, helpers too.

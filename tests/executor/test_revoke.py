@@ -9,6 +9,7 @@ import pytest
 from celery import group, uuid
 from celery.exceptions import TaskRevokedError
 
+from raycelery.protocol import questions
 from tests import records, sample, signalled, tasks
 from tests.support import RaySession
 
@@ -71,7 +72,7 @@ def test_a_task_that_waits_for_its_time(path: str) -> None:
     result.revoke()
     assert_revoked(result)
     assert not Path(path).exists()
-    assert sample.app.client.call("stats")["scheduled"] == 0
+    assert sample.app.client.call(questions.Stats())["scheduled"] == 0
 
 
 def test_a_running_task_goes_on_without_terminate(tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_a_running_task_is_terminated_and_its_executor_replaced(tmp_path: Path) 
     result.revoke(terminate=True)
     assert_revoked(result)
     assert [sample.add.delay(i, 1).get(timeout=SECONDS) for i in range(4)] == [1, 2, 3, 4]
-    records.until(lambda: pid not in sample.app.client.call("stats")["executor_pids"].values())
+    records.until(lambda: pid not in sample.app.client.call(questions.Stats())["executor_pids"].values())
 
 
 @pytest.mark.parametrize("signal", ["SIGTERM", "SIGKILL", "SIGINT", 9])

@@ -9,6 +9,7 @@ import pytest
 from celery import chord, group
 from celery.exceptions import ChordError, SoftTimeLimitExceeded, TimeLimitExceeded
 
+from raycelery.protocol import questions
 from tests import records, sample, tasks, tuned
 from tests.support import RaySession
 
@@ -38,10 +39,10 @@ def test_a_soft_limit_that_is_not_caught_is_the_tasks_failure() -> None:
 
 
 def test_a_soft_limit_leaves_the_executor_alive() -> None:
-    before = set(sample.app.client.call("stats")["executor_pids"].values())
+    before = set(sample.app.client.call(questions.Stats())["executor_pids"].values())
     with pytest.raises(SoftTimeLimitExceeded):
         tasks.soft_uncaught.delay().get(timeout=SECONDS)
-    assert before <= set(sample.app.client.call("stats")["executor_pids"].values())
+    assert before <= set(sample.app.client.call(questions.Stats())["executor_pids"].values())
     assert sample.nap.delay(0.5).get(timeout=SECONDS) == 0.5, "no timer is left behind"
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import pickle
 import re
+import struct
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,8 @@ from raycelery.protocol import (
     codec,
     definitions,
     frames,
+    framing,
+    limits,
     messages,
     operations,
     questions,
@@ -29,7 +33,7 @@ from raycelery.protocol import (
 )
 from raycelery.protocol.codec import Decoder, Plain, ProtocolError, encode
 
-MODULES = (definitions, messages, operations, questions, frames, records)
+MODULES = (definitions, limits, messages, operations, questions, frames, records)
 KINDS = sorted(
     {
         kind
@@ -53,7 +57,7 @@ UNIONS: dict[str, Any] = {
 }
 #: What the dataclasses were when VERSION was raised last. A change of one needs another version, and then another of
 #: these: two processes that understand each other wrongly are worse than two that say why they do not.
-FINGERPRINT = (1, "4d8ca33350dba4f1")
+FINGERPRINT = (1, "ff6bccd92752d9f9")
 
 #: Examples of each; a busy machine makes no example slow.
 few = settings(max_examples=5, deadline=None)
@@ -147,7 +151,7 @@ def test_what_is_of_another_form_is_refused(kind: type[Plain], data: st.DataObje
 def test_each_says_what_it_is_and_what_its_fields_are(kind: type[Plain]) -> None:
     text = inspect.cleandoc(kind.__doc__ or "")
     assert text, "it says nothing of itself"
-    if kind in (messages.Headers, questions.Limits):
+    if kind in (messages.Headers, limits.Limits):
         return  # whose names are Celery's, and those of settings
     told = re.findall(r"^    (\w+): ", text, re.MULTILINE)
     assert told == list(kind.__struct_fields__)
@@ -170,6 +174,35 @@ def test_callers_bring_classes_of_their_own() -> None:
     for value in (2**64, "\ud800"):
         with pytest.raises(TypeError, match="cannot be encoded"):
             encode(value)
+
+
+@few
+@given(data=st.data(), cuts=st.lists(st.integers(1, 40), max_size=20))
+def test_a_stream_is_cut_where_frames_end(data: st.DataObject, cuts: list[int]) -> None:
+    sent = [data.draw(values_of(kind)) for kind in (frames.Watch, frames.Hello, frames.FollowLines)]
+    stream = b"".join(map(framing.pack, sent))
+    unpacker = framing.Unpacker(frames.to_dispatcher)
+    found = []
+    for cut in (*cuts, len(stream)):
+        part, stream = stream[:cut], stream[cut:]
+        found += unpacker.feed_raw(part)
+    assert [frame for frame, _ in found] == sent
+    assert [raw for _, raw in found] == list(map(framing.pack, sent))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        struct.pack("!I", framing.FRAME_BYTES + 1),
+        struct.pack("!I", 3) + b"abc",
+        struct.pack("!I", 0),
+        framing.pack(frames.Stop()),  # it goes the other way
+        struct.pack("!I", 100) + b"\x91" * 100,
+    ],
+)
+def test_a_stream_of_something_else_is_refused(sent: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        framing.Unpacker(frames.to_dispatcher).feed(sent)
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------
@@ -251,3 +284,23 @@ def test_an_error_of_another_kind_is_told_by_its_name() -> None:
     assert type(found) is errors.RayCeleryError
     assert str(found) == "Odd: so"
     assert type(refusals.error_of("LEAVING", "x")) is type(refusals.error_of("TaskNotRegistered", "x")) is type(found)
+
+
+# -- the greeting ------------------------------------------------------------------------------------------------------
+
+
+def test_a_greeting_is_heard_in_any_portions() -> None:
+    secret = os.urandom(32)
+    greeting = framing.Greeting(secret)
+    nonce = os.urandom(framing.NONCE_BYTES)
+    said = framing.head() + framing.digest(secret, greeting.opening[framing.HEAD_BYTES :]) + nonce + b"more"
+    for byte in said[:-5]:
+        assert greeting.hear(bytes([byte])) is None
+    assert greeting.hear(said[-5:]) == (framing.digest(secret, nonce), b"more")
+
+
+def test_a_greeting_of_another_version_is_refused_before_any_proof() -> None:
+    with pytest.raises(errors.VersionMismatch, match=rf"speaks version 99 .* this dispatcher version {codec.VERSION}:"):
+        framing.Greeting(b"x").hear(framing.head(99))
+    with pytest.raises(errors.DispatcherUnreachable, match="does not know the secret"):
+        framing.Greeting(b"x").hear(b"GET /")

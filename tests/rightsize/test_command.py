@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from raycelery.protocol import questions
 from tests.rightsize import project
 from tests.support import ROOT, RaySession
 
@@ -153,9 +154,9 @@ def test_it_watches_a_live_application(ray_session: RaySession, tmp_path: Path) 
     task = json.loads(done.stdout)["tasks"]["tests.rightsize.project.wait"]
     assert task["total"] >= task["measured"]["runs"] >= 1
     # It goes on, and nobody measures any more.
-    before = project.app.client.call("measured", 0)[0]
+    before = project.app.client.call(questions.Measured(0)).count
     project.wait.delay(0.01).get(timeout=60)
-    assert project.app.client.call("measured", 0)[0] == before
+    assert project.app.client.call(questions.Measured(0)).count == before
 
 
 def test_ctrl_c_reports_what_was_measured(ray_session: RaySession, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from raycelery.executor.profiling.sample import Sample
+from raycelery.protocol import questions
 from raycelery.rightsize.gathering import Gatherer
 from tests.rightsize import project
 
@@ -94,21 +95,21 @@ def test_the_first_run_in_each_process_is_marked(gatherer: Gatherer) -> None:
 
 def test_nothing_is_measured_unless_somebody_asks(gatherer: Gatherer) -> None:
     gatherer.calls([project.compute.s(0.01)])
-    before = project.app.client.call("measured", 0)[0]
+    before = project.app.client.call(questions.Measured(0)).count
     project.compute.delay(0.01).get(timeout=60)
-    assert project.app.client.call("measured", 0)[0] == before
+    assert project.app.client.call(questions.Measured(0)).count == before
 
 
 def test_the_lease_ends_the_measuring_of_a_client_that_is_gone(gatherer: Gatherer) -> None:
     client = project.app.client
-    client.call("measure", 0.2)
-    before = client.call("measured", 0)[0]
+    client.call(questions.Measure(0.2))
+    before = client.call(questions.Measured(0)).count
     project.wait.delay(0.4).get(timeout=60)
     project.compute.delay(0.01).get(timeout=60)
-    count, samples = client.call("measured", before)
+    new = client.call(questions.Measured(before))
     # The one that had begun by then at most.
-    assert count - before <= 1
-    assert all(sample.task.endswith("wait") for sample in samples)
+    assert new.count - before <= 1
+    assert all(sample.task.endswith("wait") for sample in map(Sample.opened, new.samples))
 
 
 def test_a_task_of_one_process_each_is_measured(gatherer: Gatherer) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from raycelery.protocol.questions import Binding, BusMessage
+
 logger = logging.getLogger(__name__)
 
 #: Messages kept for a reader that does not keep up; the oldest go first. One may hold hundreds of events.
@@ -18,9 +20,7 @@ MOST_MESSAGES = 2_000
 #: Messages that a reader is given at once.
 BATCH = 64
 
-Message = dict[str, Any]
-Binding = tuple[str, str, str]
-Answer = Callable[[list[tuple[str, Message]]], None]
+Answer = Callable[[list[tuple[str, BusMessage]]], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +31,7 @@ class _Queue:
     #: Seconds that it lasts while nobody reads it.
     expires: float | None
     used: float
-    messages: deque[Message] = field(default_factory=lambda: deque(maxlen=MOST_MESSAGES))
+    messages: deque[BusMessage] = field(default_factory=lambda: deque(maxlen=MOST_MESSAGES))
     overflowed: bool = False
 
 
@@ -50,7 +50,7 @@ class Bus:
         self._bindings: dict[str, dict[Binding, None]] = {}
         self._readers: list[_Reader] = []
         #: Called with exchange and message when something is sent to a fanout exchange, before it is in the queues.
-        self.on_fanout: Callable[[str, Message], None] | None = None
+        self.on_fanout: Callable[[str, BusMessage], None] | None = None
         #: Called when an exchange has got a binding or lost its last one.
         self.on_bound: Callable[[str], None] | None = None
 
@@ -111,7 +111,7 @@ class Bus:
 
     # -- messages -----------------------------------------------------------------------------------------------
 
-    def put(self, queue: str, message: Message) -> None:
+    def put(self, queue: str, message: BusMessage) -> None:
         """Put a message into a queue; where there is none, nobody wants it."""
         found = self._queues.get(queue)
         if found is None:
@@ -126,17 +126,17 @@ class Bus:
                 reader.answer(self._take(reader.queues))
                 break
 
-    def fanout(self, exchange: str, message: Message) -> None:
+    def fanout(self, exchange: str, message: BusMessage) -> None:
         """Put a message into all queues of an exchange."""
         if self.on_fanout is not None:
             self.on_fanout(exchange, message)
         for _, _, queue in self.table(exchange):
             self.put(queue, message)
 
-    def _take(self, queues: Iterable[str]) -> list[tuple[str, Message]]:
-        taken: list[tuple[str, Message]] = []
+    def _take(self, queues: Iterable[str]) -> list[tuple[str, BusMessage]]:
+        taken: list[tuple[str, BusMessage]] = []
         for name in queues:
-            messages = self._queues[name].messages if name in self._queues else deque[Message]()
+            messages = self._queues[name].messages if name in self._queues else deque[BusMessage]()
             while messages and len(taken) < BATCH:
                 taken.append((name, messages.popleft()))
         return taken

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import logging
-import pickle
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -25,13 +24,14 @@ from kombu.pidbox import Mailbox
 from kombu.transport.virtual import Message as VirtualMessage
 
 from raycelery.control import commands
+from raycelery.protocol import messages, questions
 from raycelery.scheduler import events
 from raycelery.scheduler.nodes import UNIT
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
-    from raycelery.dispatcher.monitoring.bus import Message
     from raycelery.dispatcher.monitoring.control_plane import ControlPlane
+    from raycelery.protocol.questions import BusMessage
     from raycelery.scheduler.executor import ExecutorState
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class Node:
         return answers.given(self.executors, place)
 
 
-def take(dispatcher: Dispatcher, plane: ControlPlane, channel: Any, message: Message) -> None:
+def take(dispatcher: Dispatcher, plane: ControlPlane, channel: Any, message: BusMessage) -> None:
     """Have every node that a command is meant for carry it out and answer."""
     received = VirtualMessage(message, channel=channel)
     # Whoever may connect to the dispatcher may send it any object, so any serializer will do.
@@ -253,27 +253,27 @@ def active_queues(node: Node, known: Any = None, **_: Any) -> Any:
     queues = _known(node, known)
     if known is None:
         return queues
-    limits = node.dispatcher.definitions.overridden
-    return [queue for queue in queues if limits.get(("limit", f"queue:{queue['name']}")) != 0]
+    limits = node.dispatcher.definitions.set_limits
+    return [queue for queue in queues if limits.get(f"queue:{queue['name']}") != 0]
 
 
 def _info(node: Node, message: Mapping[str, Any], safe: bool = False) -> Reply:
-    headers, *_, delivery, _, _, _ = pickle.loads(message["payload"])
-    args, kwargs = headers.get("argsrepr"), headers.get("kwargsrepr")
+    sent = messages.opened(message["payload"])
+    args, kwargs = sent.headers.argsrepr, sent.headers.kwargsrepr
     running = message["place"] == "running"
     return {
-        "id": headers["id"],
-        "name": headers.get("shadow") or headers["task"],
+        "id": message["id"],
+        "name": sent.headers.shadow or message["task"],
         "args": args if safe else _plain(args),
         "kwargs": kwargs if safe else _plain(kwargs),
-        "type": headers["task"],
+        "type": message["task"],
         "hostname": node.hostname,
         "time_start": message["since"] if running else None,
         "acknowledged": running,
         "delivery_info": {
-            "exchange": delivery[0],
-            "routing_key": delivery[1],
-            "priority": delivery[2] or 0,
+            "exchange": sent.delivery.exchange,
+            "routing_key": sent.delivery.routing_key,
+            "priority": sent.delivery.priority or 0,
             "redelivered": message["deliveries"] > 0,
         },
         "worker_pid": message["pid"],
@@ -310,7 +310,7 @@ def revoke(node: Node, task_id: Any, terminate: bool = False, signal: Any = None
     """Revoke tasks by id; ``terminate`` also ends those that run, with SIGKILL whatever ``signal`` says."""
     ids = sorted({str(one) for one in maybe_list(task_id) or []})
     running = {message["id"] for message in node.messages("running")}
-    node.plane.change("revoke", ids, bool(terminate))
+    node.plane.change(questions.Revoke(ids, bool(terminate)))
     if terminate:
         ended = [one for one in ids if one in running]
         return ok(f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown")
@@ -327,7 +327,7 @@ def revoke_by_stamped_headers(node: Node, headers: Any, terminate: bool = False,
     if isinstance(headers, list):
         headers = dict(header.split("=", 1) for header in headers)
     stamps = {name: maybe_list(value) for name, value in headers.items()}
-    node.plane.change("revoke_stamps", stamps, bool(terminate))
+    node.plane.change(questions.RevokeStamps(stamps, bool(terminate)))
     return ok(f"headers {headers} {'revoked' if terminate else 'flagged as revoked, but not terminated'}")
 
 
@@ -339,7 +339,7 @@ def rate_limit(node: Node, task_name: str, rate_limit: Any, known: bool = True, 
         return nok(f"Invalid rate limit string: {exc!r}")
     if not known:
         return nok("unknown task")
-    node.plane.change("rate", task_name, per_second or None)
+    node.plane.change(questions.SetRate(task_name, per_second or None))
     return ok("new rate limit set successfully" if rate_limit else "rate limit disabled successfully")
 
 
@@ -349,7 +349,7 @@ def time_limit(
     """Set a task's time limits, in seconds, for calls that do not bring their own."""
     if not known:
         return nok("unknown task")
-    node.plane.change("time_limit", task_name, soft, hard)
+    node.plane.change(questions.SetTimeLimit(task_name, soft, hard))
     return ok("time limits set successfully")
 
 
@@ -370,11 +370,11 @@ def _resize(node: Node, by: int) -> Reply:
     if now is None and by > 0:
         return nok(f"only its {cpus} CPUs limit the application: set worker_concurrency, or shrink first")
     then = max(0, (cpus if now is None else now) + by)
-    if then >= cpus and ("limit", "app") not in node.dispatcher.definitions.bounds:
+    if then >= cpus and "app" not in node.dispatcher.definitions.limits:
         # As it was before it was shrunk.
-        node.plane.change("restore", "limit", "app")
+        node.plane.change(questions.RestoreLimit("app"))
     else:
-        node.plane.change("limit", "app", then)
+        node.plane.change(questions.SetLimit("app", then))
     return ok(f"pool will {'grow' if by > 0 else 'shrink'}: {then} messages at once in the whole cluster")
 
 
@@ -401,16 +401,16 @@ def autoscale(node: Node, max: int | None = None, min: int | None = None, **_: A
 
 def cancel_consumer(node: Node, queue: str, **_: Any) -> Reply:
     """Let nothing of a queue run, in the whole cluster, until it is added again."""
-    node.plane.change("limit", f"queue:{queue}", 0)
+    node.plane.change(questions.SetLimit(f"queue:{queue}", 0))
     return ok(f"no longer consuming from {queue}")
 
 
 def add_consumer(node: Node, queue: str, *args: Any, **_: Any) -> Reply:
     """Serve a queue again; there is no need to name new ones."""
-    name = ("limit", f"queue:{queue}")
-    if name not in node.dispatcher.definitions.overridden:
+    name = f"queue:{queue}"
+    if name not in node.dispatcher.definitions.set_limits:
         return ok(f"already consuming from {queue}")
-    node.plane.change("restore", *name)
+    node.plane.change(questions.RestoreLimit(name))
     return ok(f"add consumer {queue}")
 
 

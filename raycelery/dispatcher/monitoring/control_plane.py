@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 from kombu.clocks import LamportClock
@@ -17,11 +17,13 @@ from kombu.connection import Connection as KombuConnection
 
 from raycelery.control.transport import Transport
 from raycelery.dispatcher.monitoring import commands
-from raycelery.dispatcher.monitoring.bus import Bus, Message
+from raycelery.dispatcher.monitoring.bus import Bus
 from raycelery.dispatcher.monitoring.events import Events
 from raycelery.dispatcher.monitoring.host_stats import HostStats
 from raycelery.errors import DispatcherUnreachable
-from raycelery.protocol import framing
+from raycelery.protocol import framing, questions
+from raycelery.protocol.frames import Ask, SendEvents
+from raycelery.protocol.questions import BusMessage, BusQuestion, Change, Question
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from raycelery.scheduler.model import Message as TaskMessage
 
 logger = logging.getLogger(__name__)
+A = TypeVar("A")
 
 #: Seconds that what Ray said of its nodes is taken for true.
 NODES_SECONDS = 1.0
@@ -65,6 +68,20 @@ class ControlPlane:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self.bus = Bus()
+        q, bus = questions, self.bus
+        self._answers: dict[type[Question[Any]], Callable[[Any], Any]] = {
+            q.OpenBus: self._open,
+            q.DeclareQueue: lambda asked: bus.declare(asked.queue, self, asked.expires, time.time()),
+            q.HasQueue: lambda asked: bus.has(asked.queue) or self._waiting(asked.queue) > 0,
+            q.QueueSize: lambda asked: bus.size(asked.queue) + self._waiting(asked.queue),
+            q.PurgeQueue: lambda asked: bus.purge(asked.queue) + self.change(questions.Purge(asked.queue)),
+            q.DeleteQueue: lambda asked: bus.delete(asked.queue),
+            q.Bind: lambda asked: bus.bind(asked.exchange, asked.binding),
+            q.Unbind: lambda asked: bus.unbind(asked.exchange, asked.binding),
+            q.Bindings: lambda asked: bus.table(asked.exchange),
+            q.Put: lambda asked: bus.put(asked.queue, asked.message),
+            q.Fanout: lambda asked: bus.fanout(asked.exchange, asked.message),
+        }
         self.bus.on_fanout = self._on_fanout
         self.bus.on_bound = self._on_bound
         self._control_exchange, self._event_exchange = "celery.pidbox", "celeryev"
@@ -117,74 +134,64 @@ class ControlPlane:
 
     # -- what tools ask -----------------------------------------------------------------------------------------
 
-    def on_call(self, conn: Connection, number: int, operation: str, args: tuple[Any, ...]) -> None:
+    def on_question(self, conn: Connection, question_id: int, question: BusQuestion) -> None:
         """Carry out an operation of the bus for a process, and answer it."""
         try:
-            if operation == "read":
-                self._read(conn, number, *args)
+            if isinstance(question, questions.Read):
+                self._read(conn, question_id, question)
                 return
-            value = None
-            if operation == "declare":
-                self.bus.declare(args[0], conn, args[1], time.time())
-            elif operation == "open":
-                self._open(*args)
+            value: Any = None
+            if isinstance(question, questions.DeclareQueue):
+                self.bus.declare(question.queue, conn, question.expires, time.time())
             else:
-                value = self.call(operation, *args)
+                value = self._answers[type(question)](question)
+            conn.answer(question_id, value)
         except Exception as exc:  # whatever it is, the caller must hear of it
-            logger.exception("%s failed", operation)
-            conn.reply(number, False, exc)
-        else:
-            conn.reply(number, True, value)
+            logger.exception("%s failed", type(question).__name__)
+            conn.refuse(question_id, exc)
 
-    def call(self, operation: str, *args: Any) -> Any:
+    def call(self, question: Question[A]) -> A:
         """Carry out an operation of the bus; the transport's other side, in the dispatcher itself."""
-        if operation == "declare":
-            self.bus.declare(args[0], self, args[1], time.time())
-            return None
-        if operation in ("has", "size", "purge"):
-            return self._of_queue(operation, args[0])
-        if operation not in ("delete", "bind", "unbind", "table", "put", "fanout"):
-            raise ValueError(f"the bus knows no {operation!r}")
-        return getattr(self.bus, operation)(*args)
+        handler = self._answers.get(type(question))
+        if handler is None:
+            raise ValueError(f"the bus does not answer {type(question).__name__} here")
+        answer: A = handler(question)
+        return answer
 
-    def _of_queue(self, operation: str, queue: str) -> int:
-        """Return whether a queue is there, how many messages wait in it, or how many were dropped, tasks included."""
-        waiting = self._dispatcher.scheduler.view.waiting(queue)
-        if operation == "has":
-            return self.bus.has(queue) or waiting > 0
-        if operation == "size":
-            return self.bus.size(queue) + waiting
-        return self.bus.purge(queue) + int(self.change("purge", queue))
+    def _waiting(self, queue: str) -> int:
+        """Return how many tasks wait in a queue."""
+        return self._dispatcher.scheduler.view.waiting(queue)
 
-    def _open(self, control_exchange: str, event_exchange: str, serializer: str) -> None:
-        self._control_exchange, self._event_exchange = control_exchange, event_exchange
-        self.events.configure(event_exchange, serializer)
+    def _open(self, names: questions.OpenBus) -> None:
+        self._control_exchange, self._event_exchange = names.control_exchange, names.event_exchange
+        self.events.configure(names.event_exchange, names.event_serializer)
 
-    def _read(self, conn: Connection, number: int, queues: list[str], seconds: float) -> None:
-        missing = [queue for queue in queues if not self.bus.has(queue)]
+    def _read(self, conn: Connection, question_id: int, asked: questions.Read) -> None:
+        missing = [queue for queue in asked.queues if not self.bus.has(queue)]
         if missing:
             error = DispatcherUnreachable(f"the dispatcher does not know {missing[0]!r}, it may have been restarted")
-            conn.reply(number, False, error)
+            conn.refuse(question_id, error)
             return
         timers: list[asyncio.TimerHandle] = []
 
-        def answer(taken: list[tuple[str, Message]]) -> None:
+        def answer(taken: list[tuple[str, BusMessage]]) -> None:
             for timer in timers:
                 timer.cancel()
-            conn.reply(number, True, taken)
+            conn.answer(question_id, taken)
 
-        give_up = self.bus.read(queues, conn, time.time(), answer)
+        give_up = self.bus.read(asked.queues, conn, time.time(), answer)
         assert self._dispatcher._loop is not None
-        timers.append(self._dispatcher._loop.call_later(seconds, give_up))
+        timers.append(self._dispatcher._loop.call_later(asked.seconds, give_up))
 
-    def change(self, method: str, *args: Any) -> Any:
+    def change(self, change: Change[A]) -> A:
         """Change something of the dispatcher's as a process would, so that it lasts."""
         dispatcher = self._dispatcher
-        dispatcher.journal.append("", framing.pack("call", 0, method, args))
+        dispatcher.journal.append("", framing.pack(Ask(0, change)))  # type: ignore[arg-type]
         dispatcher.turn_soon()
-        return getattr(dispatcher.rpc, method)(*args)
+        answer: A = dispatcher.rpc.answer(change)
+        return answer
 
-    def _on_fanout(self, exchange: str, message: Message) -> None:
+    def _on_fanout(self, exchange: str, message: BusMessage) -> None:
         if exchange == self._control_exchange:
             commands.take(self._dispatcher, self, self._channel, message)
 
@@ -229,7 +236,7 @@ class ControlPlane:
 
     def tell(self, conn: Connection) -> None:
         """Tell an executor whether somebody listens."""
-        conn.send(framing.pack("events", self._dispatcher.watched))
+        conn.send(SendEvents(self._dispatcher.watched))
 
     def received(self, message: TaskMessage) -> None:
         """Send the event of a message that has come."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import pickle
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,8 @@ from celery.utils.time import utcoffset
 from kombu.clocks import LamportClock
 from kombu.entity import Exchange
 from kombu.messaging import Producer
+
+from raycelery.protocol import messages
 
 if TYPE_CHECKING:
     from raycelery.scheduler.model import Message
@@ -63,19 +64,19 @@ class Events:
 
     def received(self, message: Message, node: str) -> None:
         """Send the event of a message that was submitted."""
-        headers = pickle.loads(message.payload)[0]
+        headers = messages.opened(message.payload).headers
         self.add(
             "task-received",
             {
                 "uuid": message.id,
-                "name": headers.get("shadow") or message.task,
-                "args": headers.get("argsrepr"),
-                "kwargs": headers.get("kwargsrepr"),
-                "root_id": headers.get("root_id"),
-                "parent_id": headers.get("parent_id"),
-                "retries": headers.get("retries") or 0,
-                "eta": headers.get("eta"),
-                "expires": headers.get("expires"),
+                "name": headers.shadow or message.task,
+                "args": headers.argsrepr,
+                "kwargs": headers.kwargsrepr,
+                "root_id": headers.root_id,
+                "parent_id": headers.parent_id,
+                "retries": headers.retries or 0,
+                "eta": headers.eta,
+                "expires": headers.expires,
                 "queue": message.queue,
                 "timestamp": message.submitted,
             },

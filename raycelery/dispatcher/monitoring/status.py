@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import pickle
 import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from raycelery.protocol import messages
 from raycelery.scheduler.nodes import UNIT
 
 if TYPE_CHECKING:
@@ -111,15 +111,15 @@ def _running(dispatcher: Dispatcher) -> list[dict[str, Any]]:
     plane, scheduler = dispatcher.control(), dispatcher.scheduler.view
     found = []
     for message in dispatcher.rpc.messages("running"):
-        headers = pickle.loads(message["payload"])[0]
+        headers = messages.opened(message["payload"]).headers
         executor = scheduler.executors[message["executor"]]
         found.append(
             {
                 "id": message["id"],
                 "task": message["task"],
                 "queue": message["queue"],
-                "args": headers.get("argsrepr"),
-                "kwargs": headers.get("kwargsrepr"),
+                "args": headers.argsrepr,
+                "kwargs": headers.kwargsrepr,
                 "since": message["since"],
                 "pid": message["pid"],
                 "node": plane.name_of(executor.node or ""),

@@ -20,7 +20,7 @@ from raycelery.executor import request
 from raycelery.executor.profiling import process
 from raycelery.executor.profiling.canvas import tasks_in
 from raycelery.executor.profiling.sample import Sample
-from raycelery.protocol import framing
+from raycelery.protocol.frames import RunMeasured
 
 if TYPE_CHECKING:
     from raycelery.client.connection import Client
@@ -132,7 +132,7 @@ class Meter:
             batch=(sender.request.group or "") if sender.request.chord else "",
             callbacks=tuple(tasks_in(sender.request.chord)) if sender.request.chord else (),
         )
-        self._client.post(framing.pack("measured", sample))
+        self._client.post(RunMeasured(sample.packed()))
 
 
 class _Children:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from raycelery.protocol.codec import Decoder, encode
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -53,3 +55,15 @@ class Sample:
     def busy(self) -> float:
         """Average number of CPUs that it kept busy."""
         return self.cpu / self.own_wall
+
+    def packed(self) -> bytes:
+        """Encode it for :class:`raycelery.protocol.frames.RunMeasured`."""
+        return encode(self)
+
+    @classmethod
+    def opened(cls, data: bytes) -> Sample:
+        """Undo :meth:`packed`."""
+        return _decoder.decode(data)
+
+
+_decoder: Decoder[Sample] = Decoder(Sample)
