@@ -15,7 +15,7 @@ UNSENT_BYTES = 4_000_000
 
 
 class Logs:
-    """Knows who looks at what; lines are not unpacked here, nor kept: executors write them to files.
+    """Knows who looks at what; lines are not decoded here, nor kept: executors write them to files.
 
     Arguments:
         dispatcher: whose.

@@ -108,7 +108,7 @@ class TaskLines(Tagged, frozen=True):
         to: id of the client that is to see it; "": nobody asked for it but those who follow.
         of_bridge: the message of a bridge that it is of, whose bridge is to see it.
         file: name of the file on the node that has it, too.
-        lines: pickled list of :class:`raycelery.logs.lines.Line`.
+        lines: an encoded list of :class:`raycelery.logs.lines.Line`.
         left_out: how many lines there were besides.
         ids: of the tasks that the lines are of.
     """
@@ -291,7 +291,7 @@ class Lines(Tagged, frozen=True):
     Arguments:
         node: Ray's id of the node.
         file: name of the file there that has it, too.
-        lines: pickled list of :class:`raycelery.logs.lines.Line`.
+        lines: an encoded list of :class:`raycelery.logs.lines.Line`.
         left_out: how many lines there were besides.
     """
 

@@ -18,7 +18,8 @@ import pytest
 from celery.exceptions import WorkerLostError
 
 from raycelery import Celery
-from raycelery.errors import AppLoadError, ArgumentError, DispatcherUnreachable, InfeasibleError
+from raycelery.control import applications
+from raycelery.errors import AppLoadError, ArgumentError, DispatcherUnreachable, InfeasibleError, VersionMismatch
 from raycelery.protocol import codec, frames, framing, questions
 from raycelery.serialization import pickling
 from tests import sample, scripts
@@ -48,6 +49,7 @@ def test_a_dispatcher_and_a_ray_that_go_away_for_good(run: Run) -> None:
         import os, threading, time
         import psutil, ray
         from raycelery import Celery
+from raycelery.control import applications
         from raycelery.errors import DispatcherUnreachable
 
         app = Celery("mortal", ray_init={"num_cpus": 2})
@@ -202,6 +204,50 @@ def test_who_does_not_know_the_secret_is_refused(ray_session: RaySession) -> Non
 
 def _sent(data: Any) -> bytes:
     return struct.pack("!I", len(codec.encode(data))) + codec.encode(data)
+
+
+def test_who_speaks_another_version_is_refused(ray_session: RaySession) -> None:
+    endpoint = _endpoint()
+    with socket.create_connection((endpoint.host, endpoint.port)) as sock:
+        said = sock.recv(framing.HEAD_BYTES, socket.MSG_WAITALL)
+        assert said == framing.head(), "the dispatcher says its version first"
+        sock.sendall(framing.head(codec.VERSION + 1))
+        assert _closed(sock)
+    assert sample.add.delay(1, 2).get(timeout=SECONDS) == 3
+
+
+def test_a_dispatcher_of_another_version_is_named_and_can_be_ended(ray_session: RaySession) -> None:
+    import ray
+
+    @ray.remote(num_cpus=0)
+    class Other:
+        """What the dispatcher of another version of raycelery says and does not say."""
+
+        def __init__(self) -> None:
+            import threading
+
+            self._server = socket.create_server(("", 0))
+            threading.Thread(target=self._greet, daemon=True).start()
+
+        def _greet(self) -> None:
+            kept = []
+            while True:
+                kept.append(self._server.accept()[0])
+                kept[-1].sendall(b"raycelery" + (99).to_bytes(2, "big") + bytes(32))
+
+        def endpoint(self) -> tuple[str, int, bytes]:
+            return ray.util.get_node_ip_address(), self._server.getsockname()[1], bytes(32)
+
+    options = {"name": "raycelery:outlived", "namespace": "raycelery", "lifetime": "detached"}
+    other = Other.options(**options).remote()  # type: ignore[attr-defined]
+    assert ray.get(other.endpoint.remote())
+    outlived = Celery("outlived", set_as_current=False)
+    told = rf"speaks version 99 .* version {codec.VERSION}: .*same raycelery.*'raycelery apps --end NAME'"
+    with pytest.raises(VersionMismatch, match=told):
+        outlived.send_task("outlived.add")
+    applications.end("outlived")
+    with pytest.raises(ValueError, match="outlived"):
+        ray.get_actor("raycelery:outlived", namespace="raycelery")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from raycelery.dispatcher.journal import Journal, Ledger, read
 from raycelery.protocol import framing
+from raycelery.protocol.codec import VERSION
 from raycelery.protocol.messages import Submission
-from raycelery.protocol.records import Numbered
+from raycelery.protocol.records import Numbered, Version
 from raycelery.scheduler.events import AddLane, Begun, ExecutorLost, ExecutorReady, NodeChanged, Purge, Submit
 from raycelery.scheduler.instructions import Assign, Return, Start
 from raycelery.scheduler.model import Lane, Message
@@ -68,3 +69,21 @@ def test_numbers_stay_in_step_with_the_journal(tmp_path: Path) -> None:
         assert isinstance(record, Numbered)
         ledger.numbered(record.seq)
     assert ledger.submitted(Submission("id", "task", "celery", LANE.key, b"")) == 42
+
+
+def test_a_journal_of_another_version_is_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    journal.append("one", framing.pack(Numbered(1)))
+    journal.close()
+    again = Journal(path)
+    again.append("one", framing.pack(Numbered(2)))
+    again.close()
+    assert [record for _, record in read(path)] == [Numbered(1), Numbered(2)], "one of this version goes on"
+    other = path.read_bytes().replace(framing.pack(Version(VERSION)), framing.pack(Version(VERSION + 1)), 1)
+    path.write_bytes(other)
+    journal = Journal(path)
+    journal.flush()
+    assert list(read(path)) == []
+    assert (tmp_path / "journal.other-version").read_bytes() == other, "nothing of it is lost"
+    journal.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import settings_page
+from docs import protocol_page, settings_page
 from raycelery.app.settings import DEFAULTS
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +38,11 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_the_page_of_the_protocol_is_that_of_the_code() -> None:
+    text = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+    assert text == protocol_page.page(), "run: python docs/protocol_page.py > docs/protocol.md"
 
 
 def test_the_page_of_settings_is_that_of_the_code() -> None:
