@@ -14,6 +14,7 @@ from celery.exceptions import WorkerLostError
 
 from raycelery.dispatcher.store import Store
 from raycelery.protocol import questions
+from raycelery.protocol.operations import StoreResult
 from tests import sample
 from tests.support import RaySession
 
@@ -30,10 +31,10 @@ def kill_dispatcher() -> None:
 
 def test_what_is_past_its_age_does_not_come_back_for_ever() -> None:
     store = Store(1e6)
-    store.set_meta("old", "SUCCESS", b"", (), 1.0, 0.0)
-    store.set_meta("young", "SUCCESS", b"", (), 9.0, 0.0)
+    store.set_meta(StoreResult("old", "SUCCESS", b"", (), 1.0, True), 0.0)
+    store.set_meta(StoreResult("young", "SUCCESS", b"", (), 9.0, True), 0.0)
     store.set("key", b"", 1.0, 0.0)
-    assert [(op[1], op[5]) for op in store.ops(1.0)] == [("young", 8.0)]
+    assert [(left.task_id, left.expires) for left in store.ops(1.0)] == [("young", 8.0)]
 
 
 def test_waiting_messages_and_results_survive(ray_session: RaySession, tmp_path: Path) -> None:
