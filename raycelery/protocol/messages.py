@@ -112,6 +112,11 @@ _PLACES: dict[str, tuple[int, type]] = {
     if not name.endswith("time_limit")
 }
 _PROPERTIES = ("correlation_id", "reply_to", "log_to")
+#: What nearly all messages have, and the types of it that were seen: only what is new is looked at one by one.
+_USUAL = {*_PLACES, "id", "task", "timelimit", "stamps", "stamped_headers"}
+_USUAL_PROPERTIES = set(_PROPERTIES)
+_usual_types: set[tuple[type, ...]] = set()
+_NO_LIMITS = [None, None]
 
 
 def task_message(
@@ -135,31 +140,20 @@ def task_message(
 
     For the others see :class:`TaskMessage`.
     """
-    known: list[Any] = [None] * len(_PLACES)
-    others: dict[str, Any] = {}
-    for name, value in headers.items():
-        place = _PLACES.get(name)
-        if place is None or (value is not None and type(value) is not place[1]):
-            others[name] = value
-        else:
-            known[place[0]] = value
-    # They travel apart, and are Celery's defaults in nearly all messages.
-    del others["id"], others["task"]
-    limits = others.pop("timelimit", None) or (None, None)
-    if not (len(limits) == 2 and all(limit is None or type(limit) in (int, float) for limit in limits)):
-        others["timelimit"], limits = limits, (None, None)
-    if not others.get("stamps") and not others.get("stamped_headers"):
-        others.pop("stamps", None)
-        others.pop("stamped_headers", None)
-    own = {
-        name: value
-        for name, value in properties.items()
-        if name not in _PROPERTIES or (value is not None and type(value) is not str)
-    }
-    plain = {name: properties.get(name) if name not in own else None for name in _PROPERTIES}
+    known = [*map(headers.get, _PLACES), *map(properties.get, _PROPERTIES)]
+    limits, more = headers.get("timelimit"), b""
+    if not (
+        (*map(type, known),) in _usual_types
+        and headers.keys() <= _USUAL
+        and properties.keys() <= _USUAL_PROPERTIES
+        and not (headers.get("stamps") or headers.get("stamped_headers"))
+        and (limits is None or limits == _NO_LIMITS)
+    ):
+        known, limits, more = _sorted(headers, properties)
+    correlation_id, reply_to, log_to = known[-3:]
     return encode(
         TaskMessage(
-            Headers(*known, *limits),
+            Headers(*known[:-3], *(limits or _NO_LIMITS)),
             Delivery(*delivery),
             module,
             code,
@@ -167,10 +161,38 @@ def task_message(
             content_encoding,
             body,
             embed,
-            **plain,
-            more=pickle.dumps((others, own), 5) if others or own else b"",
+            correlation_id,
+            reply_to,
+            log_to,
+            more,
         )
     )
+
+
+def _sorted(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[list[Any], Any, bytes]:
+    """Return the plain headers and properties, the time limits, and the rest, pickled."""
+    known: list[Any] = []
+    others = {name: value for name, value in headers.items() if name not in ("id", "task")}
+    own = dict(properties)
+    for source, name, kind in (
+        *((others, name, kind) for name, (_, kind) in _PLACES.items()),
+        *((own, name, str) for name in _PROPERTIES),
+    ):
+        value = source.get(name)
+        fits = value is None or type(value) is kind
+        known.append(value if fits else None)
+        if fits:
+            source.pop(name, None)
+    if not others.get("stamps") and not others.get("stamped_headers"):
+        others.pop("stamps", None)
+        others.pop("stamped_headers", None)
+    limits = others.pop("timelimit", None) or (None, None)
+    if not (len(limits) == 2 and all(limit is None or type(limit) in (int, float) for limit in limits)):
+        others["timelimit"], limits = limits, (None, None)
+    if others or own:
+        return known, limits, pickle.dumps((others, own), 5)
+    _usual_types.add((*map(type, known),))
+    return known, limits, b""
 
 
 _task_message: Decoder[TaskMessage] = Decoder(TaskMessage)

@@ -49,8 +49,8 @@ def test_a_dispatcher_and_a_ray_that_go_away_for_good(run: Run) -> None:
         import os, threading, time
         import psutil, ray
         from raycelery import Celery
-from raycelery.control import applications
         from raycelery.errors import DispatcherUnreachable
+        from raycelery.protocol import questions
 
         app = Celery("mortal", ray_init={"num_cpus": 2})
 

@@ -122,6 +122,7 @@ def test_a_project_that_chose_pickle_has_it_stored_once_too(tmp_path: Path) -> N
     script = """
         import numpy as np
         from project import app, double
+        from raycelery.protocol import questions
 
         array = np.full(2_500_000, 1.5)
         results = [double.delay(array) for _ in range(10)]

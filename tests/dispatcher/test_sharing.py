@@ -57,6 +57,7 @@ def test_where_there_are_fewer_cpus_than_applications_they_take_turns() -> None:
 #: On a Ray of their own, where nobody else has idle executors to lend.
 BEGIN = """
     import os, signal
+    from raycelery.protocol import questions
     from tests import support, tuned
     from tests.dispatcher.test_sharing import SECONDS, borrowing, halves
 
