@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import support
+from tests import scripts, support
 
 support.prepare_environment()
 
@@ -33,6 +35,24 @@ def ray_session() -> Iterator[support.RaySession]:
     """A Ray with 4 CPUs in this process; every `raycelery.Celery` made here uses it."""
     with support.ray_cluster(num_cpus=4) as session:
         yield session
+
+
+@pytest.fixture
+def warm_ray(ray_session: support.RaySession) -> None:
+    """Ray, with executors of `tests/sample.py` and `tests/tasks.py` up, so that a test waits for no start."""
+    importlib.import_module("tests.sample").identity.delay(0).get(timeout=60)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """A file for `tests/records.py`."""
+    return str(tmp_path / "records")
+
+
+@pytest.fixture
+def run(ray_session: support.RaySession, tmp_path: Path) -> scripts.Run:
+    """Run a program of a user's own on this process's Ray: see `tests/scripts.py`."""
+    return partial(scripts.run, tmp_path, address=ray_session.address)
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.support import until
 
 
 def write(path: str, **fields: Any) -> None:
@@ -28,28 +28,15 @@ def read(path: Path | str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def until(
-    condition: Callable[[], Any], what: Callable[[], Any] = lambda: "it does not come true", seconds: float = 60
-) -> Any:
-    """Return what ``condition`` returns once that is true; ``what`` tells about the failure."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(what())
-        time.sleep(0.01)
-    return found
-
-
 def wait_for(path: Path | str, count: int) -> list[dict[str, Any]]:
     """Return what was recorded in a file once there are that many lines."""
-    until(lambda: len(read(path)) >= count, lambda: f"{path} has not {count} records: {read(path)}")
+    until(lambda: len(read(path)) >= count, say=lambda: f"{path} has not {count} records: {read(path)}")
     return read(path)
 
 
-def wait_for_file(path: str) -> None:
+def wait_for_file(path: Path | str, seconds: float = 120) -> None:
     """Return once a file is there."""
-    while not os.path.exists(path):
-        time.sleep(0.005)
+    until(lambda: os.path.exists(path), seconds, f"there is no {path}")
 
 
 def overlap(spans: list[dict[str, Any]]) -> int:

@@ -13,6 +13,7 @@ from celery.signals import worker_process_init
 from celery.utils.log import get_task_logger
 
 from raycelery import Celery
+from tests.records import wait_for_file
 
 app = Celery("sample", broker="redis://nowhere.invalid:1/0", backend="redis://nowhere.invalid:1/1")
 app.conf.accept_content = ["json", "pickle"]
@@ -110,8 +111,7 @@ def autoretry(self: Task, succeed_at: int) -> int:
 @app.task(bind=True)
 def progress(self: Task, path: str) -> str:
     self.update_state(state="PROGRESS", meta={"done": 3, "of": 10})
-    while not os.path.exists(path):
-        time.sleep(0.01)
+    wait_for_file(path)
     return "done"
 
 

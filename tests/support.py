@@ -65,17 +65,29 @@ def stop(process: subprocess.Popen[Any], seconds: float = 30) -> int:
     return process.wait()
 
 
-def until(true: Callable[[], Any], seconds: float = 30, say: Callable[[], str] | str = "it does not come true") -> None:
-    """Wait until something is so.
+def until(
+    true: Callable[[], Any],
+    seconds: float = 60,
+    say: Callable[[], Any] | str = "it does not come true",
+    every: float = 0.01,
+) -> Any:
+    """Wait until what ``true`` returns is true, and return it.
+
+    Arguments:
+        true: what is asked.
+        seconds: how long at most; far more than it takes, as a busy machine is slow.
+        say: what the error says.
+        every: seconds between two questions.
 
     Raises:
         AssertionError: it is not in time.
     """
     deadline = time.monotonic() + seconds
-    while not true():
+    while not (found := true()):
         if time.monotonic() > deadline:
             raise AssertionError(say if isinstance(say, str) else say())
-        time.sleep(0.02)
+        time.sleep(every)
+    return found
 
 
 @contextlib.contextmanager

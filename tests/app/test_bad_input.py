@@ -8,7 +8,6 @@ import shutil
 import socket
 import struct
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from raycelery.protocol import codec, frames, framing, questions
 from raycelery.serialization import pickling
 from tests import sample, scripts
 from tests.scripts import Run
-from tests.support import RaySession
+from tests.support import RaySession, until
 
 SECONDS = 60
 
@@ -108,10 +107,11 @@ def test_a_request_that_no_node_can_hold(ray_session: RaySession) -> None:
     again = echo.apply_async((1,), memory=30e12)
     with pytest.raises(WorkerLostError, match=r"no node has 1 CPU, 30,000 GB of memory: the most .* GB of memory;"):
         again.get(timeout=SECONDS)
-    deadline = time.monotonic() + SECONDS
-    while app.client.call(questions.Stats())["executors"].get("starting") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not app.client.call(questions.Stats())["executors"].get("starting"), "no request is left pending with Ray"
+    until(
+        lambda: not app.client.call(questions.Stats())["executors"].get("starting"),
+        SECONDS,
+        "a request is left pending with Ray",
+    )
 
 
 def _project(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> Any:

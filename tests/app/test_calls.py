@@ -12,6 +12,7 @@ from celery import chain, signature
 from celery.exceptions import NotRegistered, TaskRevokedError
 
 from tests import sample
+from tests.support import until
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 SECONDS = 60
@@ -73,8 +74,7 @@ def test_link_and_link_error(tmp_path: Path) -> None:
     failing = sample.fail.apply_async(("EWR", 1), link_error=sample.write_error.s(path=str(bad)))
     with pytest.raises(sample.ModelError):
         failing.get(timeout=SECONDS)
-    while not bad.exists() or not bad.read_text():  # errbacks are called once the result is stored
-        time.sleep(0.01)
+    until(lambda: bad.exists() and bad.read_text(), SECONDS)  # errbacks are called once the result is stored
     assert bad.read_text().startswith(f"{failing.id} ModelError")
 
 
@@ -134,8 +134,7 @@ def test_ignore_result(tmp_path: Path) -> None:
     path = tmp_path / "ran"
     result = sample.ignored.delay(str(path))
     assert sample.identity.delay(1).get(timeout=SECONDS) == 1
-    while not path.exists():
-        time.sleep(0.01)
+    until(path.exists, SECONDS)
     assert result.state == "PENDING"
     assert sample.add.apply_async((1, 2), ignore_result=True).get() is None
 

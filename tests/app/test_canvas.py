@@ -14,19 +14,16 @@ from celery.exceptions import ChordError
 from celery.utils.functional import maybe_list
 
 from tests import records, sample, tasks, tuned
-from tests.support import RaySession
+from tests.support import until
 
 SECONDS = 60
 
-
-@pytest.fixture(autouse=True)
-def _ray(ray_session: RaySession) -> None:
-    sample.identity.delay(0).get(timeout=SECONDS)
+pytestmark = pytest.mark.usefixtures("warm_ray")
 
 
 def wait_for_lines(path: Path, count: int) -> list[str]:
     """Return the lines of a file once there are that many."""
-    return records.until(lambda: path.exists() and len(lines := path.read_text().splitlines()) >= count and lines)
+    return until(lambda: path.exists() and len(lines := path.read_text().splitlines()) >= count and lines)
 
 
 # -- chains -----------------------------------------------------------------------------------------------------

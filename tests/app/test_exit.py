@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ENVIRONMENT, ROOT, RaySession, short_directory
+from tests.support import ENVIRONMENT, ROOT, RaySession, short_directory, until
 
 SECONDS = 110
 #: The head of every script: an application in ``__main__``, as a user's first one is.
@@ -221,10 +221,7 @@ def test_a_process_on_a_cluster_leaves_without_waiting(tmp_path: Path, ray_sessi
     code, output = run(script, tmp_path, ray_session.address)
     assert code == 0, output
     assert "waiting for" not in output
-    deadline = time.monotonic() + SECONDS
-    while len(ran(tmp_path)) < 30 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert ran(tmp_path) == set(range(30)), "the cluster goes on with it"
+    until(lambda: ran(tmp_path) == set(range(30)), SECONDS, "the cluster does not go on with it")
 
 
 def test_two_processes_share_one_dispatcher_by_its_name(tmp_path: Path, ray_session: RaySession) -> None:

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import celery
 import pytest
 
-from tests import scripts
 from tests.scripts import Run
-from tests.support import RaySession
-
-
-@pytest.fixture
-def run(ray_session: RaySession, tmp_path: Path) -> Run:
-    return partial(scripts.run, tmp_path, address=ray_session.address)
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:

@@ -8,7 +8,6 @@ import pkgutil
 import subprocess
 import sys
 import textwrap
-from functools import partial
 from pathlib import Path
 
 import celery
@@ -99,11 +98,6 @@ def test_an_application_is_pickled_as_in_celery() -> None:
     again = pickle.loads(pickle.dumps(app))
     assert type(again) is Celery
     assert (again.main, again.conf.task_default_queue, again.conf.ray_num_cpus) == ("pickled", "mine", 0.5)
-
-
-@pytest.fixture
-def run(ray_session: RaySession, tmp_path: Path) -> Run:
-    return partial(scripts.run, tmp_path, address=ray_session.address)
 
 
 PROJECT = """

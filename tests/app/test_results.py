@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,7 @@ from tests.support import ROOT, RaySession, until
 
 SECONDS = 60
 
-
-@pytest.fixture(autouse=True)
-def _ray(ray_session: RaySession) -> None:
-    sample.identity.delay(0).get(timeout=SECONDS)
+pytestmark = pytest.mark.usefixtures("warm_ray")
 
 
 def test_a_remote_error_arrives_as_its_own_class_with_the_remote_traceback() -> None:
@@ -69,9 +65,7 @@ def test_an_interval_of_zero_is_short(tmp_path: Path) -> None:
 def test_update_state(tmp_path: Path) -> None:
     path = tmp_path / "go"
     result = sample.progress.delay(str(path))
-    deadline = time.monotonic() + SECONDS
-    while result.state != "PROGRESS" and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: result.state == "PROGRESS", SECONDS)
     assert result.info == {"done": 3, "of": 10}
     path.touch()
     assert result.get(timeout=SECONDS) == "done"
@@ -144,10 +138,7 @@ def test_a_forked_child_submits_and_waits(tmp_path: Path) -> None:
             os._exit(code)
     assert os.waitpid(pid, 0)[1] == 0
     assert out.read_text() == "7"
-    deadline = time.monotonic() + SECONDS
-    while not (tmp_path / "unwaited").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert (tmp_path / "unwaited").exists(), "what a child submits is not lost with it"
+    until((tmp_path / "unwaited").exists, SECONDS, "what a child submits is lost with it")
     assert sample.add.delay(1, 2).get(timeout=SECONDS) == 3, "the parent goes on"
 
 
@@ -214,8 +205,7 @@ def test_result_extended_and_expires() -> None:
 def test_a_timeout_of_zero_returns_what_is_ready() -> None:
     results = group(sample.add.s(i, i) for i in range(5)).apply_async()
     for result in results:
-        while not result.ready():
-            time.sleep(0.01)
+        until(result.ready, SECONDS)
     fresh = sample.app.ResultSet([sample.app.AsyncResult(result.id) for result in results])
     assert fresh.join_native(timeout=0) == [0, 2, 4, 6, 8]
     with pytest.raises(TimeoutError):

@@ -11,19 +11,11 @@ from celery.exceptions import MaxRetriesExceededError, Reject, TaskRevokedError
 
 from raycelery.protocol import questions
 from tests import records, sample, tasks
-from tests.support import RaySession
+from tests.support import until
 
 SECONDS = 60
 
-
-@pytest.fixture(autouse=True)
-def _ray(ray_session: RaySession) -> None:
-    sample.identity.delay(0).get(timeout=SECONDS)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "records")
+pytestmark = pytest.mark.usefixtures("warm_ray")
 
 
 def test_retry_until_it_succeeds() -> None:
@@ -60,7 +52,7 @@ def test_retry_may_go_to_another_queue() -> None:
 def test_retry_state_is_seen_while_it_waits(path: str) -> None:
     result = tasks.retry_slowly.delay(path)
     records.wait_for(path, 1)
-    records.until(lambda: result.state == "RETRY")
+    until(lambda: result.state == "RETRY")
     assert result.info is None or "Retry" in repr(result.info)
     result.revoke()
     with pytest.raises(TaskRevokedError):
@@ -121,7 +113,7 @@ def test_a_failed_retry_calls_errbacks_once(path: str, tmp_path: Path) -> None:
     result = tasks.retry_forever.apply_async((path,), link_error=sample.write_error.s(path=str(errors)))
     with pytest.raises(ConnectionResetError):
         result.get(timeout=SECONDS)
-    records.until(lambda: errors.exists() and errors.read_text())
+    until(lambda: errors.exists() and errors.read_text())
     sample.app.client.call(questions.Drained())
     assert errors.read_text().splitlines() == [f"{result.id} ConnectionResetError no model server"]
 
@@ -148,7 +140,7 @@ def test_a_message_that_is_rejected_often_keeps_nobody_else_from_running(path: s
 def test_ignore_leaves_the_state_as_the_task_set_it() -> None:
     result = tasks.ignoring_after_state.delay()
     plain = sample.ignoring.delay()
-    records.until(lambda: result.state == "MINE")
+    until(lambda: result.state == "MINE")
     sample.app.client.call(questions.Drained())
     assert result.state == "MINE"
     assert result.info == {"kept": True}

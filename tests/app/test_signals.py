@@ -13,15 +13,12 @@ from celery.exceptions import NotRegistered, Retry, TimeLimitExceeded
 
 from raycelery.protocol import questions
 from tests import records, sample, signalled
-from tests.support import RaySession
+from tests.support import until
 
 SECONDS = 60
+
+pytestmark = pytest.mark.usefixtures("warm_ray")
 BEGIN = ["before_start", "__call__"]
-
-
-@pytest.fixture(autouse=True)
-def _ray(ray_session: RaySession) -> None:
-    sample.identity.delay(0).get(timeout=SECONDS)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,7 +35,7 @@ def signals_of(task_id: str, last: str = "task_postrun") -> list[dict[str, Any]]
         mine = [one for one in records.read(signalled.RECORDS) if one["id"] == task_id]
         return mine if any(one["signal"] == last for one in mine) else []
 
-    return list(records.until(found, lambda: f"no {last} in {records.read(signalled.RECORDS)}"))
+    return list(until(found, say=lambda: f"no {last} in {records.read(signalled.RECORDS)}"))
 
 
 def test_of_a_task_that_succeeds() -> None:
@@ -116,8 +113,8 @@ def test_processes_are_initialised_and_shut_down_once() -> None:
     assert set(of("worker_process_init").values()) == {1}
     assert os.getpid() not in of("worker_process_init")
     # They end once they are idle for ray_idle_seconds; the one that was killed for its time limit says nothing.
-    records.until(lambda: not signalled.app.client.call(questions.Stats())["executor_pids"])
-    records.until(lambda: len(of("worker_process_shutdown")) >= len(of("worker_process_init")) - 1)
+    until(lambda: not signalled.app.client.call(questions.Stats())["executor_pids"])
+    until(lambda: len(of("worker_process_shutdown")) >= len(of("worker_process_init")) - 1)
     assert set(of("worker_process_shutdown").values()) == {1}
 
 
@@ -133,7 +130,7 @@ def test_handlers_of_a_base_class(tmp_path: Path, how: str, expected: list[str])
     path = tmp_path / "handlers"
     result = sample.recorded.apply_async((how,), headers={"path": str(path)})
     result.get(timeout=SECONDS, propagate=False)
-    records.until(lambda: "after_return" in path.read_text())
+    until(lambda: "after_return" in path.read_text())
     assert path.read_text().splitlines() == expected
 
 
@@ -146,6 +143,6 @@ def test_what_tasks_log_and_print_reaches_the_driver(capfd: pytest.CaptureFixtur
         seen += "".join(capfd.readouterr())
         return "printed a-word" in seen and "logged a-word" in seen
 
-    records.until(read, lambda: f"not in {seen!r}")
+    until(read, say=lambda: f"not in {seen!r}")
     line = next(line for line in seen.splitlines() if "logged a-word" in line)
     assert "tests.sample.chatty" in line, "get_task_logger's lines name the task"

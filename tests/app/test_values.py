@@ -7,8 +7,6 @@ import os
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from raycelery import Celery
 from raycelery.errors import ArgumentError
 from raycelery.protocol import questions
 from tests import scripts
-from tests.support import RaySession
+from tests.support import RaySession, until
 
 SECONDS = 60
 MEGABYTE = 1_000_000
@@ -86,16 +84,6 @@ def _frame(seed: float = 0.0, megabytes: int = 20) -> pd.DataFrame:
 def _stored() -> int:
     """Return how many large values the dispatcher keeps."""
     return int(app.client.call(questions.Stats())["large_values"])
-
-
-def _eventually(condition: Callable[[], bool]) -> bool:
-    """Return whether ``condition`` comes true in good time."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def test_a_large_frame_to_many_tasks_is_stored_once() -> None:
@@ -173,7 +161,7 @@ def test_what_was_put_stays_until_its_stand_in_is_gone() -> None:
     del shared
     gc.collect()
     identity.delay(np.full(30_000, 99.0)).get(timeout=SECONDS)
-    assert _eventually(lambda: _stored() <= before + 16)
+    until(lambda: _stored() <= before + 16, SECONDS)
 
 
 def raycelery_put(value: Any) -> Any:
@@ -270,7 +258,7 @@ def test_values_are_released_when_nobody_needs_them() -> None:
         result.get(timeout=SECONDS)
         result.forget()
     # This process and each executor keep some for their next calls, not forty.
-    assert _eventually(lambda: _stored() - before <= 20)
+    until(lambda: _stored() - before <= 20, SECONDS)
 
 
 def test_what_a_process_kept_is_released_when_it_ends(ray_session: Any) -> None:
@@ -286,19 +274,17 @@ def test_what_a_process_kept_is_released_when_it_ends(ray_session: Any) -> None:
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=100)
     # The executors' own output comes between the lines.
     assert sum(line.startswith("sum ") for line in done.stdout.splitlines()) == 8, done.stderr
-    assert _eventually(lambda: _stored() <= before)
+    until(lambda: _stored() <= before, SECONDS)
 
 
 def test_values_outlive_a_dispatcher_that_is_killed(ray_session: RaySession) -> None:
     shared = raycelery_put(np.full(100_000, 5.0))
     later = describe.apply_async((np.full(200_000, 4.0),), countdown=3.0)
     unread = make.delay(2)
-    while unread.state != "SUCCESS":
-        time.sleep(0.01)
+    until(lambda: unread.state == "SUCCESS", SECONDS)
     client = app.client
     os.kill(client.call(questions.Stats())["pid"], signal.SIGKILL)
-    while client.connected:
-        time.sleep(0.01)
+    until(lambda: not client.connected, SECONDS)
     assert later.get(timeout=SECONDS)["sum"] == 800_000.0
     assert unread.get(timeout=SECONDS).sum() == 750_000.0
     assert describe.delay(shared).get(timeout=SECONDS)["sum"] == 500_000.0

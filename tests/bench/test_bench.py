@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 
 from bench import workloads
 from bench.work import Settings
-from tests.support import ROOT
+from tests.support import ROOT, until
 
 pytestmark = pytest.mark.timeout(300)
 _MARK = "RAYCELERY_TEST_MARK"
@@ -182,7 +181,7 @@ def test_nothing_is_left_behind(bench: Bench, system: str, process: str, number:
         tree[:] = psutil.Process(started.pid).children(recursive=True)
         return any(_name(child) == process for child in tree)
 
-    assert _wait(is_up), started.communicate()
+    until(is_up, say=started.communicate)
     started.send_signal(number)
     _, errors = started.communicate(timeout=60)
     assert "Traceback" not in errors
@@ -191,7 +190,7 @@ def test_nothing_is_left_behind(bench: Bench, system: str, process: str, number:
         assert "workloads that were finished are reported" in errors
         assert [*bench.processes(), *filter(_runs, tree)] == []
     else:
-        assert _wait(lambda: not (bench.processes() or any(map(_runs, tree)))), bench.processes()
+        until(lambda: not (bench.processes() or any(map(_runs, tree))), say=bench.processes)
 
 
 def _name(process: psutil.Process) -> str | None:
@@ -206,15 +205,6 @@ def _runs(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-
-
-def _wait(condition: Any, seconds: float = 60) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @pytest.mark.parametrize(

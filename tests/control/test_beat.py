@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import records
 from tests.control.processes import APP, environment, running
-from tests.support import ROOT, RaySession
+from tests.support import ROOT, RaySession, until
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -54,7 +53,7 @@ def test_celery_beat_publishes_to_ray_and_keeps_its_schedule(ray_session: RaySes
     schedule = tmp_path / "schedule"
     line = ("celery", "-A", APP, "beat", "-l", "INFO", "--pidfile=", "-s", str(schedule))
     with running(ray_session, tmp_path, *line, env={"CELERY_SHOP_FILE": str(path)}) as output:
-        records.until(lambda: ticks(path) >= 3, output.read_text)
+        until(lambda: ticks(path) >= 3, say=output.read_text)
         assert "ray://shop" in output.read_text()
     with shelve.open(str(schedule)) as kept:
         assert kept["entries"]["ticking"].total_run_count >= 3, "it was saved at SIGTERM"
@@ -72,7 +71,7 @@ def test_a_schedule_in_djangos_database(ray_session: RaySession, tmp_path: Path)
     with running(
         ray_session, tmp_path, "celery", "-A", "dbshop", "beat", "-l", "INFO", "--pidfile=", env=env, cwd=tmp_path
     ) as output:
-        records.until(lambda: ticks(path) >= 2, output.read_text)
+        until(lambda: ticks(path) >= 2, say=output.read_text)
         assert "DatabaseScheduler" in output.read_text()
 
 
@@ -95,7 +94,7 @@ def test_beat_in_the_cluster_outlives_whoever_started_it(ray_session: RaySession
     assert "beat of shop runs on" in said
     try:
         assert "ticking  <freq:" in said
-        records.until(lambda: ticks(path) >= 3)
+        until(lambda: ticks(path) >= 3)
         # Ray starts it again when its process is lost.
         actor = ray.get_actor("raycelery-beat:shop", namespace="raycelery")
         first = ray.get(actor.describe.remote())["pid"]
@@ -107,9 +106,9 @@ def test_beat_in_the_cluster_outlives_whoever_started_it(ray_session: RaySession
             except ray.exceptions.ActorUnavailableError:
                 return False
 
-        records.until(again)
+        until(again)
         count = ticks(path)
-        records.until(lambda: ticks(path) >= count + 3)
+        until(lambda: ticks(path) >= count + 3)
         assert socket.gethostbyname(ray.get(actor.describe.remote())["node"])
     finally:
         assert "has ended" in raycelery(ray_session, *beat[:3], "--stop", env=env)

@@ -22,7 +22,7 @@ from raycelery.protocol import questions
 from tests import records
 from tests.control import shop
 from tests.control.processes import APP, command, environment
-from tests.support import ROOT, RaySession, stop
+from tests.support import ROOT, RaySession, stop, until
 
 SECONDS = 60
 NODE = f"celery@{socket.gethostname()}"
@@ -51,7 +51,7 @@ def test_control(ray_session: RaySession, held: Any) -> None:
     assert "new rate limit set" in command(ray_session, "celery", "control", "rate_limit", "shop.fail", "5/s")
     said = command(ray_session, "celery", "control", "terminate", "KILL", held.id)
     assert f"terminate: {held.id}" in said
-    records.until(lambda: held.state == "REVOKED")
+    until(lambda: held.state == "REVOKED")
     command(ray_session, "celery", "control", "mine", status=2)
 
 
@@ -60,7 +60,7 @@ def test_call_result_purge_and_bindings(ray_session: RaySession) -> None:
     assert command(ray_session, "celery", "result", task_id).split()[-1] == "7"
     shop.app.control.cancel_consumer("later")
     waiting = [shop.add.apply_async((1, 2), queue="later") for _ in range(3)]
-    records.until(lambda: shop.app.client.call(questions.Messages("", [waiting[-1].id])))
+    until(lambda: shop.app.client.call(questions.Messages("", [waiting[-1].id])))
     assert "Purged 3 messages" in command(ray_session, "celery", "purge", "-f", "-Q", "later")
     shop.app.control.add_consumer("later")
     assert "celery" in command(ray_session, "celery", "list", "bindings")
@@ -118,7 +118,7 @@ def test_top_takes_keys(ray_session: RaySession, held: Any) -> None:
                 seen.extend(os.read(screen, 65536))
             return all(text.encode() in seen for text in texts)
 
-        records.until(shows, lambda: seen.decode(errors="replace"))
+        until(shows, say=lambda: seen.decode(errors="replace"))
         found = seen.decode(errors="replace")
         seen.clear()
         return found

@@ -18,7 +18,7 @@ from raycelery.protocol import questions
 from tests import records
 from tests.control import shop
 from tests.control.processes import APP, running
-from tests.support import RaySession
+from tests.support import RaySession, until
 
 SECONDS = 60
 NODE = f"celery@{socket.gethostname()}"
@@ -43,7 +43,7 @@ class Seen:
         return [event["type"].removeprefix("task-") for event in sorted(events, key=lambda event: event["clock"])]
 
     def until(self, task_id: str, kind: str, count: int = 1) -> list[str]:
-        records.until(lambda: self.kinds(task_id).count(kind) >= count, lambda: str(self.kinds(task_id)))
+        until(lambda: self.kinds(task_id).count(kind) >= count, say=lambda: str(self.kinds(task_id)))
         return self.kinds(task_id)
 
 
@@ -57,7 +57,7 @@ def receiving() -> Iterator[Seen]:
         thread = threading.Thread(target=receiver.capture)
         thread.start()
         try:
-            records.until(lambda: any(event["type"] == "worker-heartbeat" for event in seen.events))
+            until(lambda: any(event["type"] == "worker-heartbeat" for event in seen.events))
             yield seen
         finally:
             receiver.should_stop = True
@@ -151,7 +151,7 @@ def test_tasks_and_programs_send_events_of_their_own() -> None:
             dispatcher.send("forecast-late", zone="JFK")
             dispatcher.publish("forecast-lost", {"zone": "LGA"}, shop.app.producer)
         mine = ("forecast-ready", "forecast-late", "forecast-lost")
-        records.until(lambda: sum(event["type"] in mine for event in seen.events) == 3)
+        until(lambda: sum(event["type"] in mine for event in seen.events) == 3)
         found = {event["type"]: event for event in seen.events}
     assert found["task-progress"]["done"] == 5
     assert {found[kind]["zone"] for kind in mine} == {"EWR", "JFK", "LGA"}
@@ -165,7 +165,7 @@ def test_events_of_ones_own_kind_are_routed_by_it() -> None:
         thread = threading.Thread(target=receiver.capture, kwargs={"limit": 1, "timeout": SECONDS})
         thread.start()
         exchange = shop.app.conf.event_exchange
-        records.until(lambda: shop.app.client.call(questions.Bindings(exchange)))
+        until(lambda: shop.app.client.call(questions.Bindings(exchange)))
         shop.progress.delay(7).get(timeout=SECONDS)
         thread.join(SECONDS)
     assert [event["type"] for event in seen.events] == ["forecast-ready"]
@@ -188,7 +188,7 @@ def test_many_events_all_come_in_order() -> None:
     with receiving() as seen:
         results = [shop.add.delay(i, i) for i in range(2000)]
         assert results[-1].get(timeout=SECONDS) == 2 * 1999
-        records.until(lambda: sum(event["type"] == "task-succeeded" for event in seen.events) == 2000)
+        until(lambda: sum(event["type"] == "task-succeeded" for event in seen.events) == 2000)
         assert {tuple(seen.kinds(result.id)) for result in results[::200]} == {("received", "started", "succeeded")}
 
 
@@ -218,14 +218,14 @@ def test_what_was_submitted_before_somebody_listened_is_known_to_them(tmp_path: 
 
 def test_a_listener_that_is_gone_costs_nothing(ray_session: RaySession, tmp_path: Path) -> None:
     assert shop.add.delay(1, 2).get(timeout=SECONDS) == 3
-    records.until(lambda: listeners() == 0)
+    until(lambda: listeners() == 0)
     with running(ray_session, tmp_path, "celery", "-A", APP, "events", "--dump") as output:
-        records.until(lambda: "heartbeat" in output.read_text(), output.read_text)
+        until(lambda: "heartbeat" in output.read_text(), say=output.read_text)
         assert listeners() == 1
         result = shop.add.delay(5, 6)
-        records.until(lambda: result.id in output.read_text() and "succeeded" in output.read_text(), output.read_text)
+        until(lambda: result.id in output.read_text() and "succeeded" in output.read_text(), say=output.read_text)
         assert "task received: shop.add" in output.read_text()
-    records.until(lambda: listeners() == 0)
+    until(lambda: listeners() == 0)
     began = time.monotonic()
     assert shop.add.delay(1, 2).get(timeout=SECONDS) == 3
     assert time.monotonic() - began < SECONDS

@@ -18,7 +18,7 @@ from raycelery.protocol import questions
 from tests import records
 from tests.control import shop
 from tests.control.processes import command, environment
-from tests.support import RaySession
+from tests.support import RaySession, until
 
 SECONDS = 60
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -56,14 +56,14 @@ def test_what_became_of_tasks_is_told_apart(tmp_path: Path) -> None:
         "add succeeded": 1, "fail failed": 1, "again retried": 1, "again succeeded": 1, "refuse rejected": 1,
         "add revoked": 1, "hold revoked": 1, "hold failed": 1, "none failed": 1,
     }  # fmt: skip
-    records.until(lambda: outcomes() - before == Counter(expected), lambda: str(outcomes() - before))
+    until(lambda: outcomes() - before == Counter(expected), say=lambda: str(outcomes() - before))
 
 
 def test_an_executor_that_dies_is_a_failure(ray_session: RaySession) -> None:
     before = outcomes()
     with pytest.raises(WorkerLostError):
         shop.die.delay().get(timeout=SECONDS)
-    records.until(lambda: (outcomes() - before)["die failed"] == 1)
+    until(lambda: (outcomes() - before)["die failed"] == 1)
     said = command(ray_session, "raycelery", "failures", "-t", "shop.die")
     assert "WorkerLostError" in said
 
@@ -79,7 +79,7 @@ def test_failures_are_grouped_by_error_and_run_again(ray_session: RaySession, tm
     for result in results:
         with pytest.raises(LookupError):
             result.get(timeout=SECONDS)
-    records.until(lambda: sum(g["count"] for g in _groups(ray_session, "-t", "shop.read")) == 6)
+    until(lambda: sum(g["count"] for g in _groups(ray_session, "-t", "shop.read")) == 6)
     [group] = _groups(ray_session, "-t", "shop.read")
     assert (group["error"], group["count"]) == ("LookupError", 6)
     assert group["place"].startswith(str(Path(shop.__file__)))
@@ -107,7 +107,7 @@ def test_a_retry_begins_anew_with_its_retries(ray_session: RaySession, tmp_path:
     result = shop.stubborn.delay(str(path))
     with pytest.raises(ValueError, match="try 2"):
         result.get(timeout=SECONDS)
-    records.until(lambda: _groups(ray_session, "-t", "shop.stubborn"))
+    until(lambda: _groups(ray_session, "-t", "shop.stubborn"))
     command(ray_session, "raycelery", "failures", "-t", "shop.stubborn", "--retry")
     result._cache = None
     assert result.get(timeout=SECONDS) == "try 4"
@@ -137,7 +137,7 @@ def test_a_retry_runs_the_release_that_it_is_asked_from(ray_session: RaySession,
 def test_what_large_arguments_are_gone_for_cannot_be_retried(ray_session: RaySession) -> None:
     result = shop.fail.delay(np.zeros(20_000))
     result.get(timeout=SECONDS, propagate=False)
-    records.until(lambda: [g for g in _groups(ray_session, "-t", "shop.fail") if g["failures"][0]["id"] == result.id])
+    until(lambda: [g for g in _groups(ray_session, "-t", "shop.fail") if g["failures"][0]["id"] == result.id])
     # A process keeps only what it sent last; what waits refers to nothing of this.
     for number in range(18):
         assert shop.length.delay(np.full(20_000, number)).get(timeout=SECONDS) == 20_000

@@ -15,10 +15,9 @@ import pytest
 from celery.exceptions import TaskRevokedError
 
 from raycelery.protocol import questions
-from tests import records
 from tests.control import shop
 from tests.control.processes import APP, running
-from tests.support import RaySession, free_port
+from tests.support import RaySession, free_port, until
 
 pytest.importorskip("flower", reason="flower is not installed: pip install flower")
 SECONDS = 60
@@ -56,7 +55,7 @@ class Flower:
             found = self.get("/api/tasks").get(task_id, {})
             return found if found.get("state") == state else None
 
-        found: dict[str, Any] = records.until(reached, lambda: str(self.get("/api/tasks").get(task_id)))
+        found: dict[str, Any] = until(reached, say=lambda: str(self.get("/api/tasks").get(task_id)))
         return found
 
 
@@ -70,7 +69,7 @@ def flower(ray_session: RaySession, tmp_path: Path) -> Iterator[Flower]:
     with running(ray_session, tmp_path, *line, env={"FLOWER_UNAUTHENTICATED_API": "true"}) as output:
         found = Flower(port)
         found.early = early
-        records.until(found.up, output.read_text)
+        until(found.up, say=output.read_text)
         yield found
 
 
@@ -92,7 +91,7 @@ def test_flower_shows_workers_and_tasks_and_steers_them(flower: Flower, tmp_path
     path = str(tmp_path / "held")
     held = shop.hold.delay(path)
     assert flower.task(held.id, "STARTED")["runtime"] is None
-    records.until(lambda: flower.get("/workers?json=1")["data"][0]["active"] == 1)
+    until(lambda: flower.get("/workers?json=1")["data"][0]["active"] == 1)
     [worker] = flower.get("/workers?json=1")["data"]
     assert (worker["hostname"], worker["status"], worker["task-failed"]) == (NODE, True, 1)
     assert len(worker["loadavg"]) == 3

@@ -19,7 +19,7 @@ from raycelery.errors import RayCeleryError
 from raycelery.protocol import questions
 from tests import records
 from tests.control import shop
-from tests.support import RaySession, stop
+from tests.support import RaySession, stop, until
 
 SECONDS = 60
 NODE = f"celery@{socket.gethostname()}"
@@ -187,7 +187,7 @@ def test_shutdown_ends_executors_after_what_they_run(held: Any, tmp_path: Path) 
     assert shop.pid.delay().get(timeout=SECONDS) not in before
     (tmp_path / "held.go").touch()
     assert held.get(timeout=SECONDS) == "held", "it was let to its end"
-    records.until(lambda: not set(before) & set(only(control.inspect().stats())["pool"]["processes"]))
+    until(lambda: not set(before) & set(only(control.inspect().stats())["pool"]["processes"]))
 
 
 def test_a_second_node_is_a_second_worker(ray_session: RaySession) -> None:
@@ -196,7 +196,7 @@ def test_a_second_node_is_a_second_worker(ray_session: RaySession) -> None:
         [sys.executable, "-m", "ray.scripts.scripts", *line], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        records.until(lambda: len(control.ping(timeout=5)) == 2)
+        until(lambda: len(control.ping(timeout=5)) == 2)
         [other] = [name for answer in control.ping(timeout=5) for name in answer if name != NODE]
         assert other.startswith(f"{NODE}-"), "two nodes of one host are told apart"
         result = shop.pid.apply_async(resources={"far": 1})
@@ -208,4 +208,4 @@ def test_a_second_node_is_a_second_worker(ray_session: RaySession) -> None:
         assert pid not in stats[NODE]["pool"]["processes"]
     finally:
         stop(process)
-    records.until(lambda: len(control.ping(timeout=5)) == 1)
+    until(lambda: len(control.ping(timeout=5)) == 1)

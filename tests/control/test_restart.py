@@ -7,10 +7,9 @@ import signal
 from pathlib import Path
 
 from raycelery.protocol import questions
-from tests import records
 from tests.control import shop
 from tests.control.processes import APP, running
-from tests.support import RaySession
+from tests.support import RaySession, until
 
 SECONDS = 60
 control = shop.app.control
@@ -24,11 +23,11 @@ def test_what_was_set_and_who_listened(ray_session: RaySession, tmp_path: Path) 
     control.add_consumer("days")
     waiting = shop.add.apply_async((1, 2), queue="nights")
     with running(ray_session, tmp_path, "celery", "-A", APP, "events", "--dump") as output:
-        records.until(lambda: "heartbeat" in output.read_text(), output.read_text)
+        until(lambda: "heartbeat" in output.read_text(), say=output.read_text)
         client = shop.app.client
         before = client.call(questions.Overview())
         os.kill(before["dispatcher"]["pid"], signal.SIGKILL)
-        records.until(lambda: not client.connected)
+        until(lambda: not client.connected)
 
         after = shop.app.client.call(questions.Overview())
         assert after["dispatcher"]["pid"] != before["dispatcher"]["pid"]
@@ -49,6 +48,6 @@ def test_what_was_set_and_who_listened(ray_session: RaySession, tmp_path: Path) 
             later.get(timeout=SECONDS)
             return later.id in output.read_text()
 
-        records.until(heard, output.read_text)
+        until(heard, say=output.read_text)
     control.rate_limit("shop.add", 0)
     control.time_limit("shop.hold")

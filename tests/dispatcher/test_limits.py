@@ -16,19 +16,11 @@ from raycelery.client import connection
 from raycelery.errors import QueueFull
 from raycelery.protocol import questions
 from tests import records, sample, tasks, tuned
-from tests.support import RaySession, until
+from tests.support import until
 
 SECONDS = 60
 
-
-@pytest.fixture(autouse=True)
-def _ray(ray_session: RaySession) -> None:
-    sample.identity.delay(0).get(timeout=SECONDS)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "records")
+pytestmark = pytest.mark.usefixtures("warm_ray")
 
 
 @contextmanager
@@ -37,7 +29,7 @@ def held(app: Any, directory: Path, count: int = 1) -> Iterator[None]:
     go = directory / "go"
     task = app.tasks["hold" if app is not sample.app else tasks.hold.name]
     holders = [task.delay(str(directory / f"held-{i}"), str(go)) for i in range(count)]
-    records.until(lambda: all((directory / f"held-{i}").exists() for i in range(count)))
+    until(lambda: all((directory / f"held-{i}").exists() for i in range(count)))
     try:
         yield
     finally:

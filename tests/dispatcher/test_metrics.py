@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,8 @@ import ray
 from celery import Task
 
 from raycelery import Celery
-from tests.support import RaySession
+from tests.records import wait_for_file
+from tests.support import RaySession, until
 
 #: Ray's own reports come every ten seconds.
 SECONDS = 60
@@ -29,8 +27,7 @@ def retries(self: Task) -> None:
 
 @app.task(num_cpus=4)
 def wait_for(path: str) -> None:
-    while not os.path.exists(path):
-        time.sleep(0.01)
+    wait_for_file(path)
 
 
 Sample = dict[str, str]
@@ -55,28 +52,19 @@ def _value(name: str, **tags: str) -> float | None:
     return None
 
 
-def _eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.5)
-    return True
-
-
 def test_queue_length_running_waiting_and_run_time(ray_session: RaySession, tmp_path: Path) -> None:
     go = str(tmp_path / "go")
     tags = {"application": "metered", "queue": "forecasts", "task": "tests.dispatcher.test_metrics.wait_for"}
     results = [wait_for.apply_async((go,), queue="forecasts") for _ in range(4)]
     try:
-        assert _eventually(lambda: _value("queue_length", **tags) == 3), _samples()
-        assert _eventually(lambda: _value("running", **tags) == 1), _samples()
+        until(lambda: _value("queue_length", **tags) == 3, SECONDS, _samples, every=0.5)
+        until(lambda: _value("running", **tags) == 1, SECONDS, _samples, every=0.5)
     finally:
         Path(go).touch()
     for result in results:
         result.get(timeout=SECONDS)
-    assert _eventually(lambda: _value("finished_total", **tags, outcome="succeeded") == 4), _samples()
-    assert _eventually(lambda: _value("queue_length", **tags) == 0), _samples()
+    until(lambda: _value("finished_total", **tags, outcome="succeeded") == 4, SECONDS, _samples, every=0.5)
+    until(lambda: _value("queue_length", **tags) == 0, SECONDS, _samples, every=0.5)
     assert _value("running", **tags) == 0
     assert _value("waiting_seconds_count", **tags) == 4
     assert _value("run_seconds_count", **tags) == 4
@@ -94,7 +82,7 @@ def test_failures_and_retries_are_told_apart(ray_session: RaySession) -> None:
         result.get(timeout=SECONDS)
     revoked = retries.apply_async(queue="outcomes", countdown=3600)
     revoked.revoke()
-    assert _eventually(lambda: _value("finished_total", **tags, outcome="revoked") == 1), _samples()
+    until(lambda: _value("finished_total", **tags, outcome="revoked") == 1, SECONDS, _samples, every=0.5)
     assert _value("finished_total", **tags, outcome="failed") == 1
     assert _value("finished_total", **tags, outcome="retried") == 1
     assert _value("finished_total", **tags, outcome="succeeded") is None

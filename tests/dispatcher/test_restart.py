@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from raycelery.dispatcher.store import Store
 from raycelery.protocol import questions
 from raycelery.protocol.operations import StoreResult
 from tests import sample
-from tests.support import RaySession
+from tests.support import RaySession, until
 
 SECONDS = 90
 
@@ -25,8 +24,7 @@ def kill_dispatcher() -> None:
     client = sample.app.client
     pid = client.call(questions.Stats())["pid"]
     os.kill(pid, signal.SIGKILL)
-    while client.connected:
-        time.sleep(0.01)
+    until(lambda: not client.connected, SECONDS)
 
 
 def test_what_is_past_its_age_does_not_come_back_for_ever() -> None:
@@ -42,8 +40,7 @@ def test_waiting_messages_and_results_survive(ray_session: RaySession, tmp_path:
     assert early.get(timeout=SECONDS) == 3
     later = [sample.touch.apply_async((str(tmp_path / str(i)),), countdown=2.0) for i in range(50)]
     unread = sample.add.delay(20, 22)
-    while unread.state != "SUCCESS":
-        time.sleep(0.01)
+    until(lambda: unread.state == "SUCCESS", SECONDS)
     kill_dispatcher()
     assert sample.app.AsyncResult(unread.id).get(timeout=SECONDS) == 42
     for i, result in enumerate(later):
@@ -55,8 +52,7 @@ def test_waiting_messages_and_results_survive(ray_session: RaySession, tmp_path:
 def test_what_was_running_is_lost_as_with_a_lost_worker(ray_session: RaySession, tmp_path: Path) -> None:
     begun = [sample.touch.delay(str(tmp_path / str(i)), 30.0) for i in range(ray_session.num_cpus)]
     behind = [sample.touch.delay(str(tmp_path / f"behind{i}")) for i in range(5)]
-    while not all((tmp_path / str(i)).exists() for i in range(len(begun))):
-        time.sleep(0.01)
+    until(lambda: all((tmp_path / str(i)).exists() for i in range(len(begun))), SECONDS)
     kill_dispatcher()
     for i, result in enumerate(begun):
         with pytest.raises(WorkerLostError, match="restarted"):

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
-import pytest
-
-from tests import scripts
 from tests.scripts import Run
-from tests.support import RaySession
-
-
-@pytest.fixture
-def run(ray_session: RaySession, tmp_path: Path) -> Run:
-    return partial(scripts.run, tmp_path, address=ray_session.address)
 
 
 def package(folder: Path, **modules: str) -> None:

@@ -14,14 +14,11 @@ from celery.result import AsyncResult
 from raycelery.errors import RemoteError, ResultLoadError, TaskNotRegistered
 from raycelery.protocol import questions
 from tests import failing, records, sample
-from tests.support import RaySession
+from tests.support import until
 
 SECONDS = 60
 
-
-@pytest.fixture(autouse=True)
-def _ray(ray_session: RaySession) -> None:
-    sample.identity.delay(0).get(timeout=SECONDS)
+pytestmark = pytest.mark.usefixtures("warm_ray")
 
 
 def executors() -> set[int]:
@@ -64,7 +61,7 @@ def test_what_is_no_exception_reaches_handlers_errbacks_and_chords(tmp_path: Pat
         ("on_failure", "Interruption"),
         ("after_return", "Interruption"),
     ]
-    assert records.until(lambda: errors.exists() and errors.read_text()).endswith("Interruption stop\n")
+    assert until(lambda: errors.exists() and errors.read_text()).endswith("Interruption stop\n")
     result = chord([sample.add.s(1, 1), failing.interrupt.s("own")], sample.tsum.s()).delay()
     with pytest.raises(ChordError, match="Interruption"):
         result.get(timeout=SECONDS, follow_parents=False)
@@ -223,7 +220,7 @@ def test_a_chord_part_whose_arguments_cannot_be_loaded_fails_the_chord(serialize
     cause = "not in this process" if serializer is None else "msgpack"
     with pytest.raises(ChordError, match=cause):
         result.get(timeout=SECONDS, follow_parents=False)
-    assert f"{result.id} ChordError" in records.until(lambda: errors.exists() and errors.read_text())
+    assert f"{result.id} ChordError" in until(lambda: errors.exists() and errors.read_text())
     assert not path.exists()
 
 
@@ -234,7 +231,7 @@ def test_arguments_that_cannot_be_loaded_fail_what_follows(tmp_path: Path) -> No
     )
     with pytest.raises(RuntimeError, match="not in this process"):
         result.get(timeout=SECONDS)
-    assert "RuntimeError not in this process" in records.until(lambda: errors.exists() and errors.read_text())
+    assert "RuntimeError not in this process" in until(lambda: errors.exists() and errors.read_text())
 
 
 def test_an_unknown_task_says_what_to_import_and_what_it_may_have_meant() -> None:

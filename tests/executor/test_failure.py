@@ -18,19 +18,11 @@ from celery.result import ResultSet
 
 from raycelery.protocol import questions
 from tests import records, sample, tasks
-from tests.support import RaySession
+from tests.support import until
 
 SECONDS = 60
 
-
-@pytest.fixture(autouse=True)
-def _ray(ray_session: RaySession) -> None:
-    sample.identity.delay(0).get(timeout=SECONDS)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "records")
+pytestmark = pytest.mark.usefixtures("warm_ray")
 
 
 def executor_pids() -> list[int]:
@@ -57,7 +49,7 @@ def test_a_task_whose_executor_dies_fails_with_worker_lost(path: str, tmp_path: 
     with pytest.raises(WorkerLostError):
         result.get(timeout=SECONDS)
     assert result.state == "FAILURE"
-    text = records.until(lambda: errors.exists() and errors.read_text())
+    text = until(lambda: errors.exists() and errors.read_text())
     assert text.startswith(f"{result.id} WorkerLostError")
     assert len(records.read(path)) == 1
 
@@ -110,7 +102,7 @@ def test_a_message_that_always_kills_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(WorkerLostError, match="ray_max_deliveries=3"):
         result.get(timeout=SECONDS)
     assert result.state == "FAILURE"
-    text = records.until(lambda: errors.exists() and errors.read_text())
+    text = until(lambda: errors.exists() and errors.read_text())
     assert text.startswith(f"{result.id} WorkerLostError")
 
 

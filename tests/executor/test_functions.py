@@ -12,19 +12,11 @@ from celery.exceptions import ChordError, SoftTimeLimitExceeded, TaskRevokedErro
 from celery.result import ResultSet
 
 from tests import parents, records, sample, tasks
-from tests.support import RaySession
+from tests.support import until
 
 SECONDS = 60
 
-
-@pytest.fixture(autouse=True)
-def _ray(ray_session: RaySession) -> None:
-    sample.identity.delay(0).get(timeout=SECONDS)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "records")
+pytestmark = pytest.mark.usefixtures("warm_ray")
 
 
 def call(task: Any, *args: Any, **options: Any) -> Any:
@@ -71,12 +63,12 @@ def test_leaving_the_process() -> None:
 def test_terminate(tmp_path: Path) -> None:
     held, go = tmp_path / "held", tmp_path / "go"
     result = call(tasks.hold, str(held), str(go))
-    records.until(held.exists)
+    until(held.exists)
     result.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):
         result.get(timeout=SECONDS)
     pid = int(held.read_text())
-    records.until(lambda: not os.path.exists(f"/proc/{pid}") or "ray::IDLE" in Path(f"/proc/{pid}/cmdline").read_text())
+    until(lambda: not os.path.exists(f"/proc/{pid}") or "ray::IDLE" in Path(f"/proc/{pid}/cmdline").read_text())
 
 
 def test_revoke_while_it_waits(path: str) -> None:

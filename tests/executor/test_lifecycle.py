@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from celery.signals import worker_process_init, worker_process_shutdown
 
 from raycelery import Celery
 from tests import scripts
-from tests.support import ROOT, RaySession
+from tests.support import ROOT, RaySession, until
 
 SECONDS = 110
 
@@ -67,10 +66,11 @@ def test_executors_are_replaced_after_so_many_tasks(
     ran = Counter(pid for _, pid in values)
     assert max(ran.values()) <= 10
     expected = {f"init {pid}" for pid in ran} | {f"shutdown {pid}" for pid, count in ran.items() if count == 10}
-    deadline = time.monotonic() + SECONDS
-    while not expected <= set(notes.read_text().split("\n")):
-        assert time.monotonic() < deadline, expected - set(notes.read_text().split("\n"))
-        time.sleep(0.05)
+    until(
+        lambda: expected <= set(notes.read_text().split("\n")),
+        SECONDS,
+        lambda: expected - set(notes.read_text().split("\n")),
+    )
 
 
 def test_a_reused_worker_process_keeps_no_connections(ray_session: RaySession) -> None:
@@ -159,13 +159,13 @@ def test_executors_have_readable_names(ray_session: RaySession) -> None:
     import ray
 
     where.delay(1).get(timeout=SECONDS)
-    deadline = time.monotonic() + SECONDS
-    names: set[str] = set()
-    while not any(name.startswith("fresh [1 CPU] #") for name in names) and time.monotonic() < deadline:
+
+    def names() -> set[str]:
         where.delay(1).get(timeout=SECONDS)
-        names = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
-    assert any(name.startswith("fresh [1 CPU] #") for name in names), names
-    assert "raycelery:fresh" in names
+        return {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
+
+    until(lambda: any(name.startswith("fresh [1 CPU] #") for name in names()), SECONDS, names)
+    assert "raycelery:fresh" in names()
 
 
 @pytest.fixture

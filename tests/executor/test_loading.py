@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from celery.exceptions import WorkerLostError
 
 from raycelery.errors import AppLoadError, OptionError
 from raycelery.protocol import questions
-from tests import scripts
 from tests.scripts import Run
 from tests.support import RaySession, free_port, until
 
@@ -32,11 +30,6 @@ app = Celery(__name__)
 def add(x, y):
     return x + y
 """
-
-
-@pytest.fixture
-def run(ray_session: RaySession, tmp_path: Path) -> Run:
-    return partial(scripts.run, tmp_path, address=ray_session.address)
 
 
 def project(folder: Path, monkeypatch: pytest.MonkeyPatch, more: str) -> Any:

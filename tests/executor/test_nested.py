@@ -11,19 +11,11 @@ from celery.exceptions import WorkerLostError
 from celery.result import ResultSet
 
 from tests import parents, records, sample, tasks, tuned
-from tests.support import RaySession
+from tests.support import until
 
 SECONDS = 100
 
-
-@pytest.fixture(autouse=True)
-def _ray(ray_session: RaySession) -> None:
-    sample.identity.delay(0).get(timeout=SECONDS)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "records")
+pytestmark = pytest.mark.usefixtures("warm_ray")
 
 
 def join(results: list[Any]) -> list[Any]:
@@ -87,7 +79,7 @@ def test_under_a_limit_of_the_application() -> None:
 def test_a_parent_that_is_terminated_gives_its_cpus_back(tmp_path: Path, path: str) -> None:
     go = tmp_path / "go"
     waiting = [parents.parent_of_held.delay(str(tmp_path / f"held-{i}"), str(go)) for i in range(4)]
-    records.until(lambda: len(list(tmp_path.glob("held-?"))) == 4)
+    until(lambda: len(list(tmp_path.glob("held-?"))) == 4)
     for parent in waiting[:2]:
         parent.revoke(terminate=True)
     go.touch()

@@ -14,6 +14,7 @@ from celery.worker.request import Request
 from raycelery import Celery
 from raycelery.errors import OptionError
 from tests import records
+from tests.support import until
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -73,7 +74,7 @@ def test_a_request_of_ones_own_is_told_what_becomes_of_messages(tmp_path: Path) 
             with pytest.raises(error):
                 result.get(timeout=60)
         # A result is there before the bookkeeping is.
-        records.until(lambda: [one for one in records.read(path) if one["what"] not in ("accepted", "retry")])
+        until(lambda: [one for one in records.read(path) if one["what"] not in ("accepted", "retry")])
         return [(one["what"], one["more"]) for one in records.read(path)]
 
     assert told("well") == [("accepted", None), ("success", repr("done"))]

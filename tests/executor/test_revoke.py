@@ -11,19 +11,11 @@ from celery.exceptions import TaskRevokedError
 
 from raycelery.protocol import questions
 from tests import records, sample, signalled, tasks
-from tests.support import RaySession
+from tests.support import until
 
 SECONDS = 60
 
-
-@pytest.fixture(autouse=True)
-def _ray(ray_session: RaySession) -> None:
-    sample.identity.delay(0).get(timeout=SECONDS)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "records")
+pytestmark = pytest.mark.usefixtures("warm_ray")
 
 
 @pytest.fixture
@@ -31,7 +23,7 @@ def gate(tmp_path: Path) -> Any:
     """Hold all CPUs until the returned function is called, so that what is submitted waits."""
     gate = tmp_path / "gate"
     held = [tasks.hold.delay(str(tmp_path / f"held-{i}"), str(gate)) for i in range(4)]
-    records.until(lambda: all((tmp_path / f"held-{i}").exists() for i in range(4)))
+    until(lambda: all((tmp_path / f"held-{i}").exists() for i in range(4)))
 
     def release() -> None:
         gate.touch()
@@ -78,7 +70,7 @@ def test_a_task_that_waits_for_its_time(path: str) -> None:
 def test_a_running_task_goes_on_without_terminate(tmp_path: Path) -> None:
     held, go = tmp_path / "held", tmp_path / "go"
     result = tasks.hold.delay(str(held), str(go))
-    records.until(held.exists)
+    until(held.exists)
     result.revoke()
     go.touch()
     assert result.get(timeout=SECONDS) == "released"
@@ -87,18 +79,18 @@ def test_a_running_task_goes_on_without_terminate(tmp_path: Path) -> None:
 def test_a_running_task_is_terminated_and_its_executor_replaced(tmp_path: Path) -> None:
     held, go, errors = tmp_path / "held", tmp_path / "go", tmp_path / "errors"
     result = tasks.hold.apply_async((str(held), str(go)), link_error=sample.write_error.s(path=str(errors)))
-    pid = int(records.until(lambda: held.exists() and held.read_text()))
+    pid = int(until(lambda: held.exists() and held.read_text()))
     result.revoke(terminate=True)
     assert_revoked(result)
     assert [sample.add.delay(i, 1).get(timeout=SECONDS) for i in range(4)] == [1, 2, 3, 4]
-    records.until(lambda: pid not in sample.app.client.call(questions.Stats())["executor_pids"].values())
+    until(lambda: pid not in sample.app.client.call(questions.Stats())["executor_pids"].values())
 
 
 @pytest.mark.parametrize("signal", ["SIGTERM", "SIGKILL", "SIGINT", 9])
 def test_terminate_with_any_signal(tmp_path: Path, signal: Any) -> None:
     held, go = tmp_path / "held", tmp_path / "go"
     result = tasks.hold.delay(str(held), str(go))
-    records.until(held.exists)
+    until(held.exists)
     result.revoke(terminate=True, signal=signal)
     assert_revoked(result)
 
@@ -108,7 +100,7 @@ def test_terminate_spares_what_waits_behind(tmp_path: Path, path: str) -> None:
     held, go = tmp_path / "held", tmp_path / "go"
     result = tasks.hold.delay(str(held), str(go))
     ran += [tasks.once.delay(path, i) for i in range(40, 200)]
-    records.until(held.exists)
+    until(held.exists)
     result.revoke(terminate=True)
     assert_revoked(result)
     assert [one.get(timeout=SECONDS) for one in ran] == list(range(200))
@@ -118,7 +110,7 @@ def test_terminate_spares_what_waits_behind(tmp_path: Path, path: str) -> None:
 def test_control_terminate(tmp_path: Path) -> None:
     held, go = tmp_path / "held", tmp_path / "go"
     result = tasks.hold.delay(str(held), str(go))
-    records.until(held.exists)
+    until(held.exists)
     sample.app.control.terminate(result.id)
     assert_revoked(result)
 
@@ -171,7 +163,7 @@ def test_by_stamped_headers_while_it_runs(tmp_path: Path) -> None:
     signature = tasks.hold.si(str(held), str(go))
     signature.stamp(campaign="summer")
     result = signature.apply_async()
-    records.until(held.exists)
+    until(held.exists)
     result.revoke_by_stamped_headers({"campaign": "summer"}, terminate=True)
     assert_revoked(result)
 
@@ -191,7 +183,7 @@ def test_the_signal_is_sent_in_an_executor(tmp_path: Path) -> None:
     waiting.revoke()
     assert_revoked(waiting)
     running = signalled.nap.delay(300)
-    records.until(
+    until(
         lambda: any(
             one["signal"] == "task_prerun" and one["id"] == running.id for one in records.read(signalled.RECORDS)
         )
@@ -205,5 +197,5 @@ def test_the_signal_is_sent_in_an_executor(tmp_path: Path) -> None:
         found = [one for one in records.read(signalled.RECORDS) if one["signal"] == "task_revoked"]
         return {one["id"]: (one["terminated"], one["expired"]) for one in found}
 
-    records.until(lambda: len(told()) >= 3)
+    until(lambda: len(told()) >= 3)
     assert told() == {waiting.id: (False, False), running.id: (True, False), expired.id: (False, True)}

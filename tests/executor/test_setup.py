@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-
 import pytest
 
-from tests import scripts
 from tests.scripts import Run
-from tests.support import RaySession
 
 #: What prefork children inherit, in the order in which Celery's worker does it (tried with `celery worker -c 1`).
 ORDER = [
@@ -92,11 +87,6 @@ app.steps["worker"].update([NeedsTimer, Second, First])
 def done():
     return DONE, app.conf.task_default_priority, HEARD
 """
-
-
-@pytest.fixture
-def run(ray_session: RaySession, tmp_path: Path) -> Run:
-    return partial(scripts.run, tmp_path, address=ray_session.address)
 
 
 @pytest.mark.parametrize("executor", ["actor", "function"])

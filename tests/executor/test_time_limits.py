@@ -11,19 +11,11 @@ from celery.exceptions import ChordError, SoftTimeLimitExceeded, TimeLimitExceed
 
 from raycelery.protocol import questions
 from tests import records, sample, tasks, tuned
-from tests.support import RaySession
+from tests.support import until
 
 SECONDS = 60
 
-
-@pytest.fixture(autouse=True)
-def _ray(ray_session: RaySession) -> None:
-    sample.identity.delay(0).get(timeout=SECONDS)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "records")
+pytestmark = pytest.mark.usefixtures("warm_ray")
 
 
 def test_a_soft_limit_can_be_caught() -> None:
@@ -59,7 +51,7 @@ def test_a_hard_limit_ends_the_executor_and_the_next_task_runs(tmp_path: Path) -
         result.get(timeout=SECONDS)
     assert result.state == "FAILURE"
     assert sample.add.delay(1, 2).get(timeout=SECONDS) == 3
-    text = records.until(lambda: errors.exists() and errors.read_text())
+    text = until(lambda: errors.exists() and errors.read_text())
     assert text.startswith(f"{result.id} TimeLimitExceeded")
 
 
@@ -103,7 +95,7 @@ def test_late_acknowledgement_without_acks_on_timeout_runs_again(path: str) -> N
     result = tasks.late_and_limited.delay(path)
     # Celery records the timeout as a failure and puts the message back: the second run succeeds.
     records.wait_for(path, 2)
-    records.until(lambda: result.state == "SUCCESS")
+    until(lambda: result.state == "SUCCESS")
 
 
 def test_a_limit_in_a_chord_resolves_the_chord() -> None:

@@ -36,9 +36,9 @@ def serving(project: Project) -> Iterator[str]:
             stderr=subprocess.STDOUT,
         )
     try:
-        while "Running on " not in (said := log.read_text()):
-            if process.poll() is not None:
-                raise RuntimeError(f"the server does not start:\n{said}")
+        support.until(lambda: "Running on " in log.read_text() or process.poll() is not None, say=log.read_text)
+        if process.poll() is not None:
+            raise RuntimeError(f"the server does not start:\n{log.read_text()}")
         yield f"http://127.0.0.1:{port}"
     except Exception:
         print(log.read_text())
@@ -64,11 +64,15 @@ def call(url: str, method: str = "GET", **form: object) -> Any:
         return json.load(response) if response.status != 204 else None
 
 
-def until(url: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Poll a training as the page does; the test's time limit ends it where it never comes so far."""
-    while not wanted(status := call(url)):
-        pass
-    return dict(status)
+def polled(url: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Poll a training as the page does, until it is as wanted."""
+
+    def found() -> dict[str, Any] | None:
+        status: dict[str, Any] = call(url)
+        return status if wanted(status) else None
+
+    status: dict[str, Any] = support.until(found, 110)
+    return status
 
 
 def use(project: Project) -> Run:
@@ -78,9 +82,9 @@ def use(project: Project) -> Run:
         bad = project.run("train.py", "0", "--url", url)
         # So large that it does not end by itself while it is watched.
         training = f"{url}/trainings/{call(f'{url}/trainings', 'POST', hidden=1000)['id']}"
-        until(training, lambda status: status["state"] == "PROGRESS")
+        polled(training, lambda status: status["state"] == "PROGRESS")
         call(training, "DELETE")
-        cancelled = until(training, lambda status: status["state"] not in ("PROGRESS", "STARTED", "PENDING"))
+        cancelled = polled(training, lambda status: status["state"] not in ("PROGRESS", "STARTED", "PENDING"))
     return Run(good.stdout, good.stderr, bad.stdout, cancelled, bad.returncode)
 
 

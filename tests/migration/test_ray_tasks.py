@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import ray
 
 from migration_tool.templates import ray_tasks
 from migration_tool.templates.ray_tasks import Results, Task, gather, keep, launcher, result_of, retrying, submit
+from tests.records import wait_for_file
 from tests.support import ROOT, RaySession
 
 SECONDS = 60
@@ -62,8 +62,7 @@ def test_no_more_than_the_limit_are_unfinished(monkeypatch: pytest.MonkeyPatch, 
 
     @ray.remote(num_cpus=0.1)
     def wait_for(name: str) -> str:
-        while not (tmp_path / name).exists():
-            time.sleep(0.01)
+        wait_for_file(tmp_path / name)
         return name
 
     first, second = submit(wait_for, "a"), submit(wait_for, "b")
@@ -79,8 +78,7 @@ def test_no_more_than_the_limit_are_unfinished(monkeypatch: pytest.MonkeyPatch, 
 def test_a_wait_has_its_limit(tmp_path: Path) -> None:
     @ray.remote(num_cpus=0.1)
     def wait() -> None:
-        while not (tmp_path / "go").exists():
-            time.sleep(0.01)
+        wait_for_file(tmp_path / "go")
 
     result = submit(wait)
     with pytest.raises(TimeoutError):
@@ -148,8 +146,7 @@ def test_an_actor_that_is_launched() -> None:
 def test_results_are_read_by_id(tmp_path: Path) -> None:
     @ray.remote(num_cpus=0.1)
     def wait_for(name: str) -> str:
-        while not (tmp_path / name).exists():
-            time.sleep(0.01)
+        wait_for_file(tmp_path / name)
         return name
 
     waiting, failing = keep(submit(wait_for, "a")), keep(submit(double, -1))
