@@ -17,21 +17,29 @@ SECONDS = 100
 Run = Callable[..., str]
 
 
+def write(path: Path, program: str | Path) -> None:
+    """Write a program: its text, indented as one likes, or a copy of a file."""
+    path.write_text(program.read_text() if isinstance(program, Path) else textwrap.dedent(program))
+
+
 def run(
-    folder: Path, script: str, address: str | None = None, env: Mapping[str, str] | None = None, **modules: str
+    folder: Path,
+    script: str | Path,
+    address: str | None = None,
+    env: Mapping[str, str] | None = None,
+    **modules: str | Path,
 ) -> str:
     """Write a program and modules beside it, run it, and return what it wrote; it must end by printing ``ok``.
 
     Arguments:
         folder: where it is written, and its working directory.
-        script: its text, indented as one likes.
+        script: its text, indented as one likes, or the file that it is copied from.
         address: of the Ray it joins; None: it starts its own.
         env: added to the environment.
-        modules: text of the modules beside it, by name.
+        modules: the modules beside it, by name; likewise.
     """
-    for name, text in modules.items():
-        (folder / f"{name}.py").write_text(textwrap.dedent(text))
-    (folder / "script.py").write_text(textwrap.dedent(script))
+    for name, module in {**modules, "script": script}.items():
+        write(folder / f"{name}.py", module)
     environ = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     environ |= {"PYTHONPATH": str(ROOT), **({"RAY_ADDRESS": address} if address else {}), **(env or {})}
     done = subprocess.run(

@@ -25,6 +25,8 @@ from tests import sample, scripts
 from tests.scripts import Run
 from tests.support import RaySession, until
 
+PROGRAMS = Path(__file__).parent / "programs"
+
 SECONDS = 60
 
 app = Celery("bad_input", ray_infeasible_seconds=2)
@@ -44,54 +46,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_a_dispatcher_and_a_ray_that_go_away_for_good(run: Run) -> None:
-    run("""
-        import os, threading, time
-        import psutil, ray
-        from raycelery import Celery
-        from raycelery.errors import DispatcherUnreachable
-        from raycelery.protocol import questions
-
-        app = Celery("mortal", ray_init={"num_cpus": 2})
-
-        @app.task
-        def nap(seconds):
-            time.sleep(seconds)
-            return seconds
-
-        assert nap.delay(0).get(timeout=90) == 0
-        errors = []
-
-        def wait():
-            try:
-                nap.delay(600).get(timeout=90)
-            except DispatcherUnreachable as exc:
-                errors.append(exc)
-
-        waiting = [threading.Thread(target=wait) for _ in range(2)]
-        for thread in waiting:
-            thread.start()
-        while app.client.call(questions.Stats())["running"] < 2:
-            time.sleep(0.01)
-        ray.kill(ray.get_actor("raycelery:mortal", namespace="raycelery"), no_restart=True)
-        for thread in waiting:
-            thread.join(90)
-        assert len(errors) == 2, errors
-        assert "dispatcher" in str(errors[0])
-        assert nap.delay(0.01).get(timeout=90) == 0.01, "the next call starts another"
-
-        pending = nap.delay(600)
-        for child in psutil.Process().children(recursive=True):
-            child.kill()  # as when the cluster's only node dies
-        for call in (lambda: pending.get(timeout=90), lambda: nap.delay(1).get(timeout=90), lambda: pending.state):
-            try:
-                call()
-            except DispatcherUnreachable:
-                pass
-            else:
-                raise AssertionError("nothing is left that could answer")
-        print("ok", flush=True)
-        os._exit(0)
-    """)
+    run(PROGRAMS / "mortal.py")
 
 
 # -- no such resource, no such module ----------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from tests import scripts
 from tests.scripts import Run
 from tests.support import ROOT, RaySession
 
+PROGRAMS = Path(__file__).parent / "programs"
+
 SUBMODULES = sorted(
     {
         "result", "schedules", "signals", "exceptions", "states", "canvas", "beat", "platforms", "security", "local",
@@ -100,64 +102,8 @@ def test_an_application_is_pickled_as_in_celery() -> None:
     assert (again.main, again.conf.task_default_queue, again.conf.ray_num_cpus) == ("pickled", "mine", 0.5)
 
 
-PROJECT = """
-    import celery
-    import celery.utils.log
-    from celery import Celery, Task, chain, chord, group, shared_task, signature
-    from celery.app.task import Task as AppTask
-    from celery.contrib.abortable import AbortableTask
-    from celery.exceptions import Ignore, MaxRetriesExceededError, Reject, Retry, SoftTimeLimitExceeded
-    from celery.result import AsyncResult, GroupResult, allow_join_result
-    from celery.schedules import crontab
-    from celery.signals import task_failure, task_prerun, worker_process_init
-    from celery.utils.log import get_task_logger
-    import celery.states as states
-    from celery import signals as sig
-
-    app = Celery("project", broker="redis://nowhere", backend="redis://nowhere")
-    app.conf.beat_schedule = {"nightly": {"task": "project.add", "schedule": crontab(hour=3)}}
-    logger = celery.utils.log.get_task_logger(__name__)
-    ran = []
-
-    @task_prerun.connect
-    def before(**_):
-        ran.append(1)
-
-    class Base(AppTask):
-        def on_success(self, *args):
-            logger.info("good")
-
-    @app.task(base=Base)
-    def add(x, y):
-        return x + y, len(ran)
-
-    @app.task(bind=True, base=AbortableTask)
-    def aborting(self):
-        return self.is_aborted()
-
-    @shared_task
-    def double(x):
-        return 2 * x
-
-    @celery.current_app.task
-    def of_current(x):
-        return x
-"""
-USE = """
-    import project
-    from celery.result import AsyncResult
-    from raycelery.result import AsyncResult as Same
-
-    assert Same is AsyncResult
-    assert project.add.delay(1, 2).get(timeout=90) == (3, 1) or project.add.delay(1, 2).get(timeout=90)[0] == 3
-    assert project.double.delay(4).get(timeout=90) == 8
-    assert project.of_current.delay(4).get(timeout=90) == 4
-    assert project.aborting.delay().get(timeout=90) is False
-    result = project.double.delay(1)
-    assert AsyncResult(result.id).get(timeout=90) == 2, "of the current application"
-    assert project.group(project.double.s(i) for i in range(3)).delay().get(timeout=90) == [0, 2, 4]
-    print("ok")
-"""
+PROJECT = (PROGRAMS / "imports.py").read_text()
+USE = PROGRAMS / "imports_used.py"
 
 
 def test_a_blind_replacement_of_the_name(run: Run) -> None:

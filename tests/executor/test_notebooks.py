@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.scripts import Run
+
+PROGRAMS = Path(__file__).parent / "programs"
 
 
 def test_a_notebook_whose_cells_are_run_again(run: Run) -> None:
@@ -38,57 +42,7 @@ def test_a_notebook_whose_cells_are_run_again(run: Run) -> None:
 
 
 def test_functions_of_a_script_share_their_globals(run: Run) -> None:
-    run("""
-        from pathlib import Path
-        from raycelery import Celery
-        from celery.signals import worker_process_init
-
-        app = Celery("sharing")
-        model = None
-        limit = 10
-        history = []
-
-        @worker_process_init.connect
-        def load(**_):
-            global model
-            model = "loaded"
-
-        def remember(x):
-            history.append(x)
-
-        @app.task
-        def predict(x):
-            remember(x)
-            return model, limit, len(history)
-
-        @app.task
-        def clear():
-            history.clear()
-            return Path(__file__).name
-
-        assert predict.delay(1).get(timeout=90) == ("loaded", 10, 1)
-        assert predict.delay(2).get(timeout=90) == ("loaded", 10, 2)
-        limit = 20
-
-        @app.task
-        def predict(x):
-            remember(x)
-            return model, limit, len(history)
-
-        assert predict.delay(3).get(timeout=90) == ("loaded", 20, 3), "what changed here is taken over, no more"
-        assert clear.delay().get(timeout=90) == "script.py"
-        assert predict.delay(4).get(timeout=90) == ("loaded", 20, 1)
-        back = (lambda: limit)
-        limit = 30
-
-        @app.task
-        def give():
-            return back
-
-        assert give.delay().get(timeout=90)() == 30
-        assert limit == 30 and model is None, "nothing comes back by the way"
-        print("ok")
-    """)
+    run(PROGRAMS / "sharing_globals.py")
 
 
 def test_signal_handlers_of_a_script_are_connected_in_executors(run: Run) -> None:
