@@ -111,7 +111,7 @@ def test_a_blind_replacement_of_the_name(run: Run) -> None:
 
 
 def test_one_import_changed(run: Run) -> None:
-    both = "from raycelery import Celery\n    from celery import Task"
+    both = "from raycelery import Celery\nfrom celery import Task"
     run(USE, project=PROJECT.replace("from celery import Celery, Task", both))
 
 
