@@ -79,7 +79,7 @@ def test_cpus_come_back_from_an_application_whose_dispatcher_dies(tmp_path: Path
         lost = halves(tuned.south, 1, 3.0)
         support.until(lambda: borrowing(tuned.south))
         # What has not begun would be run, and want CPUs, once more.
-        support.until(lambda: tuned.south.client.call("overview")["running"])
+        support.until(lambda: tuned.south.client.call(questions.Overview())["running"])
         kill_dispatcher(tuned.south)
         ended = sorted(long.join(timeout=SECONDS))
         # Both slots are its own again, soon: it does two at a time at the end.
