@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
+from collections.abc import Sequence
 
 from raycelery.protocol.messages import (
     Assignment,
@@ -30,6 +30,9 @@ class Batch:
         assignment: what the dispatcher has sent.
     """
 
+    #: Guards, in all batches of this process, which messages have begun: `_begun`, `_left` and `_current`.
+    _lock = threading.Lock()
+
     def __init__(self, assignment: Assignment | ChordAssignment | BatchAssignment) -> None:
         self.seq = assignment.seq
         self.bridged = isinstance(assignment, BatchAssignment)
@@ -39,26 +42,29 @@ class Batch:
         self.bookkeeping = isinstance(assignment, ChordAssignment) or (
             isinstance(assignment, Assignment) and assignment.settle_reason is not None
         )
-        messages: list[Assigned] = [*assignment.messages] if isinstance(assignment, BatchAssignment) else [assignment]
-        #: Guards the two below.
-        self._lock = threading.Lock()
-        self._waiting = deque(enumerate(messages))
+        self._messages: Sequence[Assigned] = (
+            assignment.messages if isinstance(assignment, BatchAssignment) else (assignment,)
+        )
+        #: How many have begun, how many have not, and the index of the one that runs.
+        self._begun = 0
+        self._left = len(self._messages)
         self._current: int | None = None
 
     def begin_next(self) -> tuple[int, Assigned] | None:
         """Return index and content of the message that is to run now; None if there is none left."""
         with self._lock:
-            if not self._waiting:
+            if not self._left:
                 return None
-            index, message = self._waiting.popleft()
-            self._current = index
-            return index, message
+            index = self._current = self._begun
+            self._begun += 1
+            self._left -= 1
+            return index, self._messages[index]
 
     def end_current(self) -> bool:
         """Take note that the message that ran has ended; return whether there are more."""
         with self._lock:
             self._current = None
-            return bool(self._waiting)
+            return self._left > 0
 
     def end(self, seconds: float) -> list[Report]:
         """Return what is reported of a batch that ran so many seconds; a message that is alone reports for itself."""
@@ -67,8 +73,9 @@ class Batch:
     def take_back(self) -> list[Report]:
         """Give up what has not begun; return the reports that say so, and that the one that runs has begun."""
         with self._lock:
-            reports: list[Report] = [BatchReport(self.seq, index, Unbegun()) for index, _ in reversed(self._waiting)]
-            self._waiting.clear()
+            left = range(self._begun, self._begun + self._left)
+            reports: list[Report] = [BatchReport(self.seq, index, Unbegun()) for index in reversed(left)]
+            self._left = 0
             if self._current is not None:
                 reports.append(BatchReport(self.seq, self._current, Began(os.getpid())))
             return reports

@@ -40,18 +40,20 @@ class DirectMessage(TaskMessage):
         assigned: what the dispatcher has sent.
     """
 
+    # What few messages change is set in the class.
+    _task: Any = None
+    _embed: dict[str, Any] | None = None
+    #: Made where its class is the project's own; where somebody listens to events.
+    _own: Request | None = None
+    _observed: Request | None = None
+    #: How it ended, unless it succeeded; seconds that it ran, None where its task was not called.
+    _ending: Ending | None = None
+    _seconds: float | None = None
+    _requeued = False
+
     def __init__(self, bookkeeping: Bookkeeping, assigned: Assignment) -> None:
         self._bookkeeping = bookkeeping
         self._assigned = assigned
-        self._task: Any = None
-        self._embed: dict[str, Any] | None = None
-        #: Made where its class is the project's own; where somebody listens to events.
-        self._own: Request | None = None
-        self._observed: Request | None = None
-        #: How it ended, unless it succeeded; seconds that it ran, None where its task was not called.
-        self._ending: Ending | None = None
-        self._seconds: float | None = None
-        self._requeued = False
 
     def open(self) -> None:
         assigned = self._assigned
@@ -97,7 +99,7 @@ class DirectMessage(TaskMessage):
 
     def prepare(self, task: Any) -> None:
         self._task = task
-        self._bookkeeping.request_class(task)
+        self._request_class = self._bookkeeping.request_class(task)
 
     # -- the books ----------------------------------------------------------------------------------------------
 
@@ -115,7 +117,7 @@ class DirectMessage(TaskMessage):
                 return False
         if signals.task_received.receivers:
             signals.task_received.send(sender=books, request=self._make_request())
-        if books.request_class(task) is not Request:
+        if self._request_class is not Request:
             self._own = self._make_request()
             self._tell(self._own.on_accepted, os.getpid(), time.monotonic())
         elif books.eventer.enabled:

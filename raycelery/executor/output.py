@@ -115,7 +115,8 @@ class Output:
             task: its name.
             of_bridge: the message of a bridge that it is, whose bridge is to see it.
         """
-        self._task_id, self._task, self._to, self._of_bridge = task_id, task, to or "", of_bridge
+        with self._lock:
+            self._task_id, self._task, self._to, self._of_bridge = task_id, task, to or "", of_bridge
         if self._client is not None:
             self._client.log_to = self._to
 
@@ -126,7 +127,8 @@ class Output:
         if self._lines or self._partial or [_size(1), _size(2)] != self._raw:
             self._collect()
             self.send()
-        self._task_id = self._task = ""
+        with self._lock:
+            self._task_id = self._task = ""
 
     def _collect(self) -> None:
         with self._lock:
