@@ -6,7 +6,7 @@ import time
 from collections import deque
 
 from raycelery.bridge.apply_result import ApplyResult
-from raycelery.scheduler import runtimes
+from raycelery.scheduler.runtimes import Runtimes
 
 #: Most messages in a batch, and the seconds that a batch should take.
 MAX_MESSAGES = 64
@@ -45,21 +45,21 @@ class Batch:
         return next((result for result in self.results if not result.ended and self.holds(result)), None)
 
 
-class Runtimes:
-    """Mean run times by task, and which messages are short enough to share a batch."""
+class Batching:
+    """Decides which messages share a batch: those of tasks that are known to be short."""
 
     def __init__(self) -> None:
-        self._runs = runtimes.Runtimes()
+        self._runtimes = Runtimes()
 
     def note(self, task: str, seconds: float) -> None:
         """Take a run into account that took so many seconds."""
-        self._runs.note(task, seconds)
+        self._runtimes.note(task, seconds)
 
     def short_mean(self, result: ApplyResult) -> float | None:
         """Return the mean seconds of runs of a message's task if it is known to be short, else None."""
-        if result.hard_limit or not self._runs.short(result.task, MIN_RUNS, MAX_SECONDS):
+        if result.hard_limit or not self._runtimes.short(result.task, MIN_RUNS, MAX_SECONDS):
             return None
-        return self._runs.mean(result.task)
+        return self._runtimes.mean(result.task)
 
     def take(self, waiting: deque[ApplyResult], most: int) -> tuple[list[ApplyResult], bool]:
         """Remove what may be the next batch from the left end of ``waiting``, which is not empty.

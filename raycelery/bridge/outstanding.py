@@ -14,7 +14,7 @@ from collections import deque
 from typing import Any
 
 from raycelery.bridge.apply_result import ApplyResult
-from raycelery.bridge.batch import Batch, Runtimes
+from raycelery.bridge.batch import Batch, Batching
 from raycelery.bridge.dispatcher_client import DispatcherClient
 from raycelery.bridge.placement import Placement
 from raycelery.errors import DispatcherUnreachable
@@ -50,7 +50,7 @@ class Outstanding:
         #: Batches that were sent and have not ended, by id.
         self._batches: dict[int, Batch] = {}
         self._batch_ids = itertools.count(1)
-        self._runtimes = Runtimes()
+        self._batching = Batching()
         #: How many messages count as slow.
         self._slow = 0
         #: When something was reported last, by `time.monotonic`.
@@ -127,7 +127,7 @@ class Outstanding:
             if self._draining and result.request is not None:
                 result.requeue()
                 return False
-            result.slow = self._runtimes.short_mean(result) is None
+            result.slow = self._batching.short_mean(result) is None
             self._slow += result.slow
             self._waiting.append(result)
             return True
@@ -148,7 +148,7 @@ class Outstanding:
             batches = []
             while self._waiting and len(self._batches) < self.limit:
                 free = self.limit - len(self._batches)
-                taken, quick = self._runtimes.take(self._waiting, -(-len(self._waiting) // free))
+                taken, quick = self._batching.take(self._waiting, -(-len(self._waiting) // free))
                 results = [result for result in taken if not self._forget_if_revoked(result)]
                 if results:
                     try:
@@ -220,7 +220,7 @@ class Outstanding:
             while len(self._processes) > max(1, self.limit):
                 del self._processes[next(iter(self._processes))]
         if isinstance(event, (Returned, Called)):
-            self._runtimes.note(result.task, event.seconds)
+            self._batching.note(result.task, event.seconds)
         result.end(event)
         self._forget(result)
 

@@ -132,12 +132,13 @@ def test_executors_end_after_so_many_tasks_or_so_much_memory(project: Make, brid
     shop = project(more=MORE, worker_max_tasks_per_child=3)
     worker = bridge_worker(shop, concurrency=1)
     pids = [shop.send("pid").get(timeout=60) for _ in range(9)]
-    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 3]
+    # An executor on CPUs that another application lends ends when they are called in, maybe before its third task.
+    assert max(pids.count(pid) for pid in pids) == 3
     worker.process.send_signal(signal.SIGTERM)
     worker.process.wait(60)
     # The command line counts more than the settings, and memory is in kibibytes as in Celery.
     bridge_worker(shop, "--max-tasks-per-child=1000", "--max-memory-per-child=500000", concurrency=1)
-    # An executor on CPUs that another application lends ends when they are called in, so there may be two.
+    # For the same reason there may be two.
     small = {shop.send("hoard", 1).get(timeout=60) for _ in range(6)}
     assert len(small) <= 2
     large = shop.send("hoard", 500).get(timeout=60)
