@@ -117,10 +117,11 @@ class BridgedMessage(TaskMessage):
             returned = returned if isinstance(returned, str) else str(returned)
             self._event = Returned(ending.sound(returned), runtime, self._pid)
             return
+        # Celery's tracer tells how long a task ran only where it returned.
         if isinstance(retval.exception, Reject):
-            self._event = Rejected(_pickled(retval), runtime, self._pid)
+            self._event = Rejected(_pickled(retval), seconds, self._pid)
         else:
-            self._event = Raised(_pickled(retval), runtime, self._pid, ending.of(retval)[0])
+            self._event = Raised(_pickled(retval), seconds, self._pid, ending.of(retval)[0])
 
     def fail(self, exc: BaseException) -> None:
         logger.error("a message cannot run: %s", exc)
