@@ -99,6 +99,8 @@ ray_serializers.postpone_in_actors()
 logger = logging.getLogger(__name__)
 Method = TypeVar("Method", bound=Callable[..., Any])
 
+#: Seconds until a journal that could not be written is tried again.
+UNWRITTEN_SECONDS = 0.5
 #: Results that are prefetched are sent when they are there if they are no larger, in bytes.
 PREFETCHED_BYTES = 16_384
 _BUS_QUESTIONS = get_args(BusQuestion)
@@ -158,7 +160,7 @@ class Dispatcher:
         #: Remote control and events, once a tool has asked for them; and whether anybody listens to task events.
         self.plane: ControlPlane | None = None
         self.watched = False
-        self.journal = Journal(_journal_path(name, limits.journal))
+        self.journal = Journal(_journal_path(name, limits.journal), latest=lambda: self.scheduler.view.seq)
         self.rpc = Rpc(self)
         self.bridge_jobs = BridgeJobs(
             self.scheduler,
@@ -176,6 +178,10 @@ class Dispatcher:
         self._starting = asyncio.Lock()
         self._turning = False
         self._timer: asyncio.TimerHandle | None = None
+        #: Connections with frames that leave after the journal was written; whether that is about to be done, and
+        #: whether it could not be written the last time.
+        self._sending: dict[Connection, None] = {}
+        self._send_armed = self._unwritten = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- actor methods ------------------------------------------------------------------------------------------
@@ -275,7 +281,6 @@ class Dispatcher:
             conn.answer(question_id, None)
             return
         self.journal.append("", framing.pack(Given(conn.executor, [complete.seq])))
-        self.journal.flush()
         conn.answer(question_id, LastPart(complete.seq, complete.payload.parts))
 
     def take(self, message: Message, keys: tuple[str, ...], now: float, executor: int | None = None) -> None:
@@ -412,7 +417,6 @@ class Dispatcher:
                     self._drop(message, now)
         self.released()
         self.sharing.settle()
-        self.journal.flush()
         pending = self.scheduler.view.pending
         while self.back_pressured and pending <= self.limits.max_pending:
             conn, frame_id = self.back_pressured.pop(0)
@@ -428,6 +432,43 @@ class Dispatcher:
         wake_at = self.scheduler.wake_at
         if wake_at is not None:
             self._timer = self._loop.call_later(max(0.0, wake_at - time.time()), self._turn)
+        self._send()
+
+    # -- what leaves --------------------------------------------------------------------------------------------
+
+    def send_soon(self, conn: Connection) -> None:
+        """Have a connection's frames leave once all that they tell of is in the journal: with the end of this turn."""
+        self._sending[conn] = None
+        if not self._send_armed:
+            self._send_armed = True
+            assert self._loop is not None
+            self._loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        assert self._loop is not None
+        try:
+            self.journal.flush()
+        except OSError as exc:
+            if not self._unwritten:
+                self._loop.call_later(UNWRITTEN_SECONDS, self._send_again)
+                logger.error(
+                    "the journal %s cannot be written (%s): nothing is acknowledged, assigned or answered until it can",
+                    self.journal.path, exc,
+                )  # fmt: skip
+            self._unwritten = True
+            return
+        if self._unwritten:
+            logger.warning("the journal %s can be written again", self.journal.path)
+        self._unwritten = self._send_armed = False
+        sending, self._sending = self._sending, {}
+        for conn in sending:
+            conn.write_out()
+
+    def _send_again(self) -> None:
+        assert self._loop is not None
+        if self._unwritten:
+            self._loop.call_later(UNWRITTEN_SECONDS, self._send_again)
+            self._send()
 
     def _check_books(self) -> None:
         try:

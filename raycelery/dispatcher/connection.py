@@ -62,6 +62,7 @@ class Connection(asyncio.Protocol):
         self.acks: list[int] = []
         #: What became of a bridge's messages.
         self.jobs: list[BridgeReport] = []
+        self._outgoing: list[bytes] = []
         self._dirty = False
         self._later: asyncio.TimerHandle | None = None
 
@@ -167,13 +168,20 @@ class Connection(asyncio.Protocol):
             dispatcher.large_values.release_all(self.source)
 
     def send(self, frame: Tagged | bytes) -> None:
-        """Send a frame, unless the process is gone."""
+        """Send a frame, after what it tells of was written to the journal, unless the process is gone."""
+        self._outgoing.append(frame if isinstance(frame, bytes) else framing.pack(frame))
+        self.dispatcher.send_soon(self)
+
+    def write_out(self) -> None:
+        """Hand the frames to the operating system; what they tell of is in the journal."""
+        outgoing, self._outgoing = self._outgoing, []
         if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(frame if isinstance(frame, bytes) else framing.pack(frame))
+            self.transport.writelines(outgoing)
 
     def unsent(self) -> int:
         """Return how many bytes wait for the process to read them."""
-        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+        waiting = sum(map(len, self._outgoing))
+        return waiting if self.transport is None else waiting + self.transport.get_write_buffer_size()
 
     def answer(self, question_id: int, value: Any) -> None:
         """Answer a question; what was told before it goes before it.

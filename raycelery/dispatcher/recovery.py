@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from celery import states
 
-from raycelery.dispatcher.journal import Ledger, restore
+from raycelery.dispatcher.journal import restore
+from raycelery.dispatcher.ledger import Ledger
 from raycelery.protocol import framing, questions
 from raycelery.protocol.frames import Ask, Changes
 from raycelery.protocol.messages import Submission
@@ -21,6 +23,8 @@ from raycelery.scheduler.model import Lane, Message
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.actor import Dispatcher
+
+logger = logging.getLogger(__name__)
 
 #: Seconds that the failure of a message that was given up is kept.
 GIVEN_UP_SECONDS = 86_400.0
@@ -84,7 +88,8 @@ def recover(dispatcher: Dispatcher) -> None:
     ledger = Ledger()
     revocations: list[questions.Revoke | questions.RevokeStamps] = []
 
-    def apply(source: str, record: Record) -> None:
+    def apply(source: str, seq: int, record: Record) -> None:
+        ledger.at(seq)
         match record:
             case Changes():
                 _changed(dispatcher, ledger, source, record)
@@ -114,11 +119,22 @@ def recover(dispatcher: Dispatcher) -> None:
         message = message_of(submission)
         if seq in running:
             message.settle_reason, message.reason, message.deliveries = "lost", RESTARTED, 1
-        dispatcher.take(message, submission.keys, now)
+        _take(dispatcher, message, submission.keys, now)
     for complete in ledger.chords.values():
-        dispatcher.take(message_of_chord(complete), (), now)
+        _take(dispatcher, message_of_chord(complete), (), now)
     dispatcher.released()
     rewrite(dispatcher)
+
+
+def _take(dispatcher: Dispatcher, message: Message, keys: tuple[str, ...], now: float) -> None:
+    """Take a message up again; one whose lane was in a part of the journal that is damaged fails."""
+    try:
+        dispatcher.take(message, keys, now)
+    except KeyError:
+        message.reason = "the dispatcher was restarted, and the part of its journal that says where it runs is damaged"
+        logger.error("message %s of %s was given up: %s", message.id, message.task, message.reason)
+        if message.settle_reason != "chord":
+            dispatcher.store_op(given_up(message), now)
 
 
 def _changed(dispatcher: Dispatcher, ledger: Ledger, source: str, changes: Changes) -> None:

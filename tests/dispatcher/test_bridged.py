@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raycelery.dispatcher.journal import Journal, Ledger, read
+from raycelery.dispatcher.journal import Journal, read
+from raycelery.dispatcher.ledger import Ledger
 from raycelery.protocol import framing
-from raycelery.protocol.codec import VERSION
+from raycelery.protocol.codec import VERSION, encode
 from raycelery.protocol.messages import Submission
 from raycelery.protocol.records import Numbered, Version
 from raycelery.scheduler.events import AddLane, Begun, ExecutorLost, ExecutorReady, NodeChanged, Purge, Submit
@@ -65,7 +66,7 @@ def test_numbers_stay_in_step_with_the_journal(tmp_path: Path) -> None:
     journal.append("", framing.pack(Numbered(41)))
     journal.close()
     ledger = Ledger()
-    for _, record in read(journal.path):
+    for _, _, record in read(journal.path):
         assert isinstance(record, Numbered)
         ledger.numbered(record.seq)
     assert ledger.submitted(Submission("id", "task", "celery", LANE.key, b"")) == 42
@@ -79,8 +80,8 @@ def test_a_journal_of_another_version_is_put_aside(tmp_path: Path) -> None:
     again = Journal(path)
     again.append("one", framing.pack(Numbered(2)))
     again.close()
-    assert [record for _, record in read(path)] == [Numbered(1), Numbered(2)], "one of this version goes on"
-    other = path.read_bytes().replace(framing.pack(Version(VERSION)), framing.pack(Version(VERSION + 1)), 1)
+    assert [record for _, _, record in read(path)] == [Numbered(1), Numbered(2)], "one of this version goes on"
+    other = path.read_bytes().replace(encode(Version(VERSION)), encode(Version(VERSION + 1)), 1)
     path.write_bytes(other)
     journal = Journal(path)
     journal.flush()

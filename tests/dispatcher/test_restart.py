@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import ray
 from celery import chord
 from celery.exceptions import WorkerLostError
 
 from raycelery.dispatcher.store import Store
+from raycelery.errors import DispatcherUnreachable
 from raycelery.protocol import questions
 from raycelery.protocol.operations import StoreResult
 from tests import sample
@@ -80,3 +83,55 @@ def test_submissions_while_it_is_down_are_not_lost(ray_session: RaySession, tmp_
     for result in results:
         result.get(timeout=SECONDS)
     assert Counter(path.read_text().split()) == {str(i): 1 for i in range(300)}
+
+
+def journal_of(name: str) -> Path:
+    return Path(ray._private.worker._global_node.get_session_dir_path()) / "raycelery" / f"{name}.journal"
+
+
+def dispatcher_pid() -> int:
+    return int(sample.app.client.call(questions.Stats())["pid"])
+
+
+def test_nothing_is_acknowledged_before_it_is_in_the_journal(ray_session: RaySession, tmp_path: Path) -> None:
+    assert sample.add.delay(1, 2).get(timeout=SECONDS) == 3
+    pid = dispatcher_pid()
+    # No write succeeds from now on, as on a disk that is full.
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    results = [sample.touch.delay(str(tmp_path / str(i))) for i in range(100)]
+    with pytest.raises(DispatcherUnreachable, match="did not answer"):
+        sample.app.client.call(questions.Pending(), timeout=3.0)
+    assert not list(tmp_path.iterdir()), "nothing is handed to executors that a killed dispatcher would not know of"
+    os.kill(pid, signal.SIGKILL)
+    for i, result in enumerate(results):
+        assert result.get(timeout=SECONDS) == str(tmp_path / str(i))
+        assert len((tmp_path / str(i)).read_text().splitlines()) == 1
+
+
+def test_a_journal_that_can_be_written_again(ray_session: RaySession) -> None:
+    assert sample.add.delay(1, 2).get(timeout=SECONDS) == 3
+    pid = dispatcher_pid()
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    results = [sample.add.delay(i, 1) for i in range(100)]
+    with pytest.raises(DispatcherUnreachable, match="did not answer"):
+        sample.app.client.call(questions.Pending(), timeout=2.0)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert [result.get(timeout=SECONDS) for result in results] == list(range(1, 101))
+    assert dispatcher_pid() == pid
+
+
+def test_what_is_damaged_is_left_out_and_kept_aside(ray_session: RaySession) -> None:
+    later = [sample.add.apply_async((i, 1), countdown=3.0) for i in range(3)]
+    for result in later:
+        # Each in a record of its own.
+        until(lambda result=result: sample.app.client.call(questions.Why(result.id)).startswith("It is scheduled"))
+    pid, path = dispatcher_pid(), journal_of(str(sample.app.main))
+    os.kill(pid, signal.SIGSTOP)
+    text = bytearray(path.read_bytes())
+    at = text.index(later[1].id.encode())
+    text[at : at + 64] = b"#" * 64
+    path.write_bytes(text)
+    os.kill(pid, signal.SIGKILL)
+    assert later[0].get(timeout=SECONDS) == 1
+    assert later[2].get(timeout=SECONDS) == 3
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == bytes(text)
