@@ -112,6 +112,11 @@ def _gathered(source: Source, shared: Shared) -> Gathered:
     uses = task_uses.find(view, str(source.path))
     found = Gathered(task_uses.facts(view, str(source.path), uses, shared.names, shared.task_classes))
     found.used = {use.task for use in uses}
+    if source.notebook is not None:
+        words = set(re.findall(r"\w+", source.notebook.magics))
+        problem = f"a magic of a notebook may use it ({source.path}:1)"
+        keys = dict.fromkeys(key for key in shared.names.values() if key[1].rpartition(".")[2] in words)
+        found.facts.problems += [(key, problem) for key in keys]
     for node in view.nodes:
         if isinstance(node, cst.FunctionDef):
             task = project.task(view.key, view.qualname(node))

@@ -60,6 +60,15 @@ class Notebook:
             at += len(text) + len(_SEPARATOR)
         self.python = "".join(parts)
 
+    @property
+    def magics(self) -> str:
+        """The lines that IPython reads and Python does not, but for those that ask for help."""
+        lines = []
+        for cell in self.cells:
+            before, after = cell.source.split("\n"), masked(cell.source).split("\n")
+            lines += [line.strip() for line, other in zip(before, after, strict=True) if line != other]
+        return "\n".join(line for line in lines if not line.startswith("?") and not line.endswith("?"))
+
     def place(self, line: int) -> tuple[int, int]:
         """Return the number of the cell, and the line in that cell, of a line of the joined text; all from 1."""
         first = 1

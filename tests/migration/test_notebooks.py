@@ -64,9 +64,21 @@ def test_findings_name_the_cell(tmp_path: Path) -> None:
 
 
 def test_what_is_no_notebook_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "a.ipynb").write_text("{}")
+    (tmp_path / "a.ipynb").write_text('{"celery": []}')
     (tmp_path / "b.ipynb").write_text('{"cells":\n [ {"cell_type": "code", "source": "import celery"} ]}')
     done = CliRunner().invoke(main, ["shim", "--write", str(tmp_path)])
     assert done.exit_code == 2
     assert "a.ipynb: it is not a notebook" in done.output
     assert "b.ipynb: its JSON is not laid out as notebooks are" in done.output
+
+
+@pytest.mark.parametrize("magic", ["%time f.delay(3)", "%%time\nf.delay(3)", "x = %timeit -o f.delay(3)"])
+def test_a_task_that_a_magic_may_use_stays(tmp_path: Path, magic: str) -> None:
+    cells = [*CELLS, {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": [], "source": magic}]
+    document = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps(document, indent=1))
+    done = CliRunner().invoke(main, ["actors", "--write", str(path)])
+    assert "it stays on raycelery; a magic of a notebook may use it" in done.output
+    sources = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
+    assert sources[5:] == ["f.delay(1).get()", magic]

@@ -24,6 +24,8 @@ _NOTHING = frozenset(
 )  # fmt: skip
 #: Task options that can be dropped if they name pickle, which Ray uses.
 _SERIALIZERS = frozenset({"serializer", "result_serializer"})
+#: What gives the task that runs.
+CURRENT = frozenset({"celery.current_task", "celery._state.current_task", "celery.get_current_worker_task"})
 _REQUEST = frozenset({"id", "retries", "args", "kwargs"})
 _RETRY_ARGUMENTS = frozenset({"exc", "countdown", "max_retries", "args", "kwargs", "throw"})
 
@@ -51,7 +53,7 @@ def define(view: View, node: cst.FunctionDef, task: Task) -> Definition:
     """Return how a task function is rewritten, or why it cannot be."""
     found = Definition(base=_base(view, node, task))
     keywords = task.decorator.keywords
-    found.problem = _shape(view, node, task) or _options(task, found.base is not None)
+    found.problem = _shape(view, node, task) or _options(task, found.base is not None) or _body(view, node)
     if task.bind and found.problem is None:
         positional = [*node.params.posonly_params, *node.params.params]
         if not positional:
@@ -77,11 +79,36 @@ def _shape(view: View, node: cst.FunctionDef, task: Task) -> str | None:
     module = view.project.modules[view.key]
     if module.bindings.get(name) != ("function", name):
         return "its name is bound more than once"
+    if "__all__" in module.bindings and _is_starred(view):
+        return "other modules import * from its module, which has an __all__"
     if f"{name}_remote" in module.bindings:
         return f"the name {name}_remote is taken"
     target = view.value(_target(node.decorators[task.position].decorator))
     if target is None or target.kind == "function" or (target.kind == "external" and target.name == "celery.task"):
         return "its decorator is the project's own"
+    return None
+
+
+def _is_starred(view: View) -> bool:
+    """Return whether another module of the project imports ``*`` from this one."""
+    modules = view.project.modules
+    return any(view.key in modules.candidates(star, key) for key, one in modules.items() for star in one.stars)
+
+
+def _body(view: View, node: cst.FunctionDef) -> str | None:
+    """Return why a task's body needs Celery's worker, if it does."""
+    for one in view.nodes_in(node.body):
+        if not isinstance(one, cst.Name | cst.Attribute):
+            continue
+        value = view.value(one)
+        if value is None:
+            continue
+        name = value.name if value.kind == "external" else ""
+        if name in CURRENT or (value.kind == "app.attribute" and value.name in ("current_task", "current_worker_task")):
+            return f"it uses {view.source(one)}"
+        # TimeoutError is what waiting raises, also outside tasks.
+        if name.startswith("celery.exceptions.") and name != "celery.exceptions.TimeoutError":
+            return f"it uses {view.source(one)}, which only Celery's worker handles"
     return None
 
 

@@ -7,6 +7,7 @@ import libcst as cst
 from ...project import tables
 from ...project.view import View
 from ...workspace import CELERY
+from .definitions import CURRENT
 
 #: Signals that only Celery's worker or producer sends.
 _SIGNALS = frozenset(
@@ -20,7 +21,8 @@ def blockers(view: View, where: str) -> list[str]:
     """Return the reasons in this file against converting any task of the project.
 
     Arguments:
-        where: the file's path, for the reasons."""
+        where: the file's path, for the reasons.
+    """
     found = []
 
     def place(node: cst.CSTNode) -> str:
@@ -42,4 +44,44 @@ def blockers(view: View, where: str) -> list[str]:
             signal = name.removeprefix("celery.signals.").removesuffix(".connect")
             if name.startswith("celery.signals.") and signal in _SIGNALS:
                 found.append(f"the signal {signal} is handled, which only Celery sends {place(node)}")
+        why = _unreadable(view, node)
+        if why is not None:
+            found.append(f"{why} {place(node)}")
     return found
+
+
+def _unreadable(view: View, node: cst.CSTNode) -> str | None:
+    """Return why a node may use any task of the project, if it may."""
+    if isinstance(node, cst.Call) and node.args:
+        value = view.value(node.func)
+        by_name = value is not None and (
+            (value.kind == "app.attribute" and value.name in ("send_task", "signature"))
+            or (value.kind == "external" and value.name == "celery.signature")
+        )
+        if by_name and not _is_constant(view, node.args[0].value):
+            return "a task is named by an expression that is only known when it runs"
+    if not isinstance(node, cst.Name | cst.Attribute) or isinstance(view.parents.get(node), cst.ImportAlias):
+        return None
+    value, parent = view.value(node), view.parents.get(node)
+    if value is None:
+        return None
+    if value.kind == "app.attribute" and value.name == "tasks":
+        index = parent.slice[0].slice if isinstance(parent, cst.Subscript) and parent.value is node else None
+        known = isinstance(index, cst.Index) and _is_constant(view, index.value)
+        return None if known else "tasks are looked up in the application's registry"
+    if value.kind == "external" and value.name in CURRENT and not _is_in_task(view, node):
+        return "current_task is used outside of tasks"
+    return None
+
+
+def _is_constant(view: View, node: cst.BaseExpression) -> bool:
+    """Return whether an expression is a string constant of this file, or the name of one."""
+    found = view.expression(node)
+    if found is not None and found[0] == "name":
+        found = view.project.modules[view.key].bindings.get(found[1])
+    return found is not None and found[0] == "str"
+
+
+def _is_in_task(view: View, node: cst.CSTNode) -> bool:
+    functions = [outer for outer in view.around(node) if isinstance(outer, cst.FunctionDef)]
+    return any(view.project.task(view.key, view.qualname(one)) is not None for one in functions)

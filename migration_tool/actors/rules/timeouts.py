@@ -13,12 +13,14 @@ from ...rule import TreeRule
 from ..file import ACTORS, File
 from ..insertions import comment, has_comment
 
+_CELERYS = "celery.exceptions.TimeoutError"
+
 
 @ACTORS.register
 class Timeouts(TreeRule[File]):
     """Celery's time-out error becomes Ray's, if no task stays and nothing else is imported with it."""
 
-    matches = (cst.ImportFrom,)
+    matches = (cst.ImportFrom, cst.Attribute)
     examples = (
         Example(
             """\
@@ -98,7 +100,22 @@ def main(zone):
     def wanted(self, file: File) -> bool:
         return bool(file.plan.converted)
 
-    def write(self, file: File, node: cst.ImportFrom) -> Iterator[Edit]:
+    def write(self, file: File, node: cst.ImportFrom | cst.Attribute) -> Iterator[Edit]:
+        if isinstance(node, cst.ImportFrom):
+            yield from self._import(file, node)
+        elif file.uses and node.attr.value == "TimeoutError" and file.view.dotted(node) == _CELERYS:
+            yield from self._dotted(file, node)
+
+    def _dotted(self, file: File, node: cst.Attribute) -> Iterator[Edit]:
+        """``except celery.exceptions.TimeoutError``."""
+        start, end = file.view.span(node)
+        if not file.plan.kept:
+            file.needed.add("ray")
+            yield Edit(start, end, "ray.exceptions.GetTimeoutError")
+        elif not has_comment(file.view, start):
+            yield comment(file.view, start, "remote functions raise ray.exceptions.GetTimeoutError instead")
+
+    def _import(self, file: File, node: cst.ImportFrom) -> Iterator[Edit]:
         if node.relative or dotted_name(node.module) != "celery.exceptions" or isinstance(node.names, cst.ImportStar):
             return
         names = list(node.names)
