@@ -27,6 +27,7 @@ def from_stdin(raw: bytes) -> Workspace:
     workspace = Workspace(Path())
     source = Source(Path("<stdin>"), kind, True, raw)
     add(source, "stdin.py", workspace.project)
+    source.error = source.error or source.unread
     workspace.sources.append(source)
     return workspace
 

@@ -50,7 +50,8 @@ class Source:
         python: the Python text of a module or notebook.
         key, package: of its module in the project.
         error: why it is skipped.
-        readable: it can be parsed, as far as is known; what cannot be parsed and says nothing of Celery has no error.
+        readable: it can be parsed, as far as is known.
+        unread: why it cannot be parsed; it is only an error if the file says anything of Celery.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class Source:
     notebook: Notebook | None = None
     error: str | None = None
     readable: bool = True
+    unread: str | None = None
 
 
 @dataclass
@@ -208,7 +210,7 @@ def add(source: Source, relative: str, project: Project) -> None:
 
 def _skip(source: Source, reason: str) -> None:
     """Note that a file cannot be read, which is an error only if it says something of Celery."""
-    source.readable = False
+    source.readable, source.unread = False, reason
     if _CELERY_BYTES.search(source.raw.replace(b"\0", b"")):
         source.error = reason
 

@@ -86,6 +86,7 @@ def root_of(project: Project, module: str) -> str:
     not a package.
     """
     written = project.modules.imports_by_name().get(module.rpartition(".")[2], set())
+    written = {dotted for dotted in written if dotted.partition(".")[0] not in ("celery", "raycelery")}
     known = [dotted for dotted in written if module == dotted or module.endswith(f".{dotted}")]
     if known:
         return module.removesuffix(max(known, key=len)).rstrip(".")

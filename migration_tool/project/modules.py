@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import PurePosixPath
 
 from .index import Module
+
+#: Packages that a module of the same name in the folder of a script is not taken for.
+_OUTSIDE = frozenset({*sys.stdlib_module_names, "celery", "raycelery"})
 
 
 class Modules(dict[str, Module]):
@@ -27,8 +31,11 @@ class Modules(dict[str, Module]):
         return Modules, (), {"roots": self.roots}, None, iter(self.items())
 
     def find(self, dotted: str, near: str) -> str | None:
-        """Return the key of the module that ``import dotted`` in the module ``near`` refers to; None if there is none,
-        or several are possible."""
+        """Return the key of the module that ``import dotted`` in the module ``near`` refers to.
+
+        None if there is none, or several are possible: a module inside a package may be run as a script, which imports
+        from its own folder, or imported, which imports from the package's root.
+        """
         mark = (dotted, near)
         if mark not in self._found:
             self._found[mark] = self._find(dotted, near)
@@ -42,14 +49,26 @@ class Modules(dict[str, Module]):
         for root in sorted(above, key=len, reverse=True):
             key = f"{root}.{dotted}" if root else dotted
             if key in self and key != near:
-                return key
+                return key if self._beside(dotted, near) in (None, key) else None
         elsewhere = self.candidates(dotted, near)
         return elsewhere[0] if len(elsewhere) == 1 else None
 
     def candidates(self, dotted: str, near: str) -> list[str]:
-        """Return the keys of all modules that ``import dotted`` may refer to, from any root."""
+        """Return the keys of all modules that ``import dotted`` may refer to, from any root or the module's folder."""
         keys = [f"{root}.{dotted}" if root else dotted for root in sorted(self.roots)]
+        beside = self._beside(dotted, near)
+        if beside is not None and beside not in keys:
+            keys.append(beside)
         return [key for key in keys if key in self and key != near]
+
+    def _beside(self, dotted: str, near: str) -> str | None:
+        """Return the key of the module in the folder of ``near``, which ``near`` imports when it is run as a script."""
+        top = dotted.partition(".")[0]
+        folder = near.rpartition(".")[0]
+        key = f"{folder}.{dotted}" if folder else dotted
+        if top in _OUTSIDE or key not in self or key == near:
+            return None
+        return key
 
     def imports_by_name(self) -> dict[str, set[str]]:
         """Return the dotted names in absolute imports of the project, grouped by their last part."""

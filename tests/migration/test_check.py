@@ -140,7 +140,7 @@ def test_whatever_a_file_holds_is_text_on_the_page(tmp_path: Path) -> None:
         "from celery import shared_task\n@shared_task(exchange='<b>')\ndef f(): f.delay()\n"
         "x = 'celery -A <i>x</i> worker'\n"
     )
-    (tmp_path / "<u>.py").write_text("print '<script>'\n")
+    (tmp_path / "<u>.py").write_text("print '<script>celery'\n")
     done = CliRunner().invoke(main, ["check", "--format", "html", str(tmp_path)])
     assert done.exit_code == 2
     for tag in ("<img", "<u>", "<b>", "<i>", "<script"):

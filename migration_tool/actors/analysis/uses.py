@@ -194,10 +194,10 @@ def facts(view: View, where: str, uses: list[Use], task_names: dict[str, Key], t
     module = view.project.modules[view.key]
     for dotted in sorted(module.imports | set(module.stars)):
         if view.project.modules.find(dotted, view.key) is None:
-            unsure = set(view.project.modules.candidates(dotted, view.key))
-            for key in task_names.values():
-                if key[0] in unsure:
-                    found.problems.append((key, f"there are several modules {dotted} that may be meant ({where}:1)"))
+            for candidate in view.project.modules.candidates(dotted, view.key):
+                for qualname in view.project.modules[candidate].functions:
+                    problem = f"there are several modules {dotted} that may be meant ({where}:1)"
+                    found.problems.append(((candidate, qualname), problem))
     found.lookups, found.unreadable = ([f"{where}:{view.line(view.span(one)[0])}" for one in places]
                                        for places in _places(view))  # fmt: skip
     in_canvas = {signature.task for use in uses if use.canvas is not None for signature in use.canvas.signatures}

@@ -8,12 +8,10 @@ import libcst as cst
 
 from ...examples import Example
 from ...project.edits import Edit
-from ...project.view import dotted_name
+from ...project.view import View, dotted_name
 from ...rule import TreeRule
 from ..file import ACTORS, File
 from ..insertions import comment, has_comment
-
-_CELERYS = "celery.exceptions.TimeoutError"
 
 
 @ACTORS.register
@@ -103,7 +101,7 @@ def main(zone):
     def write(self, file: File, node: cst.ImportFrom | cst.Attribute) -> Iterator[Edit]:
         if isinstance(node, cst.ImportFrom):
             yield from self._import(file, node)
-        elif file.uses and node.attr.value == "TimeoutError" and file.view.dotted(node) == _CELERYS:
+        elif file.uses and node.attr.value == "TimeoutError" and _is_caught(file.view, node):
             yield from self._dotted(file, node)
 
     def _dotted(self, file: File, node: cst.Attribute) -> Iterator[Edit]:
@@ -128,3 +126,13 @@ def main(zone):
         else:
             local = names[0].evaluated_alias or "TimeoutError"
             yield Edit(*file.view.span(node), f"from ray.exceptions import GetTimeoutError as {local}")
+
+
+def _is_caught(view: View, node: cst.Attribute) -> bool:
+    """Return whether a node is Celery's time-out error in an ``except`` clause."""
+    for outer in view.around(node):
+        if isinstance(outer, cst.ExceptHandler):
+            return view.dotted(node) == "celery.exceptions.TimeoutError"
+        if isinstance(outer, cst.BaseSuite | cst.BaseStatement):
+            return False
+    return False
