@@ -45,6 +45,19 @@ def test_the_page_of_the_protocol_is_that_of_the_code() -> None:
     assert text == protocol_page.page(), "run: python docs/protocol_page.py > docs/protocol.md"
 
 
+def test_files_that_the_design_names_are_there() -> None:
+    text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?!word|---).*\| (.*?) \|$", text, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert len(named) > 40
+    assert not [name for name in named if not (ROOT / "raycelery" / name).exists()]
+    rooms = re.findall(
+        r"(?:^  | {2,})(\w+(?:/|\.py))(?=\s)", text.partition("```\n")[2].partition("```")[0], re.MULTILINE
+    )
+    there = {f"{one.name}/" for one in (ROOT / "raycelery").iterdir() if (one / "__init__.py").exists()}
+    assert there <= set(rooms), "every folder is in the picture"
+
+
 def test_the_page_of_settings_is_that_of_the_code() -> None:
     text = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
     assert text == settings_page.page(), "run: python docs/settings_page.py > docs/settings.md"
