@@ -1,4 +1,4 @@
-"""``raycelery status``: shows the state of an application, once."""
+"""``raycelery status``: shows the state of an application, once; :mod:`raycelery.cli.overview` has its tables."""
 
 from __future__ import annotations
 

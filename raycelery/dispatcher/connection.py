@@ -55,6 +55,7 @@ class Connection(asyncio.Protocol):
         #: What it has said of itself.
         self.info = Hello("observer")
         self.source = ""
+        #: The scheduler's number of the executor that it is; None: it is none.
         self.executor: int | None = None
         self.codes = 0
         self.watching: set[str] = set()

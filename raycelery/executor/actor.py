@@ -70,9 +70,9 @@ class Loop:
     ) -> None:
         import ray
 
-        from raycelery.executor import threads as numeric
+        from raycelery.executor import numeric_threads
 
-        numeric.limit(max(1, int(request.get("CPU", 1))))
+        numeric_threads.limit(max(1, int(request.get("CPU", 1))))
         # Ray may have given this process to another one before.
         executor.request.clear()
         executor.request.update(request)

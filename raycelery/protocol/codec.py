@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-#: Of the dataclasses and of what they hold. Both sides of a connection must have the same, and so must the journal that
-#: a dispatcher finds. To be raised with every change of a dataclass of this package.
+#: Version of the protocol: of the dataclasses of this package and what they hold. Both sides of a connection must have
+#: the same, and so must the journal that a dispatcher finds. To be raised with every change of such a dataclass.
 VERSION = 1
 
 T = TypeVar("T")

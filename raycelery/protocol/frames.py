@@ -25,7 +25,7 @@ class Hello(Tagged, frozen=True):
 
     Arguments:
         role: what it is.
-        holder: id of the connecting process, under which it keeps large values; it has it until it forks.
+        holder: id of the connecting process, under which it keeps large values; a forked child has another.
         holds: keys of large values that it keeps.
         pid: its process id.
         host: its host's name.
