@@ -34,7 +34,7 @@ from raycelery.scheduler.events import (
     SetRate,
     Submit,
 )
-from raycelery.scheduler.instructions import Assign, Instruction, Recall, Start, Stop
+from raycelery.scheduler.instructions import Assign, Instruction, Recall, Start, Stop, ToPeers
 from raycelery.scheduler.model import Lane, Message, Policy
 from raycelery.scheduler.scheduler import Scheduler
 
@@ -121,6 +121,8 @@ class Cluster:
         return played
 
     def _carry_out(self, decision: Instruction) -> None:
+        if isinstance(decision, ToPeers):
+            return  # it is alone
         played = self.played
         played.decisions += 1
         if isinstance(decision, Assign):

@@ -87,8 +87,8 @@ def _headline(overview: Overview, before: Overview | None, view: View) -> list[T
     if before is not None:
         seconds = max(0.001, overview["time"] - before["time"])
         parts.append(f"{(sum(ended.values()) - sum(outcomes_of(before).values())) / seconds:,.1f}/s")
-    parts += [f"{cpus:g} CPU borrowed from {other}" for other, cpus in overview["borrowed"].items()]
-    parts += [f"{cpus:g} CPU lent to {other}" for other, cpus in overview["lent"].items()]
+    parts += [f"{cpus:g} CPU leased from {other}" for other, cpus in overview["leased_from"].items()]
+    parts += [f"{cpus:g} CPU leased to {other}" for other, cpus in overview["leased_to"].items()]
     parts.append(f"up {span(overview['time'] - overview['since'])}")
     parts.append(f"dispatcher {size(overview['dispatcher']['memory'])}")
     text = [Text(str(overview["application"]), "bold green", no_wrap=True, overflow="ellipsis")]

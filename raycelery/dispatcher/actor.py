@@ -24,7 +24,7 @@ import ray
 from raycelery.dispatcher.bridge_jobs import BridgeJobs
 from raycelery.dispatcher.cluster_monitor import Watch as ClusterMonitor
 from raycelery.dispatcher.connection import Connection
-from raycelery.dispatcher.cpu_leases import Sharing
+from raycelery.dispatcher.cpu_leases import CpuLeases
 from raycelery.dispatcher.definitions import Definitions
 from raycelery.dispatcher.executor_manager import ExecutorManager
 from raycelery.dispatcher.executor_processes import Actors
@@ -140,7 +140,8 @@ class Dispatcher:
                 max_executors=limits.max_executors,
                 idle_seconds=limits.idle_seconds,
                 infeasible_seconds=limits.infeasible_seconds,
-            )
+            ),
+            name=name,
         )
         self.store = Store(limits.max_result_bytes)
         self.metrics = Metrics(name)
@@ -172,7 +173,7 @@ class Dispatcher:
         )
         self.logs = Logs(self)
         self.profiling = Profiling(self)
-        self.sharing = Sharing(self)
+        self.cpu_leases = CpuLeases(name, self.scheduler, self.turn_soon)
         recover(self)
         self._server: asyncio.Server | None = None
         self._starting = asyncio.Lock()
@@ -196,7 +197,6 @@ class Dispatcher:
                 self._server = await self._loop.create_server(lambda: Connection(self), host, 0)
                 self._address = (host, self._server.sockets[0].getsockname()[1])
                 self._loop.create_task(ClusterMonitor(self).forever())
-                self._loop.create_task(self.sharing.forever())
         return (*self._address, self.secret)
 
     async def keep(self, key: str, refs: list[Any], holder: str) -> bool:
@@ -209,32 +209,33 @@ class Dispatcher:
         if self._loop is not None:
             self.turn_soon()
 
-    # What dispatchers say to each other of CPUs, see :class:`Sharing`.
+    # What dispatchers say to each other of CPUs, see :class:`CpuLeases`.
 
     @_said_once
-    async def wish(self, name: str, units: list[float], share: float, has: list[str]) -> float:
-        """Hear that another application, which ``has`` loans, wants CPUs; return the most that it could ever get."""
-        return self.sharing.lending.wish(name, units, share, has) if self._server is not None else 0.0
+    async def demand(self, peer: str, units: list[float], share: float, lease_ids: list[str]) -> float:
+        """Hear that another application, which has leases, wants CPUs; return the most that it could ever get."""
+        return self.cpu_leases.demand(peer, units, share, lease_ids) if self._server is not None else 0.0
 
     @_said_once
-    async def loans(self, name: str, share: float, has: list[str]) -> list[str]:
-        """Return the loans of another application, which knows of those that it ``has``."""
-        return self.sharing.lending.loans(name, share, has)
+    async def confirm_leases(self, peer: str, share: float, lease_ids: list[str]) -> list[str]:
+        """Return the leases of another application, which says which ones it knows of."""
+        return self.cpu_leases.confirm(peer, share, lease_ids) if self._server is not None else []
 
     @_said_once
-    async def lend(self, number: str, giver: str, node: str, cpus: float) -> bool:
-        """Take CPUs that another application lends."""
-        return self._server is not None and self.sharing.borrowing.lend(number, giver, node, cpus)
+    async def lease(self, lease_id: str, giver: str, node: str, cpus: float) -> bool:
+        """Take CPUs that another application leases; return whether there is still use for them."""
+        return self._server is not None and self.cpu_leases.lease(lease_id, giver, node, cpus)
 
     @_said_once
-    async def call_in(self, number: str) -> bool:
-        """Give CPUs back to another application."""
-        return self.sharing.borrowing.call_in(number)
+    async def reclaim(self, lease_id: str) -> bool:
+        """Give CPUs back to another application; return whether there is such a lease."""
+        return self._server is not None and self.cpu_leases.reclaim(lease_id)
 
     @_said_once
-    async def repaid(self, number: str) -> None:
-        """Take CPUs back that were lent."""
-        self.sharing.lending.repaid(number)
+    async def lease_returned(self, lease_id: str) -> None:
+        """Take CPUs back that were leased."""
+        if self._server is not None:
+            self.cpu_leases.returned(lease_id)
 
     async def fetch(self, key: str) -> list[Any]:
         """Return the reference of a large value in a list, or an empty list."""
@@ -415,8 +416,9 @@ class Dispatcher:
                     self._return(message)
                 case instructions.Drop(message):
                     self._drop(message, now)
+                case _:
+                    self.cpu_leases.carry_out(instruction)
         self.released()
-        self.sharing.settle()
         pending = self.scheduler.view.pending
         while self.back_pressured and pending <= self.limits.max_pending:
             conn, frame_id = self.back_pressured.pop(0)
@@ -548,6 +550,8 @@ class Dispatcher:
 
     def greet(self, conn: Connection) -> None:
         """Tell an executor that has connected what differs from what it was started with."""
+        if conn.executor is not None:
+            self.scheduler.handle(events.ExecutorConnected(conn.executor), time.time())
         if self.watched:
             conn.send(SendEvents(True))
         if self.logs.followed:

@@ -66,7 +66,6 @@ class ExecutorManager:
         if self.handles.pop(executor, None) is None:
             return
         conn = self.connected.pop(executor, None)
-        self._dispatcher.sharing.ended(executor)
         scheduler, now = self._dispatcher.scheduler, time.time()
         if conn is None:
             scheduler.handle(events.ExecutorFailed(executor, reason or "it ended before it was ready", crashed), now)

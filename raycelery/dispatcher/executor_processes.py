@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raycelery.dispatcher.peers import PATIENCE_SECONDS
 from raycelery.protocol.limits import Limits
 from raycelery.scheduler.instructions import Start
 from raycelery.scheduler.lanes import SETTLEMENT
@@ -44,7 +42,6 @@ class Handle:
     ended: Any
     actor: Any = None
     request: Mapping[str, float] = field(default_factory=dict)
-    late: float = field(default_factory=lambda: time.time() + PATIENCE_SECONDS)
 
     def kill(self) -> None:
         """End it at once."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ray
@@ -13,25 +11,8 @@ import ray
 from raycelery.names import NAMESPACE
 
 _PREFIX = "raycelery:"
-#: Seconds that an executor may take to start before it is taken to lack room.
-PATIENCE_SECONDS = 0.5
-#: Differences between amounts that are due to rounding.
-NOTHING = 1e-9
 #: Seconds between looks at who is there.
 _LOOK_SECONDS = 2.0
-
-
-def lacking(requests: Iterable[Mapping[str, float]], free: Mapping[str, float]) -> dict[str, float]:
-    """Return what must be given up for ``requests`` to be met; empty if Ray has it free.
-
-    Arguments:
-        requests: of the executors that were asked for and have not appeared.
-        free: what Ray has, in its units.
-    """
-    wanted: Counter[str] = Counter()
-    for request in requests:
-        wanted.update(request)
-    return {name: amount - free.get(name, 0) for name, amount in wanted.items() if amount > free.get(name, 0)}
 
 
 class Peers:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raycelery.scheduler import instructions
 from raycelery.scheduler.model import Lane, Message
 
 # -- what users ask for -------------------------------------------------------------------------------------------
@@ -113,6 +114,13 @@ class RetireOthers:
 
 
 # -- what executors report ----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class ExecutorConnected:
+    """Ray has started an executor's process, which has to load the application yet."""
+
+    executor_id: int
 
 
 @dataclass(slots=True, eq=False)
@@ -224,9 +232,12 @@ class NodeRemoved:
     node: str
 
 
+# -- what peers say: other applications of the cluster, see raycelery.scheduler.leases ----------------------------
+
+
 @dataclass(slots=True, eq=False)
 class MakeRoom:
-    """Another application wants executors to end: idle ones, and busy ones while this application has more CPUs.
+    """A peer wants executors to end: idle ones, and busy ones while this application has more CPUs.
 
     Arguments:
         amounts: what the other lacks, in Ray's units.
@@ -237,8 +248,94 @@ class MakeRoom:
     share: float
 
 
+@dataclass(slots=True, eq=False)
+class FreeCounted:
+    """What Ray has free in the cluster, in its units: the answer to :class:`instructions.CountFree`."""
+
+    amounts: Mapping[str, float]
+
+
+@dataclass(slots=True, eq=False)
+class DemandAnswered:
+    """All peers have answered to a demand.
+
+    Arguments:
+        demand: the instruction.
+        most: the most CPUs of one node that any of them could ever lease.
+    """
+
+    demand: instructions.DemandCpus
+    most: float
+
+
+@dataclass(slots=True, eq=False)
+class PeerDemand:
+    """A peer demands CPUs.
+
+    Arguments:
+        peer: the application.
+        units: the CPUs that it wants, for each executor.
+        share: CPUs that it has.
+        lease_ids: the leases that are part of its share, of this application and of others.
+    """
+
+    peer: str
+    units: Sequence[float]
+    share: float
+    lease_ids: list[str]
+
+
+@dataclass(slots=True, eq=False)
+class LeasesConfirmed:
+    """A peer says that it still has leases of this application; arguments as of :class:`PeerDemand`."""
+
+    peer: str
+    share: float
+    lease_ids: list[str]
+
+
+@dataclass(slots=True, eq=False)
+class LeaseRefused:
+    """A peer has no use any more for what it was offered, or has gone."""
+
+    lease_id: str
+
+
+@dataclass(slots=True, eq=False)
+class LeaseReturned:
+    """A peer returned CPUs, or has gone."""
+
+    lease_id: str
+
+
+@dataclass(slots=True, eq=False)
+class LeaseGranted:
+    """A peer leases this application CPUs on a node; they are taken if there is still use for them."""
+
+    lease_id: str
+    giver: str
+    node: str
+    cpus: float
+
+
+@dataclass(slots=True, eq=False)
+class LeaseReclaimed:
+    """A peer wants CPUs back."""
+
+    lease_id: str
+
+
+@dataclass(slots=True, eq=False)
+class LeasesChecked:
+    """Which of some leases of a peer still ``standing``; if it has gone, none."""
+
+    lease_ids: list[str]
+    standing: list[str]
+
+
 Event = (
     AddLane | Submit | Revoke | RevokeStamps | Purge | Withdraw | Terminate | SetLimit | SetRate | Retire | RetireOthers
     | ExecutorReady | ExecutorFailed | ExecutorStopped | ExecutorLost | Begun | Finished | Requeued | Recalled | Blocked
-    | Unblocked | NodeChanged | NodeRemoved | MakeRoom
+    | Unblocked | NodeChanged | NodeRemoved | MakeRoom | FreeCounted | DemandAnswered | PeerDemand | LeasesConfirmed
+    | LeaseRefused | LeaseReturned | LeaseGranted | LeaseReclaimed | LeasesChecked | ExecutorConnected
 )  # fmt: skip

@@ -22,8 +22,8 @@ class ExecutorState:
 
     __slots__ = (
         "attempt", "backfilled", "begun", "blocked", "counted", "doomed", "head_since", "id", "idle_armed",
-        "idle_since", "killed", "lane", "leased", "leaving", "long", "node", "outstanding", "paused", "phase", "ready",
-        "ready_at", "recalling", "refill", "resting", "started_at", "watched", "yielding",
+        "idle_since", "killed", "lane", "late_at", "leased", "leaving", "long", "node", "outstanding", "paused",
+        "phase", "ready", "ready_at", "recalling", "refill", "resting", "started_at", "watched", "yielding",
     )  # fmt: skip
 
     def __init__(
@@ -37,7 +37,9 @@ class ExecutorState:
         self.leased = leased
         #: Number of the lane's try it is part of: those that were started together are one.
         self.attempt = lane.tries
+        #: When it was asked of Ray; and when others are to be asked to make room for it, if it has not come by then.
         self.started_at = now
+        self.late_at = now
         #: Whether, and when, it has loaded the application; or since when it has its CPUs again.
         self.ready = False
         self.ready_at = 0.0

@@ -55,6 +55,8 @@ class Executors:
         self._runs_long = Kind(self._on_watch, lambda executor_id, _: executor_id in self.all)
         self._time_limit = Kind(self._on_time_limit, self._has)
         self.all: dict[int, ExecutorState] = {}
+        #: Those whose processes have not shown up yet, the one first that was asked for first.
+        self.unconnected: dict[int, None] = {}
         #: Those that could be given something at once, the longest idle first.
         self.idle: dict[int, None] = {}
 
@@ -73,6 +75,7 @@ class Executors:
         backfilled = node is not None and not leased and lane.request.get("CPU", 0) > node.free_for_ray()
         executor = ExecutorState(next(self._ids), lane, backfilled=backfilled, leased=leased, now=self._turn.now)
         self.all[executor.id] = executor
+        self.unconnected[executor.id] = None
         lane.executors[executor.id] = None
         lane.starting.add(executor.id)
         self._occupancy.count(executor)
@@ -83,9 +86,14 @@ class Executors:
         self._turn.instructions.append(Start(executor.id, lane.lane, name, backfilled or leased))
         return executor.id
 
+    def connected(self, executor_id: int) -> None:
+        """Take note that Ray has started an executor's process; it may have to load the application yet."""
+        self.unconnected.pop(executor_id, None)
+
     def ready(self, executor: ExecutorState, node_id: str) -> None:
         """Take note that an executor has loaded the application, on a node."""
         lane = executor.lane
+        self.connected(executor.id)
         executor.ready, executor.ready_at = True, self._turn.now
         if executor.phase is ExecutorPhase.STARTING:
             executor.move(ExecutorPhase.IDLE)
@@ -124,6 +132,7 @@ class Executors:
         executor = self.all.pop(executor_id, None)
         if executor is None:
             return None
+        self.connected(executor_id)
         lane = executor.lane
         del lane.executors[executor_id]
         lane.starting.discard(executor_id)

@@ -5,6 +5,7 @@ Plain data, made on the way of every message: they are not frozen because that w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raycelery.scheduler.model import Lane, Message
@@ -68,4 +69,78 @@ class Return:
     message: Message
 
 
-Instruction = Assign | Start | Stop | Kill | Recall | Drop | Return
+# -- to the dispatchers of other applications, its peers ------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class CountFree:
+    """Ask Ray what the cluster has free; :class:`raycelery.scheduler.events.FreeCounted` says it."""
+
+
+@dataclass(slots=True, eq=False)
+class DemandCpus:
+    """Demand CPUs of all peers; :class:`raycelery.scheduler.events.DemandAnswered` tells their answers.
+
+    Arguments:
+        units: CPUs of each executor that lacks them.
+        share: CPUs that this application has.
+        lease_ids: the leases that are part of its share.
+        late: the executors that Ray has no room for; for the answer.
+        missing: what they lack in all, in Ray's units; for the answer.
+    """
+
+    units: list[float]
+    share: float
+    lease_ids: list[str]
+    late: list[int]
+    missing: Mapping[str, float]
+
+
+@dataclass(slots=True, eq=False)
+class AskForRoom:
+    """Ask all peers to have executors end: this application has ``share`` CPUs and lacks ``amounts``."""
+
+    amounts: Mapping[str, float]
+    share: float
+
+
+@dataclass(slots=True, eq=False)
+class OfferLease:
+    """Lease a peer CPUs on a node; if it has no use for them, :class:`raycelery.scheduler.events.LeaseRefused`."""
+
+    peer: str
+    lease_id: str
+    node: str
+    cpus: float
+
+
+@dataclass(slots=True, eq=False)
+class ReclaimLease:
+    """Ask a peer to return CPUs; if it does not know them, :class:`raycelery.scheduler.events.LeaseReturned`."""
+
+    peer: str
+    lease_id: str
+
+
+@dataclass(slots=True, eq=False)
+class ReturnLease:
+    """Return CPUs to the peer that leased them."""
+
+    giver: str
+    lease_id: str
+
+
+@dataclass(slots=True, eq=False)
+class CheckLeases:
+    """Tell a peer how many CPUs this application has (``share``), and ask which of its leases still stand.
+
+    :class:`raycelery.scheduler.events.LeasesChecked` tells the answer.
+    """
+
+    giver: str
+    share: float
+    lease_ids: list[str]
+
+
+ToPeers = CountFree | DemandCpus | AskForRoom | OfferLease | ReclaimLease | ReturnLease | CheckLeases
+Instruction = Assign | Start | Stop | Kill | Recall | Drop | Return | ToPeers

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 #: Amounts are integers of a ten-thousandth, as in Ray, so that fractions add up exactly.
 UNIT = 10_000
+#: Differences between amounts in Ray's units that are due to rounding.
+ROUNDING = 1e-9
 #: Gains that are remembered one by one; whoever missed more looks at all nodes.
 _GAINS = 64
 

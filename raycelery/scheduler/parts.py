@@ -8,6 +8,9 @@ from raycelery.scheduler.claims import Claims
 from raycelery.scheduler.executors import Executors
 from raycelery.scheduler.helpers import Helpers
 from raycelery.scheduler.lanes import Lanes
+from raycelery.scheduler.leases import Leases
+from raycelery.scheduler.leases_given import LeasesGiven
+from raycelery.scheduler.leases_taken import LeasesTaken
 from raycelery.scheduler.limits import Limits
 from raycelery.scheduler.membership import Membership
 from raycelery.scheduler.messages import Messages
@@ -30,9 +33,10 @@ class Parts:
 
     Arguments:
         policy: what may be tuned.
+        name: of the application, for its peers.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, name: str) -> None:
         # What is known, and what is shared.
         self.turn = turn = Turn(policy)
         self.timers = timers = Timers()
@@ -54,8 +58,14 @@ class Parts:
         )
         self.preemption = preemption = Preemption(turn, timers, lanes, nodes, occupancy, executors, claims, capacity)
         self.assigning = Assigning(turn, lanes, waiting, executors, runtimes, settlement, capacity, preemption)
+        # What applications lease each other.
+        self.pausing = pausing = Pausing(turn, nodes, occupancy, waiting, executors)
+        self.leases_given = given = LeasesGiven(name, turn, messages, executors, capacity, pausing)
+        self.leases_taken = taken = LeasesTaken(turn, executors, capacity, pausing)
+        self.leases = leases = Leases(turn, timers, executors, given, taken)
         # What happens.
         self.revocation = revocation = Revocation(messages, waiting, executors)
-        self.reports = Reports(turn, messages, waiting, executors, helpers, revocation, runtimes, settlement, capacity)
+        self.reports = Reports(
+            turn, messages, waiting, executors, helpers, revocation, runtimes, settlement, capacity, leases
+        )
         self.membership = Membership(turn, lanes, nodes, occupancy, executors, claims)
-        self.pausing = Pausing(turn, nodes, occupancy, waiting, executors)

@@ -9,6 +9,7 @@ from raycelery.scheduler.capacity import Capacity
 from raycelery.scheduler.executor import ExecutorState
 from raycelery.scheduler.executors import Executors
 from raycelery.scheduler.helpers import Helpers
+from raycelery.scheduler.leases import Leases
 from raycelery.scheduler.messages import Messages
 from raycelery.scheduler.model import Message
 from raycelery.scheduler.phases import MessagePhase
@@ -37,11 +38,13 @@ class Reports:
         runtimes: told how long tasks ran.
         settlement: told of messages whose bookkeeping failed too often.
         capacity: told of executors that did not start.
+        leases: told of executors that have ended.
     """
 
     def __init__(
         self, turn: Turn, messages: Messages, waiting: Waiting, executors: Executors, helpers: Helpers,
         revocation: Revocation, runtimes: Runtimes, settlement: Settlement, capacity: Capacity,
+        leases: Leases,
     ) -> None:  # fmt: skip
         self._turn = turn
         self._policy = turn.policy
@@ -53,6 +56,7 @@ class Reports:
         self._runtimes = runtimes
         self._settlement = settlement
         self._capacity = capacity
+        self._leases = leases
 
     # -- of messages --------------------------------------------------------------------------------------------
 
@@ -147,6 +151,10 @@ class Reports:
 
     # -- of themselves ------------------------------------------------------------------------------------------
 
+    def connected(self, event: events.ExecutorConnected) -> None:
+        """See :class:`raycelery.scheduler.events.ExecutorConnected`."""
+        self._executors.connected(event.executor_id)
+
     def ready(self, event: events.ExecutorReady) -> None:
         """See :class:`raycelery.scheduler.events.ExecutorReady`."""
         state = self._executors.all.get(event.executor_id)
@@ -176,6 +184,7 @@ class Reports:
         if state is None:
             return
         self._turn.note("ended", executor_id, reason)
+        self._leases.ended(executor_id)
         if not state.ready:
             if state.killed is None:
                 tries = _CRASHES if crashed else _TRIES

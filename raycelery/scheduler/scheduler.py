@@ -14,7 +14,6 @@ from raycelery.scheduler import events, phases
 from raycelery.scheduler.instructions import Instruction
 from raycelery.scheduler.model import Policy
 from raycelery.scheduler.parts import Parts
-from raycelery.scheduler.pausing import Pausing
 from raycelery.scheduler.phases import MessagePhase
 from raycelery.scheduler.validate import validate
 from raycelery.scheduler.view import View
@@ -27,16 +26,16 @@ class Scheduler:
         policy: what may be tuned.
         debug: check every transition of messages and executors (all schedulers of the process do then), and, whenever
             instructions are taken, that all books agree. Slow.
+        name: of the application; begins the ids of its leases.
     """
 
-    def __init__(self, policy: Policy | None = None, debug: bool = False) -> None:
-        self._parts = parts = Parts(policy or Policy())
+    def __init__(self, policy: Policy | None = None, debug: bool = False, name: str = "") -> None:
+        self._parts = parts = Parts(policy or Policy(), name)
         self._turn = parts.turn
         self._debug = debug
         if debug:
             phases.enforce(True)
         self.view = View(parts)
-        self.pausing = parts.pausing
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.AddLane: self._add_lane,
             events.Submit: self._submit,
@@ -49,6 +48,7 @@ class Scheduler:
             events.SetRate: self._set_rate,
             events.Retire: lambda event: parts.preemption.retire(event.executor_ids),
             events.RetireOthers: lambda event: parts.preemption.retire_others(event.app),
+            events.ExecutorConnected: parts.reports.connected,
             events.ExecutorReady: parts.reports.ready,
             events.ExecutorFailed: parts.reports.failed,
             events.ExecutorStopped: parts.reports.stopped,
@@ -62,6 +62,15 @@ class Scheduler:
             events.NodeChanged: parts.membership.changed,
             events.NodeRemoved: parts.membership.removed,
             events.MakeRoom: lambda event: parts.preemption.make_room(event.amounts, event.share),
+            events.FreeCounted: parts.leases_taken.counted,
+            events.DemandAnswered: parts.leases_taken.answered,
+            events.LeaseGranted: parts.leases_taken.granted,
+            events.LeaseReclaimed: parts.leases_taken.reclaimed,
+            events.LeasesChecked: parts.leases_taken.checked,
+            events.PeerDemand: parts.leases_given.demanded,
+            events.LeasesConfirmed: parts.leases_given.confirmed,
+            events.LeaseRefused: parts.leases_given.refused,
+            events.LeaseReturned: parts.leases_given.returned,
         }
 
     def handle(self, event: events.Event, now: float) -> None:
@@ -82,14 +91,10 @@ class Scheduler:
         self._turn.now = now
         self._parts.timers.run(now)
         self._parts.assigning.run()
+        self._parts.leases.settle()
         if self._debug:
             self.validate()
         return self._turn.take()
-
-    def pausing_at(self, now: float) -> Pausing:
-        """Return what pauses executors, at a time in seconds since the epoch."""
-        self._turn.now = now
-        return self.pausing
 
     @property
     def wake_at(self) -> float | None:

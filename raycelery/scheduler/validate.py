@@ -34,6 +34,7 @@ def validate(parts: Parts) -> None:
     for lane in parts.lanes.active.values():
         _lane(parts, lane)
     _nodes(parts)
+    _leases(parts)
     _decided(parts)
 
 
@@ -199,6 +200,19 @@ def _node(parts: Parts, node: Node) -> None:
     _agree((node.vacated, node.backfilled) == (vacated, backfilled), "a node's waiters are miscounted:", node.id)
 
 
+def _leases(parts: Parts) -> None:
+    executors = parts.executors.all
+    for given in parts.leases_given.given.values():
+        for executor_id in given.executors:
+            if executor_id in executors:
+                _agree(executors[executor_id].paused, "an executor is leased to others, and not paused:", executor_id)
+    for taken in parts.leases_taken.taken.values():
+        for executor_id in taken.executors:
+            _agree(executors[executor_id].leased, "an executor uses a lease without being leased:", executor_id)
+    unconnected = [executor_id for executor_id, e in executors.items() if executor_id in parts.executors.unconnected]
+    _agree(unconnected == list(parts.executors.unconnected), "executors that Ray is to start are misfiled")
+
+
 def _decided(parts: Parts) -> None:
     """Check what holds once the scheduler has decided."""
     turn, executors = parts.turn, parts.executors.all
@@ -216,5 +230,7 @@ def _decided(parts: Parts) -> None:
             _agree(lane.starting or lane.quick, "nobody will ever run what waits in", lane.key)
     _agree(not starved or parts.capacity.retry_armed, "lanes that starve are not looked at again")
     limited = sum(bool(message.time_limit) for e in executors.values() for message in e.outstanding.values())
-    most = parts.waiting.scheduled + limited + 2 * (len(executors) + len(parts.lanes.active)) + len(parts.limits.rates)
+    most = (
+        1 + parts.waiting.scheduled + limited + 2 * (len(executors) + len(parts.lanes.active)) + len(parts.limits.rates)
+    )
     _agree(len(parts.timers) <= 2 * most + 600, "timers pile up:", len(parts.timers))

@@ -121,6 +121,28 @@ class View:
         """Keys of lanes that want executors for which there is no room."""
         return self._parts.capacity.starved
 
+    # -- leases, see raycelery.scheduler.leases -----------------------------------------------------------------
+
+    def leased_from(self) -> Mapping[str, float]:
+        """Return the CPUs that this application has of others, by application."""
+        return self._parts.leases_taken.by_giver()
+
+    def leased_to(self) -> Mapping[str, float]:
+        """Return the CPUs that others have of this application, or will have soon, by application."""
+        return self._parts.leases_given.by_peer()
+
+    def leases_of(self, peer: str) -> list[str]:
+        """Return the ids of the leases that a peer has of this application."""
+        return self._parts.leases_given.ids_of(peer)
+
+    def has_lease(self, lease_id: str) -> bool:
+        """Return whether this application has CPUs of another by a lease of that id."""
+        return lease_id in self._parts.leases_taken.taken
+
+    def most_lendable(self) -> float:
+        """Return the most CPUs of one node that might ever be leased to another application at once."""
+        return self._parts.pausing.most_lendable()
+
     # -- limits -------------------------------------------------------------------------------------------------
 
     @property

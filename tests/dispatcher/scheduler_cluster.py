@@ -29,9 +29,10 @@ from raycelery.scheduler.events import (
     Submit,
     Unblocked,
 )
-from raycelery.scheduler.instructions import Assign, Drop, Instruction, Kill, Recall, Return, Start, Stop
+from raycelery.scheduler.instructions import Assign, Drop, Instruction, Kill, Recall, Return, Start, Stop, ToPeers
 from raycelery.scheduler.model import Lane, Message, Policy
 from raycelery.scheduler.nodes import UNIT, Node
+from raycelery.scheduler.pausing import Pausing
 from raycelery.scheduler.phases import MessagePhase
 from raycelery.scheduler.scheduler import Scheduler
 
@@ -81,7 +82,7 @@ class Cluster:
         stops: bool = True,
         **policy: Any,
     ) -> None:
-        self.scheduler = Scheduler(Policy(**policy), debug=True)
+        self.scheduler = Scheduler(Policy(**policy), debug=True, name="mine")
         self.now = START
         self.starts, self.settles, self.recalls, self.stops = starts, settles, recalls, stops
         self.workers: dict[int, Worker] = {}
@@ -89,6 +90,8 @@ class Cluster:
         #: Messages that were submitted and have not ended, by their object; how those that have ended did so.
         self.live: dict[int, Message] = {}
         self.ended: dict[int, str] = {}
+        #: What is to be said to other applications.
+        self.to_peers: list[ToPeers] = []
         #: Ids in the order in which they began to run, and ids with their to_settle in the order of bookkeeping.
         self.begun: list[str] = []
         self.settled: list[tuple[str, str]] = []
@@ -135,6 +138,13 @@ class Cluster:
     def submit_many(self, count: int, *args: Any, **fields: Any) -> list[Message]:
         """Submit messages that are alike."""
         return [self.submit(*args, **fields) for _ in range(count)]
+
+    @property
+    def pausing(self) -> Pausing:
+        """What pauses executors, at this time."""
+        parts = self.scheduler._parts
+        parts.turn.now = self.now
+        return parts.pausing
 
     def purge(self, queue: str | None = None) -> list[Message]:
         """Drop what waits, and return it."""
@@ -303,6 +313,9 @@ class Cluster:
     def _do(self, decision: Instruction) -> None:
         if isinstance(decision, (Drop, Return)):
             self.end(decision.message, "dropped")
+            return
+        if isinstance(decision, ToPeers):
+            self.to_peers.append(decision)
             return
         worker = self.workers.get(decision.executor_id)
         if isinstance(decision, Start):

@@ -255,9 +255,9 @@ class Dispatching(RuleBasedStateMachine):
                 and not scheduler.view.executors[number].resting
                 and not scheduler.view.executors[number].backfilled
             ):
-                scheduler.pausing.pause(number)
+                self.cluster.pausing.pause(number)
             elif not paused:
-                scheduler.pausing.resume(number)
+                self.cluster.pausing.resume(number)
 
     @rule()
     def decide(self) -> None:
@@ -284,7 +284,7 @@ class Dispatching(RuleBasedStateMachine):
             )
         cluster.set_rate("rated", 2.0)
         for number in list(cluster.scheduler.view.executors):
-            cluster.scheduler.pausing.resume(number)
+            cluster.pausing.resume(number)
         cluster.scheduler.handle(NodeChanged("n9", {"CPU": 1}), cluster.now)
         cluster.turn()
         for _ in range(3000):

@@ -317,7 +317,7 @@ def test_cpus_are_lent_by_executors_that_have_nothing_to_do_before_others() -> N
     cluster.finish(quiet)
 
     def lendable(cpus: float, patience: float) -> list[int]:
-        return cluster.scheduler.pausing.lendable(cpus, patience)
+        return cluster.pausing.lendable(cpus, patience)
 
     assert lendable(1, 10.0) == [quiet.executor_id]
     # All of one node: so one executor of another application can use them.
@@ -334,7 +334,7 @@ def test_a_leased_has_nothing_that_others_could_get() -> None:
     cluster.turn()
     scheduler = cluster.scheduler
     late = next(iter(scheduler.view.executors))
-    leased = scheduler.pausing.start_leased(late, "n0")
+    leased = cluster.pausing.start_leased(late, "n0")
     assert leased is not None
     decisions = cluster.turn()
     assert any(isinstance(decision, Kill) and decision.executor_id == late for decision in decisions)
@@ -344,30 +344,30 @@ def test_a_leased_has_nothing_that_others_could_get() -> None:
     assert not scheduler.view.executors[leased].backfilled
     cluster.ready(cluster.workers[leased])
     cluster.turn()
-    assert scheduler.pausing.lendable(1, 0.0) == []
+    assert cluster.pausing.lendable(1, 0.0) == []
     scheduler.handle(MakeRoom({"CPU": 1.0}, 0.0), cluster.now)
     assert not scheduler.view.executors[leased].leaving
-    assert scheduler.pausing.start_leased(leased, "gone") is None
+    assert cluster.pausing.start_leased(leased, "gone") is None
 
 
 def test_an_executor_that_is_paused_gets_nothing_and_is_nowhere_in_the_way() -> None:
     cluster = Cluster(2)
     first, second = cluster.submit_many(2)
     cluster.turn()
-    cluster.scheduler.pausing.pause(first.executor_id)
+    cluster.pausing.pause(first.executor_id)
     waiting = cluster.submit_many(3)
     cluster.finish(first)
     cluster.turn()
-    assert cluster.scheduler.pausing.quiet(first.executor_id)
+    assert cluster.pausing.quiet(first.executor_id)
     assert not any(cluster.is_running(message) for message in waiting)
-    assert cluster.scheduler.pausing.in_use() == 1
+    assert cluster.pausing.in_use() == 1
     cluster.finish(second)
     cluster.turn()
     assert cluster.is_running(waiting[0])
     # Its CPUs are another's: none are free for a second executor, however long that takes.
     cluster.pass_time(200)
     assert len(cluster.scheduler.view.executors) == 2
-    cluster.scheduler.pausing.resume(first.executor_id)
+    cluster.pausing.resume(first.executor_id)
     cluster.turn()
     assert cluster.is_running(waiting[1])
 
@@ -378,23 +378,22 @@ def test_cpus_of_executors_that_wait_are_lent_unless_others_of_the_application_u
     cluster.turn()
     cluster.block(first)
     cluster.turn()
-    scheduler = cluster.scheduler
     number = first.executor_id
-    assert scheduler.pausing.lendable(1, 10.0) == [number]
-    scheduler.pausing.pause(number)
+    assert cluster.pausing.lendable(1, 10.0) == [number]
+    cluster.pausing.pause(number)
     cluster.turn()
-    assert scheduler.pausing.quiet(number)
+    assert cluster.pausing.quiet(number)
     [waiting] = cluster.submit_many(1)
     cluster.turn()
     assert not cluster.is_running(waiting), "another application has the CPU"
     cluster.unblock(first)
-    assert not scheduler.pausing.quiet(number)
+    assert not cluster.pausing.quiet(number)
     cluster.block(first)
-    scheduler.pausing.resume(number)
+    cluster.pausing.resume(number)
     cluster.turn()
     cluster.pass_time(1)
     assert cluster.is_running(waiting), "the CPU is back"
-    assert scheduler.pausing.lendable(1, 10.0) == [], "and in use"
+    assert cluster.pausing.lendable(1, 10.0) == [], "and in use"
     cluster.unblock(first)
     cluster.run_all()
 

@@ -34,9 +34,9 @@ def halves(app: Any, count: int, seconds: float = 0.1) -> ResultSet:
     return ResultSet([app.tasks["tuned.half"].delay(seconds) for _ in range(count)], app=app)
 
 
-def borrowing(app: Any) -> bool:
+def leasing(app: Any) -> bool:
     """Return whether an application uses CPUs of another."""
-    return bool(app.client.call(questions.Overview())["borrowed"])
+    return bool(app.client.call(questions.Overview())["leased_from"])
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -54,12 +54,12 @@ def test_where_there_are_fewer_cpus_than_applications_they_take_turns() -> None:
     assert len({pid for _, pid in long.join()}) <= 3
 
 
-#: On a Ray of their own, where nobody else has idle executors to lend.
+#: On a Ray of their own, where nobody else has idle executors to lease.
 BEGIN = """
     import os, signal
     from raycelery.protocol import questions
     from tests import support, tuned
-    from tests.dispatcher.test_sharing import SECONDS, borrowing, halves
+    from tests.dispatcher.test_sharing import SECONDS, leasing, halves
 
     def kill_dispatcher(app):
         os.kill(app.client.call(questions.Stats())["pid"], signal.SIGKILL)
@@ -77,7 +77,7 @@ def test_cpus_come_back_from_an_application_whose_dispatcher_dies(tmp_path: Path
         long = halves(tuned.north, 150)
         long[4].get(timeout=SECONDS)
         lost = halves(tuned.south, 1, 3.0)
-        support.until(lambda: borrowing(tuned.south))
+        support.until(lambda: leasing(tuned.south))
         # What has not begun would be run, and want CPUs, once more.
         support.until(lambda: tuned.south.client.call(questions.Overview())["running"])
         kill_dispatcher(tuned.south)
@@ -91,7 +91,7 @@ def test_cpus_come_back_from_an_application_whose_dispatcher_dies(tmp_path: Path
     )
 
 
-def test_borrowed_cpus_are_used_no_more_when_the_lender_dies(tmp_path: Path) -> None:
+def test_leased_cpus_are_used_no_more_when_their_application_dies(tmp_path: Path) -> None:
     scripts.run(
         tmp_path,
         BEGIN
@@ -99,9 +99,9 @@ def test_borrowed_cpus_are_used_no_more_when_the_lender_dies(tmp_path: Path) -> 
         long = halves(tuned.north, 60)
         long[4].get(timeout=SECONDS)
         others = halves(tuned.south, 60)
-        support.until(lambda: borrowing(tuned.south))
+        support.until(lambda: leasing(tuned.south))
         kill_dispatcher(tuned.north)
-        support.until(lambda: not borrowing(tuned.south))
+        support.until(lambda: not leasing(tuned.south))
         assert len(others.join(timeout=SECONDS)) == 60
         long.join(timeout=SECONDS, propagate=False)
         print("ok")
@@ -135,7 +135,7 @@ def test_no_more_is_promised_than_is_wanted_while_long_tasks_end(tmp_path: Path)
         support.until(lambda: len(tuned.north.client.call(questions.Overview())["running"]) == 4)
         short, lent = tuned.south_nap.delay(0.1), set()
         while not short.ready():
-            lent.add(sum(tuned.north.client.call(questions.Overview())["lent"].values()))
+            lent.add(sum(tuned.north.client.call(questions.Overview())["leased_to"].values()))
         assert max(lent) == 1, lent
         ended = sorted(nap.get(timeout=SECONDS) for nap in long)
         # Three rounds of four, but for what the other took.
