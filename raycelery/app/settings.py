@@ -155,7 +155,7 @@ SETTINGS: dict[str, Setting] = {
         computed="the app's name",
     ),
     "ray_keep_result_backend": Setting(
-        False, "bool",
+        False, "boolean",
         "`True`: results go to `result_backend`; `False`: the dispatcher keeps them",
         _yes_or_no,
     ),
