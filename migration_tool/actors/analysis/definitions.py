@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from ...project.expressions import Expression
 from ...project.project import Task
 from ...project.view import View
 
@@ -81,12 +82,29 @@ def _shape(view: View, node: cst.FunctionDef, task: Task) -> str | None:
         return "its name is bound more than once"
     if "__all__" in module.bindings and _is_starred(view):
         return "other modules import * from its module, which has an __all__"
+    clash = sorted({"ray", "retrying", "launcher"} & taken(view))
+    if clash:
+        return f"the name {clash[0]}, which the new code needs, is taken"
     if f"{name}_remote" in module.bindings:
         return f"the name {name}_remote is taken"
     target = view.value(_target(node.decorators[task.position].decorator))
     if target is None or target.kind == "function" or (target.kind == "external" and target.name == "celery.task"):
         return "its decorator is the project's own"
     return None
+
+
+def taken(view: View) -> set[str]:
+    """Return the names that a file binds, in any scope, but for imports of Ray and of the helper module."""
+    module = view.project.modules[view.key]
+    scopes = [module.bindings, *module.local_names.values()]
+    return {name for scope in scopes for name, found in scope.items() if not _is_ours(name, found)}
+
+
+def _is_ours(name: str, found: Expression) -> bool:
+    if found is None or found[0] != "import":
+        return False
+    _, module, member = found
+    return (module, member) == ("ray", None) or (str(module).endswith("ray_tasks") and bool(member == name))
 
 
 def _is_starred(view: View) -> bool:

@@ -9,6 +9,7 @@ import libcst as cst
 from ...project.view import View
 from . import bases, environment, results
 from .canvas import Canvas, applications
+from .definitions import taken
 from .lines import has_comments
 
 Key = tuple[str, str]
@@ -40,6 +41,15 @@ class Use:
     wait: cst.Call | None = None
     canvas: Canvas | None = None
     discarded: bool = False
+
+    @property
+    def needs(self) -> set[str]:
+        """Names that must be imported for the code that replaces it."""
+        if self.canvas is not None:
+            return self.canvas.helpers | {"keep"}
+        if self.form != "call":
+            return set()
+        return {"ray"} if self.wait is not None else {"submit"} if self.discarded else {"submit", "keep"}
 
 
 @dataclass
@@ -179,7 +189,12 @@ def facts(view: View, where: str, uses: list[Use], task_names: dict[str, Key], t
     found = Facts(classes=bases.found(view))
     for key, node in bases.uses(view, task_classes) if task_classes else ():
         found.class_problems.append((key, f"it is used in another way ({where}:{view.line(view.span(node)[0])})"))
+    names = taken(view)
     for use in uses:
+        clash = sorted(use.needs & names)
+        if clash:
+            problem = f"the name {clash[0]}, which the new code needs, is taken ({use.place})"
+            found.problems.append((use.task, problem))
         if use.problem is not None:
             found.problems.append((use.task, f"{use.problem} ({use.place})"))
         if use.form in ("call", "canvas"):
