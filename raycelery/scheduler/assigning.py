@@ -116,4 +116,6 @@ class Assigning:
     def _may_share(self, stream: Stream) -> bool:
         """Return whether the stream's first message may be given to an executor together with others."""
         head = stream.head()
-        return head is not None and not head.bridged and not head.time_limit and self._executors.short(stream.task)
+        if head is None or head.bridged or head.time_limit:
+            return False
+        return self._runtimes.short(stream.task, self._policy.batch_samples, self._policy.batch_seconds)

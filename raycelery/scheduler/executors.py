@@ -280,6 +280,7 @@ class Executors:
             executor.head_since = now
             executor.begun = False
             executor.move(ExecutorPhase.BUSY)
+        task, short = "", False
         for message in messages:
             message.executor_id, message.assigned = executor.id, now
             outstanding[message.seq] = message
@@ -290,7 +291,10 @@ class Executors:
             if message.time_limit:
                 executor.long.add(message.seq)
                 self._timers.add(now + message.time_limit, self._time_limit, executor.id, message.seq)
-            elif not self.short(message.task):
+                continue
+            if message.task != task:  # those of a batch are mostly of one task
+                task, short = message.task, self.short(message.task)
+            if not short:
                 executor.long.add(message.seq)
         executor.refill = max(1, len(outstanding) // 2)
         self.file(executor)

@@ -28,6 +28,7 @@ class View:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._messages = parts.messages
+        self._executors = parts.executors.all
 
     # -- messages -----------------------------------------------------------------------------------------------
 
@@ -51,7 +52,7 @@ class View:
 
     def given(self, executor_id: int, seq: int) -> Message | None:
         """Return a message that an executor has."""
-        executor = self._parts.executors.all.get(executor_id)
+        executor = self._executors.get(executor_id)
         return None if executor is None else executor.outstanding.get(seq)
 
     def unfinished(self) -> Iterator[Message]:

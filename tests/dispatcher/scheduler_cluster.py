@@ -414,18 +414,18 @@ class Cluster:
     def check_nodes(self) -> None:
         for node in self.scheduler.view.nodes:
             used: Counter[str] = Counter()
-            lent = 0.0
+            backfilled = 0.0
             for worker in self.workers.values():
                 if worker.node == node.id:
                     used.update(worker.lane.request)
                     if worker.blocked:
                         used["CPU"] -= worker.lane.request.get("CPU", 0)
                     if worker.without_cpus:
-                        lent += worker.lane.request.get("CPU", 0)
+                        backfilled += worker.lane.request.get("CPU", 0)
             for name, amount in used.items():
                 total: float = node.total.get(name, 0) / UNIT
                 if name == "CPU":
-                    total += lent
+                    total += backfilled
                 assert amount <= total + 1e-9 or node.id in self.shrunk, (node.id, name, amount, total)
 
     #: Nodes that became smaller than what runs there.

@@ -296,8 +296,8 @@ def test_executors_that_do_not_start() -> None:
         play.scheduler.handle(ExecutorFailed(start.executor_id, "no such package"), play.now)
     assert message.settle_reason == "undeliverable"
     assert "no such package" in message.reason
-    clerk = next(d for d in play.scheduler.decide(play.now) if isinstance(d, Start))
-    assert clerk.lane.request == {}
+    settlement = next(d for d in play.scheduler.decide(play.now) if isinstance(d, Start))
+    assert settlement.lane.request == {}
 
 
 def test_limits_and_rates_park_and_wake() -> None:

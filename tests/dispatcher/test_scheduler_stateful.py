@@ -60,7 +60,7 @@ class Histories(RuleBasedStateMachine):
         self.starting: dict[int, Start] = {}
         self.lanes: dict[int, Lane] = {}
         self.places: dict[int, str] = {}
-        self.borrowed: set[int] = set()
+        self.without_cpus: set[int] = set()
         self.blocked: set[int] = set()
         self.to_stop: set[int] = set()
         self.to_recall: set[int] = set()
@@ -119,7 +119,7 @@ class Histories(RuleBasedStateMachine):
         self.given[number] = []
         self.lanes[number], self.places[number] = start.lane, node
         if start.without_cpus:
-            self.borrowed.add(number)
+            self.without_cpus.add(number)
         self.scheduler.handle(ExecutorReady(number, node), self.now)
 
     @precondition(lambda self: any(self.given.values()))
@@ -176,7 +176,7 @@ class Histories(RuleBasedStateMachine):
     def forget(self, number: int) -> None:
         for book in (self.given, self.lanes, self.places):
             book.pop(number, None)
-        for numbers in (self.borrowed, self.blocked, self.to_stop, self.to_recall, self.to_kill):
+        for numbers in (self.without_cpus, self.blocked, self.to_stop, self.to_recall, self.to_kill):
             numbers.discard(number)
 
     @precondition(lambda self: any(self.given.values()))
@@ -286,11 +286,11 @@ class Histories(RuleBasedStateMachine):
     def nodes_are_not_overbooked(self) -> None:
         used = dict.fromkeys(self.nodes, 0.0)
         starting = [(n, s.node, s.lane, s.without_cpus) for n, s in self.starting.items()]
-        for number, node, lane, borrowed in [
+        for number, node, lane, without_cpus in [
             *starting,
-            *((n, self.places[n], self.lanes[n], n in self.borrowed) for n in self.given),
+            *((n, self.places[n], self.lanes[n], n in self.without_cpus) for n in self.given),
         ]:
-            if node in used and not borrowed:
+            if node in used and not without_cpus:
                 used[node] += lane.request.get("CPU", 0)
             assert number in self.scheduler.view.executors
         for node, cpus in used.items():
