@@ -174,6 +174,7 @@ class Dispatcher:
         self.logs = Logs(self)
         self.profiling = Profiling(self)
         self.cpu_leases = CpuLeases(name, self.scheduler, self.turn_soon)
+        self._monitor = ClusterMonitor(self)
         recover(self)
         self._server: asyncio.Server | None = None
         self._starting = asyncio.Lock()
@@ -196,7 +197,7 @@ class Dispatcher:
                 host = ray.util.get_node_ip_address()
                 self._server = await self._loop.create_server(lambda: Connection(self), host, 0)
                 self._address = (host, self._server.sockets[0].getsockname()[1])
-                self._loop.create_task(ClusterMonitor(self).forever())
+                self._monitor.start()
         return (*self._address, self.secret)
 
     async def keep(self, key: str, refs: list[Any], holder: str) -> bool:
@@ -206,7 +207,7 @@ class Dispatcher:
     async def make_room(self, amounts: dict[str, float], share: float) -> None:
         """Give executors up for another application of the cluster, which has ``share`` CPUs and lacks ``amounts``."""
         self.scheduler.handle(events.MakeRoom(amounts, share), time.time())
-        if self._loop is not None:
+        if self._server is not None:
             self.turn_soon()
 
     # What dispatchers say to each other of CPUs, see :class:`CpuLeases`.
@@ -388,9 +389,9 @@ class Dispatcher:
     # -- decisions ----------------------------------------------------------------------------------------------
 
     def turn_soon(self) -> None:
+        assert self._loop is not None
         if not self._turning:
             self._turning = True
-            assert self._loop is not None
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
@@ -419,6 +420,7 @@ class Dispatcher:
                 case _:
                     self.cpu_leases.carry_out(instruction)
         self.released()
+        self._monitor.settle()
         pending = self.scheduler.view.pending
         while self.back_pressured and pending <= self.limits.max_pending:
             conn, frame_id = self.back_pressured.pop(0)

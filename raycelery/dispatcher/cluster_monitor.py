@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between looks.
+#: Seconds between looks while there is something to be done, and while there is not; and before the first one after
+#: such a time, so that what has come is given out first.
 SECONDS = 1.0
+RESTING_SECONDS = 10.0
+SOON_SECONDS = 0.05
 
 
 class Watch:
@@ -33,19 +36,38 @@ class Watch:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._nodes: dict[str, Mapping[str, float]] = {}
-        self._look_at_nodes()
+        self._resting = False
 
-    async def forever(self) -> None:
-        """Look, wait, and look again."""
-        dispatcher = self._dispatcher
-        while True:
-            await asyncio.sleep(SECONDS)
-            for look in (self._look_at_nodes, self._look_at_books, self._look_at_tools):
-                try:
-                    look()
-                except Exception:  # whatever it is (a full disk, say), the others are looked at, and it again
-                    logger.exception("%s failed", look.__name__.strip("_"))
-            dispatcher.turn_soon()
+    def start(self) -> None:
+        """Begin to look, and have the first turn taken: a journal may have had something to be done."""
+        self._look()
+
+    def _look_in(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        for look in (self._look_at_nodes, self._look_at_books, self._look_at_tools):
+            try:
+                look()
+            except Exception:  # whatever it is (a full disk, say), the others are looked at, and it again
+                logger.exception("%s failed", look.__name__.strip("_"))
+        self._resting = not self._busy()
+        due = self._dispatcher.store.due
+        expiry = RESTING_SECONDS if due is None else due - time.time()
+        self._look_in(max(SECONDS, min(RESTING_SECONDS, expiry)) if self._resting else SECONDS)
+        self._dispatcher.turn_soon()
+
+    def _busy(self) -> bool:
+        """Return whether anything runs or waits for an executor, or somebody listens."""
+        view, plane = self._dispatcher.scheduler.view, self._dispatcher.plane
+        return view.pending > view.scheduled or (plane is not None and plane.ticking)
+
+    def settle(self) -> None:
+        """Look soon if there is something to be done again; to be called after each turn of the scheduler."""
+        if self._resting and self._busy():
+            self._resting = False
+            self._timer.cancel()
+            self._look_in(SOON_SECONDS)
 
     def _look_at_books(self) -> None:
         dispatcher = self._dispatcher

@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
         dispatcher.logs.came(self)
         if hello.executor_id is not None:
             self.executor = hello.executor_id
-            dispatcher.executor_manager.connected[hello.executor_id] = self
+            dispatcher.executor_manager.came(hello.executor_id, self)
             dispatcher.greet(self)
 
     def _prove(self, greeting: framing.Greeting, data: bytes) -> bytes:
@@ -167,6 +167,7 @@ class Connection(asyncio.Protocol):
         dispatcher = self.dispatcher
         if all(conn.source != self.source for conn in dispatcher.connections):
             dispatcher.large_values.release_all(self.source)
+            dispatcher.turn_soon()
 
     def send(self, frame: Tagged | bytes) -> None:
         """Send a frame, after what it tells of was written to the journal, unless the process is gone."""

@@ -47,6 +47,11 @@ class ExecutorManager:
         self.handles[executor_id] = handle
         asyncio.get_running_loop().create_task(self._watch(executor_id, handle))
 
+    def came(self, executor: int, conn: Connection) -> None:
+        """Take note that an executor has connected, unless it was ended meanwhile."""
+        if executor in self.handles:
+            self.connected[executor] = conn
+
     async def _watch(self, executor: int, handle: executor_processes.Handle) -> None:
         try:
             reason = await handle.ended

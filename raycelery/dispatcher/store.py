@@ -176,6 +176,11 @@ class Store:
             self._expiry[kind, key] = due
             heapq.heappush(self._due, (due, kind, key))
 
+    @property
+    def due(self) -> float | None:
+        """When something may be past its age next, in seconds since the epoch."""
+        return self._due[0][0] if self._due else None
+
     def expire(self, now: float) -> None:
         """Forget what is past its age."""
         while self._due and self._due[0][0] <= now:

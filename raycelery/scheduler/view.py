@@ -38,6 +38,11 @@ class View:
         return self._messages.pending
 
     @property
+    def scheduled(self) -> int:
+        """Messages that wait for their time."""
+        return self._parts.waiting.scheduled
+
+    @property
     def seq(self) -> int:
         """Number of the latest message."""
         return self._messages.seq

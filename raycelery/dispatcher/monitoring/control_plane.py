@@ -233,6 +233,7 @@ class ControlPlane:
         if not watched:
             self._untold = None
         self.events.listening = listening
+        self._dispatcher.turn_soon()
 
     def tell(self, conn: Connection) -> None:
         """Tell an executor whether somebody listens."""
@@ -266,10 +267,15 @@ class ControlPlane:
         self._beat = 0.0
         self.tick(time.time())
 
+    @property
+    def ticking(self) -> bool:
+        """Whether somebody listens or watches, so that :meth:`tick` is to be called every second."""
+        return self.events.listening or time.time() < self._watched_until
+
     def tick(self, now: float) -> None:
-        """Do what is to be done every second."""
+        """Do what is to be done regularly."""
         self.bus.expire(now)
-        if self.events.listening or now < self._watched_until:
+        if self.ticking:
             self.host_stats.look(self.nodes())
         if not self.events.listening or now - self._beat < self.heartbeat_seconds:
             return
