@@ -43,8 +43,8 @@ def _number(name: str, value: Any) -> None:
 
 def _one_or_more(name: str, value: Any) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 1:
-        raise OptionError(f"{name}={value!r} must be a number, one or more")
+    if not number or not math.isfinite(value) or value < 1 or value != int(value):
+        raise OptionError(f"{name}={value!r} must be a whole number, one or more")
 
 
 def _queues(name: str, value: Any) -> None:

@@ -10,5 +10,6 @@ decodes; :mod:`.framing` cuts the byte stream and sees that both sides may talk 
 :mod:`.definitions` what must be known of an application before its messages can run
 :mod:`.questions`  what a process may ask of the dispatcher, and what the answer is
 :mod:`.records`    what only the journal holds
+:mod:`.limits`     the bounds that an application sets for its dispatcher
 =================  ==========================================================================
 """

@@ -54,7 +54,7 @@ class DefineLane(Tagged, frozen=True):
 
 
 class DefineLimit(Tagged, frozen=True):
-    """How many messages may run at once, as the application says. Client -> dispatcher.
+    """How many messages may run at once, as the application says. Client or bridge -> dispatcher.
 
     Arguments:
         name: "app", "queue:NAME" or "task:NAME".

@@ -233,7 +233,7 @@ class Submission(Plain, frozen=True):
     Arguments:
         task_id: Celery's; a retry has that of the run before.
         task: its name.
-        queue: whose limits it counts against.
+        queue: Celery's; it counts against the limits of that queue, of its task and of the application.
         lane: key of a lane that was defined before.
         payload: an encoded :class:`TaskMessage`, for the executor.
         priority: lower runs first.
