@@ -55,6 +55,8 @@ def page() -> str:
             messages.Assignment,
             messages.ChordAssignment,
             messages.BatchAssignment,
+            messages.BridgedTask,
+            messages.BridgedCall,
         ],
         "Reports": [*typing.get_args(messages.Report), messages.TaskError],
         "What happens to messages of a bridge": typing.get_args(messages.Event),

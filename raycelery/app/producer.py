@@ -293,7 +293,7 @@ class RayProducer:
     def app_definition(self) -> Defined:
         """Return the definition of the application, for :meth:`Client.define`."""
         app_spec = self.described()
-        return ("app", app_spec.key), DefineApplication(app_spec.key, pickle.dumps(app_spec))
+        return ("app", app_spec.key), DefineApplication(app_spec.key, pickle.dumps(app_spec), app_spec.env or "")
 
     def _describe(self, name: str, queue: str, overrides: Mapping[str, Any]) -> _Task:
         app = self.app

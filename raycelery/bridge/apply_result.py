@@ -20,7 +20,9 @@ from celery.worker import state
 from raycelery.bridge import logs
 from raycelery.bridge.ack_timeout import was_copied
 from raycelery.bridge.sources import queue_of
+from raycelery.protocol.codec import encode
 from raycelery.protocol.messages import (
+    BridgedTask,
     Called,
     CannotRun,
     CodeKey,
@@ -99,7 +101,7 @@ class ApplyResult:
         return "/".join(parts)
 
     def payload(self, module: str | None, code: CodeKey | None) -> bytes:
-        """Return what the executor is told, pickled.
+        """Return what the executor is told, encoded.
 
         Arguments:
             module: that has the task.
@@ -107,8 +109,19 @@ class ApplyResult:
         """
         headers = {key: value for key, value in self._headers.items() if key not in _IN_BODY}
         body = bytes(self._body) if isinstance(self._body, memoryview) else self._body
-        arguments = (self.task, self.id, headers, body, self._content_type, self._encoding)
-        return pickle.dumps((*arguments, self.soft_limit, headers.get("hostname"), module, code), 5)
+        return encode(
+            BridgedTask(
+                task=self.task,
+                task_id=self.id,
+                request=pickle.dumps((headers, body), 5),
+                content_type=self._content_type,
+                content_encoding=self._encoding,
+                soft_limit=self.soft_limit,
+                hostname=headers.get("hostname"),
+                module=module,
+                code=code,
+            )
+        )
 
     # -- what Celery asks ---------------------------------------------------------------------------------------
 

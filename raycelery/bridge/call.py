@@ -11,7 +11,8 @@ import celery
 from celery.app.trace import fast_trace_task, trace_task_ret
 
 from raycelery.bridge.apply_result import ApplyResult
-from raycelery.protocol.messages import CodeKey
+from raycelery.protocol.codec import encode
+from raycelery.protocol.messages import BridgedCall, CodeKey
 
 #: What Celery's own ``Request`` has a pool call; with any other target it is a :class:`Call`.
 TRACERS = (fast_trace_task, trace_task_ret)
@@ -47,8 +48,8 @@ class Call(ApplyResult):
         return str(self.id)
 
     def payload(self, module: str | None, code: CodeKey | None) -> bytes:
-        """Return what the executor is told, pickled."""
-        return pickle.dumps((self.task, self.id, None, self._call, None, None, self.soft_limit, None, module, code), 5)
+        """Return what the executor is told, encoded."""
+        return encode(BridgedCall(self.task, self.id, self._call, self.soft_limit))
 
     def requeue(self) -> None:
         """Do nothing: a call has no message of its own to return."""

@@ -254,7 +254,7 @@ class Dispatcher:
         self.journal.append(conn.source, raw)
         for definition in changes.definitions:
             self.definitions.add(definition)
-            if type(definition) is DefineApplication and conn.executor is None:
+            if type(definition) is DefineApplication and conn.executor_id is None:
                 # A program that has just begun: it may have come with new code.
                 self.executor_manager.tell_those_of(definition.key, LookForChanges())
         for submission in changes.submissions:
@@ -263,14 +263,14 @@ class Dispatcher:
             complete = self.store_op(operation, now)
             question_id = operation.question_id if type(operation) is ChordPart else 0
             if complete is not None:
-                self.take(complete, (), now, conn.executor if question_id else None)
+                self.take(complete, (), now, conn.executor_id if question_id else None)
             if question_id:
                 self._answer_part(conn, question_id, complete)
         for report in changes.reports:
             self._on_report(conn, report, now)
         if frame_id:
             self.frame_ids[conn.source] = frame_id
-            if conn.executor is None and self.scheduler.view.pending > self.limits.max_pending:
+            if conn.executor_id is None and self.scheduler.view.pending > self.limits.max_pending:
                 self.back_pressured.append((conn, frame_id))
             else:
                 conn.acks.append(frame_id)
@@ -279,10 +279,10 @@ class Dispatcher:
 
     def _answer_part(self, conn: Connection, question_id: int, complete: Message | None) -> None:
         """Tell an executor whether the chord's part that it brought was the last, so that it calls the body itself."""
-        if complete is None or not complete.at_executor or conn.executor is None:
+        if complete is None or not complete.at_executor or conn.executor_id is None:
             conn.answer(question_id, None)
             return
-        self.journal.append("", framing.pack(Given(conn.executor, [complete.seq])))
+        self.journal.append("", framing.pack(Given(conn.executor_id, [complete.seq])))
         conn.answer(question_id, LastPart(complete.seq, complete.payload.parts))
 
     def take(self, message: Message, keys: tuple[str, ...], now: float, executor: int | None = None) -> None:
@@ -338,7 +338,7 @@ class Dispatcher:
                 conn.dirty(later=prefetched)
 
     def _on_report(self, conn: Connection, report: Report, now: float) -> None:
-        executor = conn.executor
+        executor = conn.executor_id
         if executor is None:
             return
         match report:

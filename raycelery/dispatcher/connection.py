@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         self.info = Hello("observer")
         self.source = ""
         #: The scheduler's number of the executor that it is; None: it is none.
-        self.executor: int | None = None
+        self.executor_id: int | None = None
         self.codes = 0
         self.watching: set[str] = set()
         self.results: list[Result] = []
@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
                 dispatcher.large_values.hold(key, self.source, ref)
         dispatcher.logs.came(self)
         if hello.executor_id is not None:
-            self.executor = hello.executor_id
+            self.executor_id = hello.executor_id
             dispatcher.executor_manager.came(hello.executor_id, self)
             dispatcher.greet(self)
 

@@ -27,8 +27,8 @@ class Definitions:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        #: Pickled descriptions of applications.
-        self.apps: dict[str, bytes] = {}
+        #: How executors load applications, by key.
+        self.apps: dict[str, DefineApplication] = {}
         #: Tasks that travel by value, by application.
         self._codes: dict[str, list[DefineCode]] = {}
         self._lanes: dict[str, DefineLane] = {}
@@ -43,11 +43,11 @@ class Definitions:
     def add(self, definition: Definition) -> None:
         """Take a definition; again is harmless."""
         match definition:
-            case DefineApplication(key, spec):
+            case DefineApplication(key):
                 if key not in self.apps:
                     # Another program, or another release of it: what the others have warm would only hold CPUs.
                     self._scheduler.handle(events.RetireOthers(key), time.time())
-                self.apps[key] = spec
+                self.apps[key] = definition
             case DefineCode():
                 codes = self._codes.setdefault(definition.app, [])
                 if all(definition.key != code.key for code in codes):
@@ -82,9 +82,8 @@ class Definitions:
 
     def all(self) -> list[Definition]:
         """Return all that was defined, as it was."""
-        apps = [DefineApplication(key, spec) for key, spec in self.apps.items()]
         codes = [code for known in self._codes.values() for code in known]
-        return [*apps, *codes, *self._lanes.values(), *self.limits.values(), *self._rates.values()]
+        return [*self.apps.values(), *codes, *self._lanes.values(), *self.limits.values(), *self._rates.values()]
 
     def changes(self) -> list[questions.SetLimit | questions.SetRate | questions.SetTimeLimit]:
         """Return what remote control has set."""

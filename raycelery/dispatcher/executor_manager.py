@@ -35,12 +35,12 @@ class ExecutorManager:
     def start(self, instruction: Start, endpoint: tuple[str, int, bytes]) -> None:
         """Start the executor that the scheduler decided on; it connects to ``endpoint``."""
         dispatcher, executor_id = self._dispatcher, instruction.executor_id
-        spec = dispatcher.definitions.apps.get(instruction.lane.app)
-        if spec is None:
+        app = dispatcher.definitions.apps.get(instruction.lane.app)
+        if app is None:
             self._failed(executor_id, "the application was not described to the dispatcher")
             return
         try:
-            handle = executor_processes.start(dispatcher.actors, dispatcher.name, instruction, spec, endpoint)
+            handle = executor_processes.start(dispatcher.actors, dispatcher.name, instruction, app, endpoint)
         except (ValueError, TypeError, ray.exceptions.RayError) as exc:
             self._failed(executor_id, reason_of(exc))
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raycelery.protocol.definitions import DefineApplication
 from raycelery.protocol.limits import Limits
 from raycelery.scheduler.instructions import Start
 from raycelery.scheduler.lanes import SETTLEMENT
@@ -55,14 +55,16 @@ def _title(lane: Lane) -> str:
     return "bookkeeping" if lane.key.startswith(SETTLEMENT) else in_words(dict(sorted(lane.request.items())))
 
 
-def start(actors: Actors, name: str, instruction: Start, spec: bytes, endpoint: tuple[str, int, bytes]) -> Handle:
+def start(
+    actors: Actors, name: str, instruction: Start, app: DefineApplication, endpoint: tuple[str, int, bytes]
+) -> Handle:
     """Start the executor that the scheduler decided on.
 
     Arguments:
         actors: what there is to be started.
         name: of the application.
         instruction: lane, node, and whether Ray is to be asked for its CPUs.
-        spec: the pickled :class:`raycelery.app.spec.AppSpec`.
+        app: how it is loaded.
         endpoint: host, port and secret of the dispatcher.
     """
     lane = instruction.lane
@@ -76,7 +78,7 @@ def start(actors: Actors, name: str, instruction: Start, spec: bytes, endpoint: 
     if custom:
         options["resources"] = custom
     # Bookkeeping is done in the environment that the application has without its tasks' own.
-    env_text = pickle.loads(spec).env if lane.key.startswith(SETTLEMENT) else lane.env
+    env_text = app.env if lane.key.startswith(SETTLEMENT) else lane.env
     env = json.loads(env_text or "{}")
     if env:
         options["runtime_env"] = env
@@ -85,7 +87,7 @@ def start(actors: Actors, name: str, instruction: Start, spec: bytes, endpoint: 
             instruction.node, soft=not instruction.without_cpus
         )
     title = f"{name} [{_title(lane)}] #{instruction.executor_id}"
-    arguments = (instruction.executor_id, title, dict(lane.request), spec, endpoint, lane.app, env_text)
+    arguments = (instruction.executor_id, title, dict(lane.request), app.spec, endpoint, lane.app, env_text)
     if lane.one_shot:
         ref = ray.remote(actors.run_one).options(name=title, max_retries=0, **options).remote(*arguments)
         return Handle(ref, request=request)

@@ -23,10 +23,13 @@ from raycelery.executor import ending
 from raycelery.executor.output import OUTPUT
 from raycelery.executor.runner import Runner, TaskMessage
 from raycelery.executor.soft_limit import soft_limit
+from raycelery.protocol import messages
 from raycelery.protocol.frames import BridgeTask
 from raycelery.protocol.messages import (
     BatchReport,
     Began,
+    BridgedCall,
+    BridgedTask,
     Called,
     CannotRun,
     ExecutorEvent,
@@ -46,7 +49,7 @@ class BridgedMessage(TaskMessage):
     Arguments:
         seq: the scheduler's number of the batch.
         index: of the message in the batch.
-        payload: what the bridge tells the executor, pickled.
+        payload: what the bridge tells the executor, encoded.
         quick: whether nobody needs to hear that it has begun.
     """
 
@@ -60,28 +63,20 @@ class BridgedMessage(TaskMessage):
             self.began = BatchReport(seq, index, Began(self._pid))
 
     def open(self) -> None:
-        (
-            self.name,
-            self.task_id,
-            self.request,
-            self._body,
-            self._content_type,
-            self._encoding,
-            self.soft_limit,
-            hostname,
-            self.module,
-            self.code,
-        ) = pickle.loads(self._payload)
-        # A call that is no task's message has no request.
-        shadow = self.request.get("shadow") if self.request else None
-        OUTPUT.begin(None, self.task_id, shadow or self.name, BridgeTask(self._seq, self._index))
-        if self.request is not None:
-            self.request.update(hostname=hostname, is_eager=False)
+        self._sent = sent = messages.bridged.decode(self._payload)
+        self.name, self.task_id, self.soft_limit = sent.task, sent.task_id, sent.soft_limit
+        shown = self.name
+        if isinstance(sent, BridgedTask):
+            self.module, self.code = sent.module, sent.code
+            self.request, self._body = pickle.loads(sent.request)
+            shown = self.request.get("shadow") or self.name
+            self.request.update(hostname=sent.hostname, is_eager=False)
+        OUTPUT.begin(None, self.task_id, shown, BridgeTask(self._seq, self._index))
 
     def run(self, runner: Runner) -> None:
         try:
-            if self.request is None:
-                self._call(runner)
+            if isinstance(self._sent, BridgedCall):
+                self._call(runner, self._sent)
             else:
                 super().run(runner)
         except LEAVING:
@@ -89,8 +84,8 @@ class BridgedMessage(TaskMessage):
         except BaseException as exc:  # what keeps a message from running is its failure, and ends no executor
             self.fail(exc)
 
-    def _call(self, runner: Runner) -> None:
-        target, args, kwargs = pickle.loads(self._body)
+    def _call(self, runner: Runner, sent: BridgedCall) -> None:
+        target, args, kwargs = pickle.loads(sent.call)
         began = time.monotonic()
         soft = self.soft_limit
         with soft_limit(runner.client, soft, self.on_soft_limit) if soft else contextlib.nullcontext():
@@ -98,9 +93,10 @@ class BridgedMessage(TaskMessage):
         self._event = Called(pickle.dumps(value, 5), time.monotonic() - began, self._pid)
 
     def decode(self, accept: Any) -> Callable[[], tuple[Any, Any]]:
-        body = self._body
-        if self._content_type:
-            body = kombu_loads(body, self._content_type, self._encoding, accept=accept)
+        body, sent = self._body, self._sent
+        assert isinstance(sent, BridgedTask)
+        if sent.content_type:
+            body = kombu_loads(body, sent.content_type, sent.content_encoding, accept=accept)
         args, kwargs, embed = body
         self.request.update(embed or {})
         return lambda: (args, kwargs)

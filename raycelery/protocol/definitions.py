@@ -11,10 +11,12 @@ class DefineApplication(Tagged, frozen=True):
     Arguments:
         key: identifies the definition.
         spec: the pickled :class:`raycelery.app.spec.AppSpec`, which executors open.
+        env: the runtime environment of the application without its tasks' own, as JSON; "" for none.
     """
 
     key: str
     spec: bytes
+    env: str
 
 
 class DefineCode(Tagged, frozen=True):

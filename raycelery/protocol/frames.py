@@ -151,7 +151,7 @@ class BridgeMessage(Plain, frozen=True):
         identity: the same when it is delivered again, another for a retry of its task.
         task_id: Celery's.
         redelivered: whether the broker may have delivered it before, so that it may be running already.
-        payload: what it is, pickled by the bridge for the executor.
+        payload: an encoded :class:`raycelery.protocol.messages.BridgedTask` or ``BridgedCall``, for the executor.
     """
 
     identity: str

@@ -304,7 +304,7 @@ class BatchAssignment(Tagged, frozen=True):
     Arguments:
         seq: the scheduler's number of the batch.
         quick: whether they are expected to be short, so that nobody needs to hear that one has begun.
-        messages: what each is, pickled by the bridge, for the executor; in order of their numbers.
+        messages: an encoded :class:`BridgedTask` or :class:`BridgedCall` each; in order of their numbers.
     """
 
     seq: int
@@ -399,6 +399,54 @@ class Blocked(Tagged, frozen=True):
 
 class Bye(Tagged, frozen=True):
     """It ends as it was told to. Executor -> dispatcher."""
+
+
+# -- messages of a bridge ----------------------------------------------------------------------------------------------
+
+
+class BridgedTask(Tagged, frozen=True):
+    """A broker's message: what an executor needs to run it. Bridge -> executor, by way of the dispatcher.
+
+    Arguments:
+        task: name of the task.
+        task_id: Celery's.
+        request: what Celery's tracer is told of it, and the body as it came, pickled.
+        content_type: of the body; None or "" where it is decoded.
+        content_encoding: of the body.
+        soft_limit: time limit in seconds, or None.
+        hostname: the worker's node name.
+        module: where the worker has the task from.
+        code: where the task travels by value.
+    """
+
+    task: str
+    task_id: str
+    request: bytes
+    content_type: str | None
+    content_encoding: str | None
+    soft_limit: float | None
+    hostname: str | None
+    module: str | None
+    code: CodeKey | None
+
+
+class BridgedCall(Tagged, frozen=True):
+    """A call of a function that a task's ``Strategy`` makes. Bridge -> executor, by way of the dispatcher.
+
+    Arguments:
+        task: name of the task, or of the function.
+        task_id: the call's.
+        call: function, positional and keyword arguments, pickled.
+        soft_limit: time limit in seconds, or None.
+    """
+
+    task: str
+    task_id: str
+    call: bytes
+    soft_limit: float | None
+
+
+bridged: Decoder[BridgedTask | BridgedCall] = Decoder(BridgedTask | BridgedCall)
 
 
 # -- what happens to messages of a bridge ------------------------------------------------------------------------------
