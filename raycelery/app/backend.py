@@ -188,7 +188,7 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         client = session.client
         # A success leaves with the executor's report of its message, unless a handler might show it to others before.
         client.store(
-            StoreResult(task_id, state, payload, keys, self.expires, final),
+            StoreResult(str(task_id), str(state), payload, keys, self.expires, final),
             now=state not in client.quiet,
         )
         if keys:

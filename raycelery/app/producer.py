@@ -44,7 +44,7 @@ from raycelery.protocol.definitions import (
     DefineRate,
     Definition,
 )
-from raycelery.protocol.messages import CodeKey, Submission, task_message
+from raycelery.protocol.messages import CodeKey, Submission, stamps_of, task_message
 from raycelery.scheduler.model import Lane, lane_of
 from raycelery.serialization import values
 
@@ -169,6 +169,8 @@ class RayProducer:
             # task_protocol=1: Celery's worker, too, makes version 2 of it first.
             body, headers, _, _ = proto1_to_proto2(SimpleNamespace(headers=headers), body)
         name = headers["task"]
+        if not isinstance(name, str):
+            raise MessageError(f"the name of a task is a string, not {name!r}")
         exchange = exchange if isinstance(exchange, str) else getattr(exchange, "name", "")
         queue = self._routes.queue_of(exchange, routing_key, declare[0].name if declare else None)
         overrides = {key: properties.pop(key) for key in TASK_OPTIONS if key in properties}
@@ -229,7 +231,7 @@ class RayProducer:
                 self._priority(priority),
                 self._epoch(eta) if eta else None,
                 None if hard_limit is None else float(hard_limit),
-                headers.get("stamps") or None,
+                stamps_of(headers.get("stamps")),
                 keys,
             )
             client.submit(submission, awaited=not headers.get("ignore_result"))
@@ -257,7 +259,7 @@ class RayProducer:
         events = body if isinstance(body, list) else [body]
         if all(isinstance(event, dict) and "type" in event for event in events):
             for event in events:
-                self.app.client.store(operations.event(event["type"], event, None))
+                self.app.client.store(operations.event(str(event["type"]), event, None))
             return True
         if isinstance(body, dict) and "task" in body:
             return False

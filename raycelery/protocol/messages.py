@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from raycelery.protocol.codec import Decoder, Plain, Tagged, encode
+from raycelery.protocol.codec import Decoder, Plain, ProtocolError, Tagged, encode
 
 #: What became of a message, in the order in which it is shown. A retry is a message of its own.
 Outcome = Literal["succeeded", "failed", "retried", "revoked", "rejected", "ignored"]
@@ -253,6 +253,23 @@ class Submission(Plain, frozen=True):
     time_limit: float | None = None
     stamps: dict[str, Any] | None = None
     keys: tuple[str, ...] = ()
+
+
+_stamps: Decoder[dict[str, Any]] = Decoder(dict[str, Any])
+
+
+def stamps_of(stamps: Any) -> dict[str, Any] | None:
+    """Return stamps as they are sent; callers may bring anything.
+
+    Raises:
+        TypeError: they are no plain data by name.
+    """
+    if not stamps:
+        return None
+    try:
+        return _stamps.decode(encode(stamps))
+    except ProtocolError as exc:
+        raise TypeError(f"the stamps {stamps!r} are no plain data by name: {exc}") from exc
 
 
 # -- to an executor ----------------------------------------------------------------------------------------------------

@@ -18,7 +18,14 @@ from celery.exceptions import WorkerLostError
 
 from raycelery import Celery
 from raycelery.control import applications
-from raycelery.errors import AppLoadError, ArgumentError, DispatcherUnreachable, InfeasibleError, VersionMismatch
+from raycelery.errors import (
+    AppLoadError,
+    ArgumentError,
+    DispatcherUnreachable,
+    InfeasibleError,
+    MessageError,
+    VersionMismatch,
+)
 from raycelery.protocol import codec, frames, framing, questions
 from raycelery.serialization import pickling
 from tests import sample, scripts
@@ -159,6 +166,15 @@ def test_who_does_not_know_the_secret_is_refused(ray_session: RaySession) -> Non
 
 def _sent(data: Any) -> bytes:
     return struct.pack("!I", len(codec.encode(data))) + codec.encode(data)
+
+
+def test_what_cannot_be_sent_is_refused_at_the_call(ray_session: RaySession) -> None:
+    with pytest.raises(MessageError, match="the name of a task is a string, not 5"):
+        sample.app.send_task(5)
+    for stamp in (object(), 2**70):
+        with pytest.raises(ArgumentError, match=r"'tests\.sample\.add' cannot be sent: .*"):
+            sample.add.apply_async((1, 2), stamped_headers=["odd"], odd=stamp)
+    assert sample.add.apply_async((1, 2), stamped_headers=["day"], day={1, 2}).get(timeout=SECONDS) == 3
 
 
 def test_who_speaks_another_version_is_refused(ray_session: RaySession) -> None:
