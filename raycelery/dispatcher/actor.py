@@ -552,8 +552,8 @@ class Dispatcher:
 
     def greet(self, conn: Connection) -> None:
         """Tell an executor that has connected what differs from what it was started with."""
-        if conn.executor is not None:
-            self.scheduler.handle(events.ExecutorConnected(conn.executor), time.time())
+        if conn.executor_id is not None:
+            self.scheduler.handle(events.ExecutorConnected(conn.executor_id), time.time())
         if self.watched:
             conn.send(SendEvents(True))
         if self.logs.followed:

@@ -16,6 +16,8 @@ import msgspec
 VERSION = 1
 
 T = TypeVar("T")
+#: Time limits stay what the project wrote: Celery's errors show them.
+Seconds = int | float
 
 
 class Plain(msgspec.Struct, array_like=True, frozen=True, gc=False, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 from msgspec import field
 
-from raycelery.protocol.codec import Decoder, Plain, Tagged
+from raycelery.protocol.codec import Decoder, Plain, Seconds, Tagged
 from raycelery.protocol.definitions import DefineCode, Definition
 from raycelery.protocol.messages import Assignment, BatchAssignment, ChordAssignment, Event, Report, Submission
 from raycelery.protocol.operations import Operation
@@ -395,7 +395,7 @@ class UseTimeLimits(Tagged, frozen=True):
         limits: soft and hard, in seconds, by task; all that were ever set.
     """
 
-    limits: dict[str, tuple[float | None, float | None]]
+    limits: dict[str, tuple[Seconds | None, Seconds | None]]
 
 
 class Stop(Tagged, frozen=True):

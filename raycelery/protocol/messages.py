@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from raycelery.protocol.codec import Decoder, Plain, ProtocolError, Tagged, encode
+from raycelery.protocol.codec import Decoder, Plain, ProtocolError, Seconds, Tagged, encode
 
 #: What became of a message, in the order in which it is shown. A retry is a message of its own.
 Outcome = Literal["succeeded", "failed", "retried", "revoked", "rejected", "ignored"]
@@ -41,8 +41,8 @@ class Headers(Plain, frozen=True):
     origin: str | None = None
     ignore_result: bool | None = None
     replaced_task_nesting: int | None = None
-    time_limit: int | float | None = None
-    soft_time_limit: int | float | None = None
+    time_limit: Seconds | None = None
+    soft_time_limit: Seconds | None = None
 
 
 class Delivery(Plain, frozen=True):
@@ -441,7 +441,7 @@ class BridgedTask(Tagged, frozen=True):
     request: bytes
     content_type: str | None
     content_encoding: str | None
-    soft_limit: float | None
+    soft_limit: Seconds | None
     hostname: str | None
     module: str | None
     code: CodeKey | None
@@ -460,7 +460,7 @@ class BridgedCall(Tagged, frozen=True):
     task: str
     task_id: str
     call: bytes
-    soft_limit: float | None
+    soft_limit: Seconds | None
 
 
 bridged: Decoder[BridgedTask | BridgedCall] = Decoder(BridgedTask | BridgedCall)

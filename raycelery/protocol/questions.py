@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, get_args
 
 import msgspec
 
-from raycelery.protocol.codec import Decoder, Plain, Tagged
+from raycelery.protocol.codec import Decoder, Plain, Seconds, Tagged
 from raycelery.protocol.limits import Limits
 
 A = TypeVar("A")
@@ -246,11 +246,11 @@ class SetTimeLimit(Change[None], frozen=True):
     """
 
     task: str
-    soft: float | None
-    hard: float | None
+    soft: Seconds | None
+    hard: Seconds | None
 
 
-class TimeLimits(Question[dict[str, tuple[float | None, float | None]]], frozen=True):
+class TimeLimits(Question[dict[str, tuple[Seconds | None, Seconds | None]]], frozen=True):
     """Soft and hard time limits that were set, in seconds, by task."""
 
 
