@@ -22,7 +22,7 @@ import msgspec
 import ray
 
 from raycelery.dispatcher.bridge_jobs import BridgeJobs
-from raycelery.dispatcher.cluster_monitor import Watch as ClusterMonitor
+from raycelery.dispatcher.cluster_monitor import ClusterMonitor
 from raycelery.dispatcher.connection import Connection
 from raycelery.dispatcher.cpu_leases import CpuLeases
 from raycelery.dispatcher.definitions import Definitions

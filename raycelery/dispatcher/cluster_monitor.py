@@ -26,7 +26,7 @@ RESTING_SECONDS = 10.0
 SOON_SECONDS = 0.05
 
 
-class Watch:
+class ClusterMonitor:
     """Tells a dispatcher's scheduler of nodes that come, change and go, and keeps its books small.
 
     Arguments:
