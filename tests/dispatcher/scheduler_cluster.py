@@ -419,7 +419,7 @@ class Cluster:
                 if worker.node == node.id:
                     used.update(worker.lane.request)
                     if worker.blocked:
-                        used["CPU"] -= worker.lane.request.get("CPU", 0)
+                        used.subtract({"CPU": worker.lane.request.get("CPU", 0)})
                     if worker.without_cpus:
                         backfilled += worker.lane.request.get("CPU", 0)
             for name, amount in used.items():

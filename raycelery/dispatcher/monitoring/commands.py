@@ -106,7 +106,7 @@ class Node:
         """The application's executors there."""
         scheduler = self.dispatcher.scheduler.view
         node = scheduler.nodes.get(self.id)
-        return [] if node is None else [scheduler.executors[number] for number in node.executors]
+        return [] if node is None else [scheduler.executors[executor_id] for executor_id in node.executors]
 
     @property
     def cpus(self) -> float:

@@ -92,7 +92,7 @@ def _queues(dispatcher: Dispatcher) -> list[dict[str, Any]]:
 def _lanes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
     found = []
     for lane in dispatcher.scheduler.view.lanes.values():
-        executors = [dispatcher.scheduler.view.executors[number] for number in lane.executors]
+        executors = [dispatcher.scheduler.view.executors[executor_id] for executor_id in lane.executors]
         found.append(
             {
                 "key": lane.key,
