@@ -30,7 +30,10 @@ HMAC-SHA-256 of the other's nonce.
 | dispatcher | its proof |
 
 This is version {codec.VERSION}. Where two versions meet, both sides say so and name the remedy, and the connection is
-closed. A journal begins with the version, too; one of another version is put aside under another name.
+closed. A journal begins with the version, too; one of another version is put aside under another name. Each of its
+records is the number of the scheduler's latest message before it (8 bytes), a checksum (4 bytes), and a frame. What a
+frame of the dispatcher tells of is in the journal before the frame leaves. A record whose checksum is wrong is left out
+when the journal is read; the file is then kept aside as a whole.
 
 ## Frames
 
