@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -15,12 +14,14 @@ _WIDE = 100_000
 
 
 def own_stdout() -> TextIO:
-    """Return standard output for the command; what anything else prints goes to standard error until the command ends.
+    """Return standard output for the command; what anything else prints goes to standard error from now on.
 
-    Ray prints notices to standard output, even with ``log_to_driver=False``, which would break ``--json``.
+    Ray prints notices to standard output, even with ``log_to_driver=False``, which would break ``--json``. Its threads
+    do so until the process ends, so this is not taken back when the command has ended.
     """
     out = sys.stdout
-    click.get_current_context().with_resource(contextlib.redirect_stdout(sys.stderr))
+    click.get_current_context().call_on_close(out.flush)
+    sys.stdout = sys.stderr
     return out
 
 

@@ -86,14 +86,18 @@ def retry_once(self: Task) -> int:
 
 
 @app.task(max_concurrency=2)
-def counted(folder: str) -> int:
-    """Return how many of these ran at once."""
-    mark = Path(folder, f"{os.getpid()}")
+def counted(folder: str, at_least: int = 1) -> int:
+    """Return how many of these ran at once; the first wait for so many, whose executors may have to start."""
+    mark, reached = Path(folder, f"{os.getpid()}"), Path(folder, f"at_least_{at_least}.reached")
     mark.touch()
     try:
-        seen = 0
+        seen, deadline = 0, time.monotonic() + SECONDS / 2
+        while seen < at_least and not reached.exists() and time.monotonic() < deadline:
+            seen = max(seen, len(list(Path(folder).glob("[0-9]*"))))
+            time.sleep(0.01)
+        reached.touch()
         for _ in range(30):
-            seen = max(seen, len(list(Path(folder).iterdir())))
+            seen = max(seen, len(list(Path(folder).glob("[0-9]*"))))
             time.sleep(0.01)
         return seen
     finally:
@@ -189,7 +193,7 @@ def test_function_executors_have_the_same_semantics() -> None:
 
 
 def test_max_concurrency_of_a_task_and_of_a_queue(tmp_path: Path) -> None:
-    results = [counted.delay(str(tmp_path)) for _ in range(8)]
+    results = [counted.delay(str(tmp_path), 2) for _ in range(8)]
     assert max([_of(result) for result in results]) == 2
     results = [counted.apply_async((str(tmp_path),), queue="narrow") for _ in range(4)]
     assert max([_of(result) for result in results]) == 1
