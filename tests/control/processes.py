@@ -15,8 +15,10 @@ APP = "tests.control.shop"
 
 
 def environment(session: RaySession, env: Mapping[str, str] | None = None) -> dict[str, str]:
+    # readline, in the process that starts those of the tests, exports the size of a terminal that is not this one.
+    ours = {key: value for key, value in os.environ.items() if key not in ("LINES", "COLUMNS")}
     return {
-        **os.environ,
+        **ours,
         "RAY_ADDRESS": session.address,
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
