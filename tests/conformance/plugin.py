@@ -54,9 +54,8 @@ class BridgeCelery(raycelery.Celery):
 
 @contextlib.contextmanager
 def start_worker(app: Any, **options: Any) -> Iterator[Any]:
-    """`start_worker` of either mode; in bridge mode the suite's choice of prefork gives way to the pool on Ray."""
-    if BRIDGE:
-        options["pool"] = "raycelery.bridge:Pool"
+    """`start_worker` of either mode; the suite's choice of prefork gives way to Ray, by the bridge's pool or without."""
+    options["pool"] = "raycelery.bridge:Pool" if BRIDGE else "ray"
     with raycelery.contrib.testing.worker.start_worker(app, **options) as worker:
         yield worker
 
