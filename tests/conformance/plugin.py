@@ -54,7 +54,7 @@ class BridgeCelery(raycelery.Celery):
 
 @contextlib.contextmanager
 def start_worker(app: Any, **options: Any) -> Iterator[Any]:
-    """`start_worker` of either mode; the suite's choice of prefork gives way to Ray, by the bridge's pool or without."""
+    """`start_worker` of either mode; the suite's choice of prefork gives way to Ray, with the bridge's pool or none."""
     options["pool"] = "raycelery.bridge:Pool" if BRIDGE else "ray"
     with raycelery.contrib.testing.worker.start_worker(app, **options) as worker:
         yield worker
