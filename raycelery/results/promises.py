@@ -72,6 +72,9 @@ class Gathering(vine.barrier):  # type: ignore[misc]
     def __init__(self, results: Any) -> None:
         super().__init__()
         self._results = results
+        # Celery's barrier goes through the results: a group made from a generator gives its tasks their ids only then.
+        for _ in results:
+            pass
         #: The group, which is kept while it is listened for.
         self.group: Any = None
 

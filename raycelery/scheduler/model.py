@@ -153,23 +153,6 @@ class Policy:
     max_deliveries: int = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Error:
-    """What a task failed with, as an executor tells it.
-
-    Arguments:
-        kind: name of the exception's class, with its module where that is not ``builtins``.
-        text: the exception's own words, which may be cut short.
-        place: file, line and function that raised it; "" if that is not known.
-        traceback: of the executor; its end, where it is long.
-    """
-
-    kind: str
-    text: str
-    place: str = ""
-    traceback: str = ""
-
-
 @dataclass(slots=True)
 class Stats:
     """What an observer may ask for at any time; counts, not copies."""

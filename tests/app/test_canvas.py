@@ -81,6 +81,11 @@ def test_group_takes_arguments_from_its_caller() -> None:
     assert (sample.identity.s(5) | group(sample.add.s(1), sample.add.s(2))).delay().get(timeout=SECONDS) == [6, 7]
 
 
+def test_a_group_made_from_a_generator_ends_a_chain() -> None:
+    ended = (sample.add.s(1, 2) | group(sample.add.s(i) for i in range(3)))()
+    assert ended.get(timeout=SECONDS) == [3, 4, 5]
+
+
 def test_nested_groups_are_flattened() -> None:
     nested = group(group(sample.add.s(1, 1), sample.add.s(2, 2)), sample.add.s(3, 3))
     assert nested.delay().get(timeout=SECONDS) == [2, 4, 6]
