@@ -21,7 +21,8 @@ from the docstrings there: `python docs/protocol_page.py > docs/protocol.md`.
 
 The endpoint (host, port and a secret) is handed out by a call of the dispatcher's actor, so exactly those who may use
 the Ray cluster can connect. Nothing is decoded before both sides have proved that they know the secret, by an
-HMAC-SHA-256 of the other's nonce.
+HMAC-SHA-256 of who proves it, the version, host and port as Ray names them, and both nonces: what one side of one
+connection says proves nothing in another place.
 
 | who | says |
 | --- | --- |

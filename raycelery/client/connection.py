@@ -99,6 +99,7 @@ class Client:
         self._on_frame = on_frame
         self._submit_timeout = submit_timeout
         self._endpoint: framing.Endpoint | None = None
+        self._forked = False
         #: An executor ends with its dispatcher; others wait for it to be restarted.
         self.may_return = hello.role != "executor"
         #: Called with True when a wait begins to block, with False when it ends (executors lend their CPUs meanwhile).
@@ -167,16 +168,18 @@ class Client:
         return self._sock is not None and self._lost is None
 
     def _connect(self) -> None:
+        again = self._lost is not None
         sock = None
-        if self._endpoint is not None:
+        if self._endpoint is not None and (self._forked or not again):
+            # A forked child has inherited it, and cannot ask Ray.
             try:
                 sock = framing.connect(self._endpoint)
             except DispatcherUnreachable:
                 sock = None
         if sock is None:
+            # Ray is asked, and not the old endpoint tried: another process may listen there by now.
             self._endpoint = self._find()
             sock = framing.connect(self._endpoint)
-        again = self._lost is not None
         self._sock, self._lost = sock, None
         hello = msgspec.structs.replace(
             self._hello, holder=self.id, holds=self.holds(), pid=os.getpid(), host=socket.gethostname()
@@ -542,6 +545,7 @@ class Client:
         """Begin anew in a forked child: the parent keeps its socket, its buffers and its results."""
         inherited = self._sock
         self._reset()
+        self._forked = True
         if self._hello.role == "executor":
             # What the dispatcher sends the executor is for the parent.
             self._hello = Hello("client")

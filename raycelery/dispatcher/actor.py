@@ -132,7 +132,8 @@ class Dispatcher:
         self.name = name
         self.limits = limits
         self.actors = actors
-        self.secret = secrets.token_bytes(32)
+        #: Where it listens, once it does; what connects with it is refused anywhere else.
+        self.listens_at = framing.Endpoint("", 0, secrets.token_bytes(32))
         phases.enforce(limits.debug)
         self.scheduler = Scheduler(
             Policy(
@@ -195,10 +196,15 @@ class Dispatcher:
                 self._loop = asyncio.get_running_loop()
                 await self.large_values.recover(self._loop)
                 host = ray.util.get_node_ip_address()
-                self._server = await self._loop.create_server(lambda: Connection(self), host, 0)
-                self._address = (host, self._server.sockets[0].getsockname()[1])
+                server = await self._loop.create_server(lambda: Connection(self), host, 0, start_serving=False)
+                self.listens_at = framing.Endpoint(host, server.sockets[0].getsockname()[1], self.listens_at.secret)
+                await server.start_serving()
+                self._server = server
                 self._monitor.start()
-        return (*self._address, self.secret)
+        return self._told_of()
+
+    def _told_of(self) -> tuple[str, int, bytes]:
+        return self.listens_at.host, self.listens_at.port, self.listens_at.secret
 
     async def keep(self, key: str, refs: list[Any], holder: str) -> bool:
         """Keep a large value for ``holder``; see :meth:`LargeValues.keep`."""
@@ -406,7 +412,7 @@ class Dispatcher:
                 case instructions.Assign():
                     self._assign(instruction)
                 case instructions.Start():
-                    self.executor_manager.start(instruction, (*self._address, self.secret))
+                    self.executor_manager.start(instruction, self._told_of())
                 case instructions.Stop(executor_id):
                     self.executor_manager.tell(executor_id, Stop())
                 case instructions.Recall(executor_id):

@@ -51,7 +51,7 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.unpacker = framing.Unpacker(to_dispatcher)
         #: Until the process has proved that it may talk.
-        self._greeting: framing.Greeting | None = framing.Greeting(dispatcher.secret)
+        self._greeting: framing.Greeting | None = framing.Greeting(dispatcher.listens_at)
         #: What it has said of itself.
         self.info = Hello("observer")
         self.source = ""

@@ -7,8 +7,8 @@ authentication included) may connect, and nobody else: nothing is decoded before
 the secret.
 
 A connection begins with a greeting of each side: :data:`MAGIC`, the version of the protocol in two bytes, and a nonce;
-before its nonce the client gives its proof, and the dispatcher then gives its own, see :func:`digest`. After that come
-frames: a length in four bytes, and one of :mod:`raycelery.protocol.frames` in so many.
+the client gives its nonce along with its proof, and the dispatcher then gives its own, see :func:`proof`. After that
+come frames: a length in four bytes, and one of :mod:`raycelery.protocol.frames` in so many.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import hmac
 import os
 import socket
 import struct
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
 
 from raycelery.errors import DispatcherUnreachable, VersionMismatch
 from raycelery.protocol.codec import VERSION, Decoder, ProtocolError, Tagged, encode
 
 F = TypeVar("F")
+Side = Literal["client", "dispatcher"]
 
 _LENGTH = struct.Struct("!I")
 _VERSION = struct.Struct("!H")
@@ -43,7 +44,7 @@ class Endpoint:
 
     host: str
     port: int
-    secret: bytes
+    secret: bytes = field(repr=False)
 
 
 # -- frames ------------------------------------------------------------------------------------------------------------
@@ -125,9 +126,20 @@ def version_of(greeting: bytes) -> int | None:
     return _VERSION.unpack_from(greeting, len(MAGIC))[0] if greeting.startswith(MAGIC) else None
 
 
-def digest(secret: bytes, nonce: bytes) -> bytes:
-    """Return the proof that the holder of ``secret`` has seen ``nonce``."""
-    return hmac.digest(secret, nonce, "sha256")
+def proof(endpoint: Endpoint, side: Side, client_nonce: bytes, dispatcher_nonce: bytes) -> bytes:
+    """Return what proves that its sender knows the secret of an endpoint.
+
+    It is good for one side of one connection to one endpoint: what one side says proves nothing for the other, nor for
+    another connection, nor for a dispatcher that listens elsewhere.
+
+    Arguments:
+        endpoint: as Ray has named it; not where the connection happens to lead.
+        side: who proves it.
+        client_nonce: the client's.
+        dispatcher_nonce: the dispatcher's.
+    """
+    where = f"{side} {VERSION} {endpoint.host} {endpoint.port} ".encode()
+    return hmac.digest(endpoint.secret, where + client_nonce + dispatcher_nonce, "sha256")
 
 
 def connect(endpoint: Endpoint, timeout: float = 10.0) -> socket.socket:
@@ -160,9 +172,8 @@ def connect(endpoint: Endpoint, timeout: float = 10.0) -> socket.socket:
             )
         theirs = _exactly(sock, NONCE_BYTES)
         nonce = os.urandom(NONCE_BYTES)
-        sock.sendall(head() + digest(endpoint.secret, theirs) + nonce)
-        proof = _exactly(sock, DIGEST_BYTES)
-        if not hmac.compare_digest(proof, digest(endpoint.secret, nonce)):
+        sock.sendall(head() + proof(endpoint, "client", nonce, theirs) + nonce)
+        if not hmac.compare_digest(_exactly(sock, DIGEST_BYTES), proof(endpoint, "dispatcher", nonce, theirs)):
             raise DispatcherUnreachable(f"what listens at {where} is not this application's dispatcher")
         sock.settimeout(None)
     except OSError as exc:
@@ -178,11 +189,11 @@ class Greeting:
     """A dispatcher's side of the beginning of a connection.
 
     Arguments:
-        secret: the dispatcher's.
+        endpoint: where the dispatcher says that it listens.
     """
 
-    def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
         self._nonce = os.urandom(NONCE_BYTES)
         self._heard = b""
         #: What the dispatcher says first.
@@ -207,13 +218,14 @@ class Greeting:
                 f"it speaks {_spoken(version)} and this dispatcher version {VERSION}: use the same raycelery on both "
                 "sides, or end this dispatcher with 'raycelery apps --end NAME'"
             )
-        nonce = HEAD_BYTES + DIGEST_BYTES
-        rest = nonce + NONCE_BYTES
+        after_proof = HEAD_BYTES + DIGEST_BYTES
+        rest = after_proof + NONCE_BYTES
         if len(heard) < rest:
             return None
-        if not hmac.compare_digest(heard[HEAD_BYTES:nonce], digest(self._secret, self._nonce)):
+        nonces = heard[after_proof:rest], self._nonce
+        if not hmac.compare_digest(heard[HEAD_BYTES:after_proof], proof(self._endpoint, "client", *nonces)):
             raise DispatcherUnreachable("it does not know the secret")
-        return digest(self._secret, heard[nonce:rest]), heard[rest:]
+        return proof(self._endpoint, "dispatcher", *nonces), heard[rest:]
 
 
 def _spoken(version: int | None) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import os
 import pickle
 import re
+import socket
 import struct
+import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -57,7 +60,7 @@ UNIONS: dict[str, Any] = {
 }
 #: What the dataclasses were when VERSION was raised last. A change of one needs another version, and then another of
 #: these: two processes that understand each other wrongly are worse than two that say why they do not.
-FINGERPRINT = (1, "7200324cb38056f2")
+FINGERPRINT = (2, "7200324cb38056f2")
 
 #: Examples of each; a busy machine makes no example slow.
 few = settings(max_examples=5, deadline=None)
@@ -290,17 +293,75 @@ def test_an_error_of_another_kind_is_told_by_its_name() -> None:
 
 
 def test_a_greeting_is_heard_in_any_portions() -> None:
-    secret = os.urandom(32)
-    greeting = framing.Greeting(secret)
-    nonce = os.urandom(framing.NONCE_BYTES)
-    said = framing.head() + framing.digest(secret, greeting.opening[framing.HEAD_BYTES :]) + nonce + b"more"
+    endpoint = framing.Endpoint("10.0.0.1", 5000, os.urandom(32))
+    greeting = framing.Greeting(endpoint)
+    nonces = os.urandom(framing.NONCE_BYTES), greeting.opening[framing.HEAD_BYTES :]
+    said = framing.head() + framing.proof(endpoint, "client", *nonces) + nonces[0] + b"more"
     for byte in said[:-5]:
         assert greeting.hear(bytes([byte])) is None
-    assert greeting.hear(said[-5:]) == (framing.digest(secret, nonce), b"more")
+    assert greeting.hear(said[-5:]) == (framing.proof(endpoint, "dispatcher", *nonces), b"more")
+
+
+class _Listener(threading.Thread):
+    """What listens at an endpoint, whoever that is: it answers one connection, and sends one frame."""
+
+    def __init__(self, answer: Callable[[socket.socket], None]) -> None:
+        super().__init__(daemon=True)
+        self._answer = answer
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self.start()
+
+    def run(self) -> None:
+        conn, _ = self._server.accept()
+        with conn, self._server, contextlib.suppress(OSError, errors.DispatcherUnreachable):
+            self._answer(conn)
+
+
+def test_a_strangers_proof_is_not_that_of_another_client() -> None:
+    secret = os.urandom(32)
+    size = framing.HEAD_BYTES + framing.DIGEST_BYTES + framing.NONCE_BYTES
+
+    def stranger(victim: socket.socket) -> None:
+        # It gives a second client the nonce of the first, and the first the second one's answer as its own proof.
+        victim.sendall(framing.head() + os.urandom(framing.NONCE_BYTES))
+        nonce = victim.recv(size, socket.MSG_WAITALL)[-framing.NONCE_BYTES :]
+        said: list[bytes] = []
+
+        def ask(other: socket.socket) -> None:
+            other.sendall(framing.head() + nonce)
+            said.append(other.recv(size, socket.MSG_WAITALL))
+
+        helper = _Listener(ask)
+        with pytest.raises(errors.DispatcherUnreachable):
+            framing.connect(framing.Endpoint("127.0.0.1", helper.port, secret))
+        helper.join(30)
+        victim.sendall(said[0][framing.HEAD_BYTES :][: framing.DIGEST_BYTES])
+
+    listener = _Listener(stranger)
+    with pytest.raises(errors.DispatcherUnreachable, match="is not this application's dispatcher"):
+        framing.connect(framing.Endpoint("127.0.0.1", listener.port, secret))
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["where it says", "elsewhere"])
+def test_a_connection_that_is_passed_on_to_the_dispatcher_is_refused(moved: bool) -> None:
+    secret = os.urandom(32)
+    true = framing.Endpoint("127.0.0.1", 1, secret)
+
+    def pass_on(conn: socket.socket) -> None:
+        greeting = framing.Greeting(true if moved else framing.Endpoint("127.0.0.1", listener.port, secret))
+        conn.sendall(greeting.opening)
+        while (answer := greeting.hear(conn.recv(4096))) is None:
+            pass
+        conn.sendall(answer[0])
+
+    listener = _Listener(pass_on)
+    with pytest.raises(errors.DispatcherUnreachable) if moved else contextlib.nullcontext():
+        framing.connect(framing.Endpoint("127.0.0.1", listener.port, secret)).close()
 
 
 def test_a_greeting_of_another_version_is_refused_before_any_proof() -> None:
     with pytest.raises(errors.VersionMismatch, match=rf"speaks version 99 .* this dispatcher version {codec.VERSION}:"):
-        framing.Greeting(b"x").hear(framing.head(99))
+        framing.Greeting(framing.Endpoint("", 0, b"x")).hear(framing.head(99))
     with pytest.raises(errors.DispatcherUnreachable, match="does not know the secret"):
-        framing.Greeting(b"x").hear(b"GET /")
+        framing.Greeting(framing.Endpoint("", 0, b"x")).hear(b"GET /")
