@@ -40,6 +40,16 @@ class RememberingSettings(Settings):  # type: ignore[misc]
         except KeyError:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from None
 
+    def find_value_for_key(self, name: str, namespace: str = "celery") -> Any:
+        """Return a setting by the parts of its name; Celery does so for each result."""
+        key = (namespace, name)
+        try:
+            return self.__dict__["_known"][key]
+        except KeyError:
+            value = super().find_value_for_key(name, namespace)
+            self.__dict__.setdefault("_known", {})[key] = value
+            return value
+
     def _forget(self) -> None:
         self.__dict__["_known"] = {}
         changed = self.__dict__.get("_on_change")

@@ -180,7 +180,9 @@ class Dispatcher:
         self._server: asyncio.Server | None = None
         self._starting = asyncio.Lock()
         self._turning = False
+        #: For the next turn that the scheduler asks for, and when that is, in seconds since the epoch.
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         #: Connections with frames that leave after the journal was written; whether that is about to be done, and
         #: whether it could not be written the last time.
         self._sending: dict[Connection, None] = {}
@@ -401,7 +403,15 @@ class Dispatcher:
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        self._turning = False
+        # All that is to be sent leaves at its end.
+        self._turning, self._send_armed = False, True
+        try:
+            self._carry_out()
+        finally:
+            self._send()
+
+    def _carry_out(self) -> None:
+        """Do what the scheduler decides now."""
         assert self._loop is not None
         now = time.time()
         decided = self.scheduler.decide(now)
@@ -436,13 +446,22 @@ class Dispatcher:
             for conn, question_id in self.drainers:
                 conn.answer(question_id, None)
             self.drainers.clear()
+        self._set_timer(self.scheduler.wake_at)
+
+    def _set_timer(self, at: float | None) -> None:
+        """Have a turn taken at a time, in seconds since the epoch, and not before without need."""
         if self._timer is not None:
+            if at is not None and self._timer_at <= at:
+                return  # a turn too early costs less than a new timer for each
             self._timer.cancel()
             self._timer = None
-        wake_at = self.scheduler.wake_at
-        if wake_at is not None:
-            self._timer = self._loop.call_later(max(0.0, wake_at - time.time()), self._turn)
-        self._send()
+        if at is not None:
+            assert self._loop is not None
+            self._timer, self._timer_at = self._loop.call_later(max(0.0, at - time.time()), self._on_timer), at
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._turn()
 
     # -- what leaves --------------------------------------------------------------------------------------------
 
@@ -456,6 +475,9 @@ class Dispatcher:
 
     def _send(self) -> None:
         assert self._loop is not None
+        self._send_armed = self._unwritten
+        if self._turning:
+            return  # the turn that follows at once sends
         try:
             self.journal.flush()
         except OSError as exc:
@@ -465,7 +487,7 @@ class Dispatcher:
                     "the journal %s cannot be written (%s): nothing is acknowledged, assigned or answered until it can",
                     self.journal.path, exc,
                 )  # fmt: skip
-            self._unwritten = True
+            self._unwritten = self._send_armed = True
             return
         if self._unwritten:
             logger.warning("the journal %s can be written again", self.journal.path)

@@ -37,6 +37,7 @@ class ClusterMonitor:
         self._dispatcher = dispatcher
         self._nodes: dict[str, Mapping[str, float]] = {}
         self._resting = False
+        self._looked = float("-inf")
 
     def start(self) -> None:
         """Begin to look, and have the first turn taken: a journal may have had something to be done."""
@@ -51,7 +52,7 @@ class ClusterMonitor:
                 look()
             except Exception:  # whatever it is (a full disk, say), the others are looked at, and it again
                 logger.exception("%s failed", look.__name__.strip("_"))
-        self._resting = not self._busy()
+        self._resting, self._looked = not self._busy(), time.monotonic()
         due = self._dispatcher.store.due
         expiry = RESTING_SECONDS if due is None else due - time.time()
         self._look_in(max(SECONDS, min(RESTING_SECONDS, expiry)) if self._resting else SECONDS)
@@ -67,7 +68,8 @@ class ClusterMonitor:
         if self._resting and self._busy():
             self._resting = False
             self._timer.cancel()
-            self._look_in(SOON_SECONDS)
+            # Calls that are made one after the other are no reason to look between all of them.
+            self._look_in(max(SOON_SECONDS, self._looked + SECONDS - time.monotonic()))
 
     def _look_at_books(self) -> None:
         dispatcher = self._dispatcher

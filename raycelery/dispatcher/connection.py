@@ -64,7 +64,6 @@ class Connection(asyncio.Protocol):
         #: What became of a bridge's messages.
         self.jobs: list[BridgeReport] = []
         self._outgoing: list[bytes] = []
-        self._dirty = False
         self._later: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -175,7 +174,8 @@ class Connection(asyncio.Protocol):
         self.dispatcher.send_soon(self)
 
     def write_out(self) -> None:
-        """Hand the frames to the operating system; what they tell of is in the journal."""
+        """Hand what is to be sent to the operating system; what it tells of is in the journal."""
+        self._collect()
         outgoing, self._outgoing = self._outgoing, []
         if self.transport is not None and not self.transport.is_closing():
             self.transport.writelines(outgoing)
@@ -192,36 +192,34 @@ class Connection(asyncio.Protocol):
             TypeError: the answer is no plain data.
         """
         answer = Answer(question_id, msgspec.Raw(encode(value)))
-        self._flush()
+        self._collect()
         self.send(answer)
 
     def refuse(self, question_id: int, exc: Exception) -> None:
         """Tell why a question cannot be answered."""
-        self._flush()
+        self._collect()
         self.send(Refusal(question_id, *refusals.named(exc)))
 
     def dirty(self, *, later: bool = False) -> None:
         """Have acks and results sent at the end of this turn, or a little later, to share a frame with others."""
-        loop = self.dispatcher._loop
-        assert loop is not None
-        if later:
-            if not self._dirty and self._later is None:
-                self._later = loop.call_later(PREFETCHED_SECONDS, self._flush)
-        elif not self._dirty:
-            self._dirty = True
-            loop.call_soon(self._flush)
+        if not later:
+            self.dispatcher.send_soon(self)
+        elif self._later is None:
+            loop = self.dispatcher._loop
+            assert loop is not None
+            self._later = loop.call_later(PREFETCHED_SECONDS, self.dispatcher.send_soon, self)
 
-    def _flush(self) -> None:
-        self._dirty = False
+    def _collect(self) -> None:
+        """Make frames of the acks and results so far."""
         if self._later is not None:
             self._later.cancel()
             self._later = None
         if self.acks:
-            self.send(Acknowledged(self.acks))
+            self._outgoing.append(framing.pack(Acknowledged(self.acks)))
             self.acks = []
         if self.results:
-            self.send(Results(self.results))
+            self._outgoing.append(framing.pack(Results(self.results)))
             self.results = []
         if self.jobs:
-            self.send(BatchReports(self.jobs))
+            self._outgoing.append(framing.pack(BatchReports(self.jobs)))
             self.jobs = []

@@ -97,6 +97,9 @@ class Loop:
         self._app_spec: AppSpec = pickle.loads(spec)
         self._env: dict[str, Any] = json.loads(env or "{}")
         self._assignments: Assignments
+        #: Messages that it may run, and memory that it may take, in KiB; None: any.
+        self._most_tasks: int | None = None
+        self._most_kib: int | None = None
         #: Once somebody has asked for measurements.
         self._meter: Any = None
 
@@ -149,6 +152,8 @@ class Loop:
         if not self._once:
             self._inbox.watch(Sources())
         runner = self._assignments.runner
+        conf = runner.app.conf
+        self._most_tasks, self._most_kib = conf.worker_max_tasks_per_child, conf.worker_max_memory_per_child
         # An error that gets past the runner ends the executor as a crash does: what it was running is settled by
         # another one, and counts as a delivery.
         while True:
@@ -175,27 +180,28 @@ class Loop:
 
     def _run(self, batch: Batch) -> None:
         """Run a batch, and report each message as soon as it has ended; many reports may leave together."""
-        client, began = self._client, time.monotonic()
-        reported = False
-        for message in self._assignments.messages(batch):
+        client, assignments, began = self._client, self._assignments, time.monotonic()
+        following = batch.advance()
+        if following is None:  # all was taken back
+            self._inbox.end(batch)
+            client.report(*batch.end(0.0))
+        while following is not None:
+            message = assignments.message(batch, *following)
             if message.began is not None:
                 client.report(message.began)
-            self._assignments.runner.run(message)
+            assignments.runner.run(message)
             self._done += 1
             now = time.monotonic()
-            more = batch.end_current()
+            following = batch.advance()
             reports = [message.report()]
+            more = following is not None
             if not more:
-                reported = True
                 reports += batch.end(now - began)
                 more = not self._inbox.end(batch)
             more = more and now - self._flushed < REPORT_SECONDS
             if not more:
                 self._flushed = now
             client.report(*reports, more=more)
-        if not reported:  # the rest was taken back
-            self._inbox.end(batch)
-            client.report(*batch.end(time.monotonic() - began))
 
     def _on_block(self, blocked: bool) -> None:
         runner = self._assignments.runner
@@ -222,8 +228,7 @@ class Loop:
 
     def _worn_out(self) -> bool:
         """Return whether this executor has done all that it may do."""
-        conf = self._assignments.runner.app.conf
-        most_tasks, most_kib = conf.worker_max_tasks_per_child, conf.worker_max_memory_per_child
+        most_tasks, most_kib = self._most_tasks, self._most_kib
         return bool(
             self._once
             or (most_tasks and self._done >= most_tasks)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from raycelery.client.connection import Client
 from raycelery.executor.batch import Assigned, Batch
 from raycelery.executor.bookkeeping import Bookkeeping
@@ -27,15 +25,8 @@ class Assignments:
         self.runner = runner
         self._bookkeeping = Bookkeeping(runner.app, client, eventer)
 
-    def messages(self, batch: Batch) -> Iterator[Message]:
-        """Yield a batch's messages, each when it is to run, until none is left in it."""
-        while True:
-            following = batch.begin_next()
-            if following is None:
-                return
-            yield self._message(batch, *following)
-
-    def _message(self, batch: Batch, index: int, assigned: Assigned) -> Message:
+    def message(self, batch: Batch, index: int, assigned: Assigned) -> Message:
+        """Return what is to be done about the message of a batch that has this index."""
         if isinstance(assigned, Assignment):
             return DirectMessage(self._bookkeeping, assigned)
         if isinstance(assigned, ChordAssignment):

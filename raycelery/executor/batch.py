@@ -33,38 +33,40 @@ class Batch:
     #: Guards, in all batches of this process, which messages have begun: `_begun`, `_left` and `_current`.
     _lock = threading.Lock()
 
+    #: Whether its messages are a bridge's.
+    bridged = False
+    #: Whether its messages are expected to be short, so that nobody needs to hear that one has begun.
+    quick = False
+    #: Whether it is bookkeeping only, which runs nothing of the project's code anew.
+    bookkeeping = False
+
     def __init__(self, assignment: Assignment | ChordAssignment | BatchAssignment) -> None:
         self.seq = assignment.seq
-        self.bridged = isinstance(assignment, BatchAssignment)
-        #: Whether its messages are expected to be short, so that nobody needs to hear that one has begun.
-        self.quick = isinstance(assignment, BatchAssignment) and assignment.quick
-        #: Whether it is bookkeeping only, which runs nothing of the project's code anew.
-        self.bookkeeping = isinstance(assignment, ChordAssignment) or (
-            isinstance(assignment, Assignment) and assignment.settle_reason is not None
-        )
-        self._messages: Sequence[Assigned] = (
-            assignment.messages if isinstance(assignment, BatchAssignment) else (assignment,)
-        )
+        self._messages: Sequence[Assigned]
+        if isinstance(assignment, BatchAssignment):
+            self.bridged, self.quick, self._messages = True, assignment.quick, assignment.messages
+        else:
+            self._messages = (assignment,)
+            self.bookkeeping = isinstance(assignment, ChordAssignment) or assignment.settle_reason is not None
         #: How many have begun, how many have not, and the index of the one that runs.
         self._begun = 0
         self._left = len(self._messages)
         self._current: int | None = None
 
-    def begin_next(self) -> tuple[int, Assigned] | None:
-        """Return index and content of the message that is to run now; None if there is none left."""
+    def advance(self) -> tuple[int, Assigned] | None:
+        """Take note that the message that ran has ended; return index and content of the one that is to run now.
+
+        Returns:
+            None if there is none left.
+        """
         with self._lock:
             if not self._left:
+                self._current = None
                 return None
             index = self._current = self._begun
             self._begun += 1
             self._left -= 1
             return index, self._messages[index]
-
-    def end_current(self) -> bool:
-        """Take note that the message that ran has ended; return whether there are more."""
-        with self._lock:
-            self._current = None
-            return self._left > 0
 
     def end(self, seconds: float) -> list[Report]:
         """Return what is reported of a batch that ran so many seconds; a message that is alone reports for itself."""

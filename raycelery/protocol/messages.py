@@ -6,6 +6,7 @@ A client *submits*, the dispatcher *assigns*, an executor *reports*. What is to 
 
 from __future__ import annotations
 
+import operator
 import pickle
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -111,6 +112,7 @@ _PLACES: dict[str, tuple[int, type]] = {
     for place, name in enumerate(Headers.__struct_fields__)
     if not name.endswith("time_limit")
 }
+_placed = operator.attrgetter(*_PLACES)
 _PROPERTIES = ("correlation_id", "reply_to", "log_to")
 #: What nearly all messages have, and the types of it that were seen: only what is new is looked at one by one.
 _USUAL = {*_PLACES, "id", "task", "timelimit", "stamps", "stamped_headers"}
@@ -210,7 +212,7 @@ def opened(payload: bytes) -> TaskMessage:
 def headers_and_properties(message: TaskMessage, task_id: str, task: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return headers and properties as Celery knows them; for executors, which have the caller's classes."""
     plain = message.headers
-    headers: dict[str, Any] = {name: getattr(plain, name) for name in _PLACES}
+    headers: dict[str, Any] = dict(zip(_PLACES, _placed(plain), strict=True))
     headers.update(
         id=task_id, task=task, timelimit=[plain.time_limit, plain.soft_time_limit], stamps={}, stamped_headers=None
     )
