@@ -25,6 +25,8 @@ INSTALL_REQUIRES = [
     "msgspec>=0.19",
     # Finds equal large arguments by content, fast enough to hash every one of them.
     "xxhash>=3.0",
+    # Encrypts and authenticates the dispatcher's journal (AES-GCM); Ray brings it anyway.
+    "cryptography>=42",
     # Holds NumPy's and scikit-learn's thread pools to the CPUs that a task asked for.
     "threadpoolctl>=3.1",
     # Memory and CPU of the processes that benchmarks and right-sizing look at, also with Ray not running.

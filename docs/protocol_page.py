@@ -8,6 +8,7 @@ import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from raycelery.dispatcher import journal
 from raycelery.protocol import codec, definitions, frames, framing, messages, operations, questions, records
 
 _HEAD = f"""\
@@ -31,10 +32,16 @@ connection says proves nothing in another place.
 | dispatcher | its proof |
 
 This is version {codec.VERSION}. Where two versions meet, both sides say so and name the remedy, and the connection is
-closed. A journal begins with the version, too; one of another version is put aside under another name. Each of its
-records is the number of the scheduler's latest message before it (8 bytes), a checksum (4 bytes), and a frame. What a
-frame of the dispatcher tells of is in the journal before the frame leaves. A record whose checksum is wrong is left out
-when the journal is read; the file is then kept aside as a whole.
+closed.
+
+## The journal
+
+A journal begins with `{journal.MAGIC.decode()}`, the version in 2 bytes, and 8 bytes by which the key is known; one of
+another version is put aside under another name. Each record is the number of the scheduler's latest message before it
+(8 bytes), a length (4 bytes), and so many bytes: a frame without its own length, sealed by AES-256-GCM along with both
+numbers and its place in the file (nonce of 12 bytes, what is sealed, tag of 16). What a frame of the dispatcher tells
+of is in the journal before the frame leaves. A record that was changed is left out when the journal is read; the file
+is then kept aside as a whole.
 
 ## Frames
 

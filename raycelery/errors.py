@@ -30,6 +30,10 @@ class VersionMismatch(DispatcherUnreachable):
     """The application's dispatcher and this process are of versions of raycelery that do not understand each other."""
 
 
+class FolderError(RayCeleryError):
+    """A folder or file that only this user may have written is another's, or is not what it should be."""
+
+
 class QueueFull(RayCeleryError, OperationalError):
     """``ray_max_pending`` messages are waiting and ``ray_submit_timeout`` has passed."""
 

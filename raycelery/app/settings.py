@@ -199,7 +199,13 @@ SETTINGS: dict[str, Setting] = {
     "ray_journal": Setting(
         None, "string",
         "folder of the journal, a file from which a restarted dispatcher goes on; `None`: Ray's session folder on the "
-        "dispatcher's node",
+        "dispatcher's node; it is made in a folder `raycelery` there, which only the dispatcher's user may enter",
+        _text,
+    ),
+    "ray_journal_key": Setting(
+        None, "string",
+        "file with the secret that [seals the journal](security.md#the-journal), on whatever node the dispatcher is; "
+        "`None`: one that is made beside the journal",
         _text,
     ),
     "ray_debug": Setting(

@@ -204,6 +204,7 @@ def _limits(app: Celery) -> Limits:
         idle_seconds=float(conf.ray_idle_seconds),
         infeasible_seconds=float(conf.ray_infeasible_seconds),
         journal=conf.ray_journal,
+        journal_key=conf.ray_journal_key,
         debug=bool(conf.ray_debug),
     )
 

@@ -9,11 +9,13 @@ import pickle
 import re
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from raycelery import names
+from raycelery.cluster.own_folder import OwnFolder
 from raycelery.reasons import reason_of
 
 if TYPE_CHECKING:
@@ -55,12 +57,17 @@ class Beat:
             # It looks for the wish to end as often.
             max_interval=min(app.conf.beat_max_loop_interval or LOOP_SECONDS, LOOP_SECONDS),
             scheduler_cls=scheduler or app.conf.beat_scheduler,
-            schedule_filename=filename or _filename(app_spec.dispatcher),
+            schedule_filename=filename or self._filename(app_spec.dispatcher),
         )
         self._entries: dict[str, str] = {}
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
         self._thread.start()
+
+    def _filename(self, name: str) -> str:
+        # What Celery keeps there is pickled: it must be nobody else's.
+        self._folder = OwnFolder(Path(ray._private.worker._global_node.get_session_dir_path()) / "raycelery")
+        return self._folder.held(f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.beat")
 
     def _run(self) -> None:
         try:
@@ -89,12 +96,6 @@ class Beat:
         """Save the schedule and end."""
         self._service.stop()
         self._thread.join(STOP_SECONDS)
-
-
-def _filename(name: str) -> str:
-    folder = os.path.join(ray._private.worker._global_node.get_session_dir_path(), "raycelery")
-    os.makedirs(folder, exist_ok=True)
-    return os.path.join(folder, f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.beat")
 
 
 def running(name: str) -> Any:

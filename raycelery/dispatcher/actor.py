@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import secrets
 import time
@@ -108,8 +107,8 @@ _BUS_QUESTIONS = get_args(BusQuestion)
 
 def _journal_path(name: str, folder: str | None) -> Path:
     if folder is None:
-        folder = os.path.join(ray._private.worker._global_node.get_session_dir_path(), "raycelery")
-    return Path(folder) / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.journal"
+        folder = ray._private.worker._global_node.get_session_dir_path()
+    return Path(folder) / "raycelery" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.journal"
 
 
 def _said_once(method: Method) -> Method:
@@ -162,7 +161,9 @@ class Dispatcher:
         #: Remote control and events, once a tool has asked for them; and whether anybody listens to task events.
         self.plane: ControlPlane | None = None
         self.watched = False
-        self.journal = Journal(_journal_path(name, limits.journal), latest=lambda: self.scheduler.view.seq)
+        self.journal = Journal(
+            _journal_path(name, limits.journal), latest=lambda: self.scheduler.view.seq, key=limits.journal_key
+        )
         self.rpc = Rpc(self)
         self.bridge_jobs = BridgeJobs(
             self.scheduler,

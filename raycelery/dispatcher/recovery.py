@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import msgspec
 from celery import states
 
-from raycelery.dispatcher.journal import restore
 from raycelery.dispatcher.ledger import Ledger
 from raycelery.protocol import framing, questions
 from raycelery.protocol.frames import Ask, Changes
@@ -109,7 +108,7 @@ def recover(dispatcher: Dispatcher) -> None:
             case Ask(_, asked):
                 dispatcher.rpc.answer(asked)
 
-    if not restore(dispatcher.journal.path, apply):
+    if not dispatcher.journal.restore(apply):
         return
     now = time.time()
     running = ledger.running()

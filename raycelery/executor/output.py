@@ -186,13 +186,13 @@ class Output:
     def _keep(self, data: bytes) -> None:
         if self._file is None:
             self._path = files.folder() / files.name(self._name, os.getpid())
-            self._file = self._path.open("ab")
+            self._file = files.opened(self._path)
             self._size = self._file.tell()
         elif self._size > files.MOST_BYTES:
             assert self._path is not None
             self._file.close()
             self._path.replace(f"{self._path}.1")
-            self._file, self._size = self._path.open("ab"), 0
+            self._file, self._size = files.opened(self._path), 0
         with contextlib.suppress(OSError):  # a disk that is full ends no task
             self._file.write(data)
         self._size += len(data)

@@ -10,12 +10,13 @@ with ``-`` for the level of what was printed, and ``executor[pid]`` for what was
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 #: From this size on a file is renamed to ``...log.1``, in the place of the one before.
 MOST_BYTES = 100_000_000
@@ -44,6 +45,13 @@ def folder() -> Path:
     import ray
 
     return Path(ray._private.worker._global_node.get_logs_dir_path())
+
+
+def opened(path: Path) -> BinaryIO:
+    """Open an executor's file to append to it; a link in its place, which somebody else may have put there, goes."""
+    if path.is_symlink():
+        path.unlink()
+    return open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "ab")
 
 
 def name(application: str, pid: int | str) -> str:

@@ -27,6 +27,8 @@ F = TypeVar("F")
 Side = Literal["client", "dispatcher"]
 
 _LENGTH = struct.Struct("!I")
+#: Bytes in which a frame says its length.
+LENGTH_BYTES = _LENGTH.size
 _VERSION = struct.Struct("!H")
 #: What both sides say first.
 MAGIC = b"raycelery"

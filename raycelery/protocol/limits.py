@@ -15,4 +15,5 @@ class Limits(Plain, frozen=True):
     idle_seconds: float
     infeasible_seconds: float
     journal: str | None = None
+    journal_key: str | None = None
     debug: bool = False

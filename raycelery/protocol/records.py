@@ -8,16 +8,6 @@ from raycelery.protocol.messages import Submission
 from raycelery.protocol.operations import Completion
 
 
-class Version(Tagged, frozen=True):
-    """The first record: what the others are.
-
-    Arguments:
-        version: see :data:`raycelery.protocol.codec.VERSION`.
-    """
-
-    version: int
-
-
 class Source(Tagged, frozen=True):
     """Who the records after this one came from.
 
@@ -76,6 +66,6 @@ class Numbered(Tagged, frozen=True):
     seq: int
 
 
-Record = Version | Source | Changes | Ask | Given | LiveMessage | CompleteChord | Numbered
+Record = Source | Changes | Ask | Given | LiveMessage | CompleteChord | Numbered
 
 record: Decoder[Record] = Decoder(Record)

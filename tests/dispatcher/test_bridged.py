@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raycelery.dispatcher.journal import Journal, read
+from raycelery.dispatcher.journal import Journal
 from raycelery.dispatcher.ledger import Ledger
 from raycelery.protocol import framing
-from raycelery.protocol.codec import VERSION, encode
 from raycelery.protocol.messages import Submission
-from raycelery.protocol.records import Numbered, Version
+from raycelery.protocol.records import Numbered
 from raycelery.scheduler.events import AddLane, Begun, ExecutorLost, ExecutorReady, NodeChanged, Purge, Submit
 from raycelery.scheduler.instructions import Assign, Return, Start
 from raycelery.scheduler.model import Lane, Message
@@ -64,27 +63,9 @@ def test_a_purge_leaves_them_to_their_broker() -> None:
 def test_numbers_stay_in_step_with_the_journal(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
     journal.append("", framing.pack(Numbered(41)))
-    journal.close()
+    journal.flush()
     ledger = Ledger()
-    for _, _, record in read(journal.path):
+    for _, _, record in journal.read():
         assert isinstance(record, Numbered)
         ledger.numbered(record.seq)
     assert ledger.submitted(Submission("id", "task", "celery", LANE.key, b"")) == 42
-
-
-def test_a_journal_of_another_version_is_put_aside(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    journal = Journal(path)
-    journal.append("one", framing.pack(Numbered(1)))
-    journal.close()
-    again = Journal(path)
-    again.append("one", framing.pack(Numbered(2)))
-    again.close()
-    assert [record for _, _, record in read(path)] == [Numbered(1), Numbered(2)], "one of this version goes on"
-    other = path.read_bytes().replace(encode(Version(VERSION)), encode(Version(VERSION + 1)), 1)
-    path.write_bytes(other)
-    journal = Journal(path)
-    journal.flush()
-    assert list(read(path)) == []
-    assert (tmp_path / "journal.other-version").read_bytes() == other, "nothing of it is lost"
-    journal.close()
