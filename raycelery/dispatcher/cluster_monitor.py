@@ -15,7 +15,11 @@ from raycelery.dispatcher.recovery import rewrite
 from raycelery.scheduler import events
 
 if TYPE_CHECKING:
-    from raycelery.dispatcher.actor import Dispatcher
+    from raycelery.dispatcher.core import Core
+    from raycelery.dispatcher.journal import Journal
+    from raycelery.dispatcher.monitoring.metrics import Metrics
+    from raycelery.dispatcher.monitoring.tools import Tools
+    from raycelery.dispatcher.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +34,19 @@ class ClusterMonitor:
     """Tells a dispatcher's scheduler of nodes that come, change and go, and keeps its books small.
 
     Arguments:
-        dispatcher: whose.
+        core: whose scheduler is told, and whose books are kept small.
+        journal: rewritten when it has grown.
+        metrics: sampled.
+        tools: those that look are told regularly.
+        turns: taken after each look.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, core: Core, journal: Journal, metrics: Metrics, tools: Tools, turns: Turns) -> None:
+        self._core = core
+        self._journal = journal
+        self._metrics = metrics
+        self._tools = tools
+        self._turns = turns
         self._nodes: dict[str, Mapping[str, float]] = {}
         self._resting = False
         self._looked = float("-inf")
@@ -53,14 +65,14 @@ class ClusterMonitor:
             except Exception:  # whatever it is (a full disk, say), the others are looked at, and it again
                 logger.exception("%s failed", look.__name__.strip("_"))
         self._resting, self._looked = not self._busy(), time.monotonic()
-        due = self._dispatcher.store.due
+        due = self._core.store.due
         expiry = RESTING_SECONDS if due is None else due - time.time()
         self._look_in(max(SECONDS, min(RESTING_SECONDS, expiry)) if self._resting else SECONDS)
-        self._dispatcher.turn_soon()
+        self._turns.soon()
 
     def _busy(self) -> bool:
         """Return whether anything runs or waits for an executor, or somebody listens."""
-        view, plane = self._dispatcher.scheduler.view, self._dispatcher.plane
+        view, plane = self._core.scheduler.view, self._tools.plane
         return view.pending > view.scheduled or (plane is not None and plane.ticking)
 
     def settle(self) -> None:
@@ -72,16 +84,16 @@ class ClusterMonitor:
             self._look_in(max(SOON_SECONDS, self._looked + SECONDS - time.monotonic()))
 
     def _look_at_books(self) -> None:
-        dispatcher = self._dispatcher
-        dispatcher.store.expire(time.time())
-        needed = dispatcher.store.bytes + 2000 * dispatcher.scheduler.view.pending
-        if dispatcher.journal.size > max(REWRITE_BYTES, 4 * needed):
-            rewrite(dispatcher)
+        core, journal = self._core, self._journal
+        core.store.expire(time.time())
+        needed = core.store.bytes + 2000 * core.scheduler.view.pending
+        if journal.size > max(REWRITE_BYTES, 4 * needed):
+            rewrite(core, journal)
 
     def _look_at_tools(self) -> None:
-        self._dispatcher.metrics.sample(self._dispatcher.scheduler.view)
-        if self._dispatcher.plane is not None:
-            self._dispatcher.plane.tick(time.time())
+        self._metrics.sample(self._core.scheduler.view)
+        if self._tools.plane is not None:
+            self._tools.plane.tick(time.time())
 
     def _look_at_nodes(self) -> None:
         now = time.time()
@@ -96,7 +108,7 @@ class ClusterMonitor:
         }
         for node_id, resources in alive.items():
             if self._nodes.get(node_id) != resources:
-                self._dispatcher.scheduler.handle(events.NodeChanged(node_id, resources), now)
+                self._core.scheduler.handle(events.NodeChanged(node_id, resources), now)
         for node_id in self._nodes.keys() - alive.keys():
-            self._dispatcher.scheduler.handle(events.NodeRemoved(node_id), now)
+            self._core.scheduler.handle(events.NodeRemoved(node_id), now)
         self._nodes = alive

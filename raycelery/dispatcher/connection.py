@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -31,7 +31,7 @@ from raycelery.protocol.frames import (
 )
 
 if TYPE_CHECKING:
-    from raycelery.dispatcher.actor import Dispatcher
+    from raycelery.dispatcher.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -39,30 +39,51 @@ logger = logging.getLogger(__name__)
 PREFETCHED_SECONDS = 0.001
 #: Seconds that a process has to prove that it knows the secret.
 PROOF_SECONDS = 10.0
-#: Seconds that the large values of a process are kept after its connection was lost.
-HOLD_SECONDS = 5.0
+
+
+class Handler(Protocol):
+    """What becomes of connections and of what comes over them."""
+
+    #: Where the dispatcher says that it listens.
+    endpoint: framing.Endpoint
+
+    def on_made(self, conn: Connection) -> None:
+        """Take note of a connection."""
+
+    def on_frame(self, conn: Connection, frame: ToDispatcher, raw: bytes) -> None:
+        """Take a frame of a process that has proved that it may talk, and the frame's bytes."""
+
+    def on_lost(self, conn: Connection) -> None:
+        """Take note that a connection is lost."""
 
 
 class Connection(asyncio.Protocol):
-    """One process's connection, as the dispatcher sees it."""
+    """One process's connection, as the dispatcher sees it.
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self.dispatcher = dispatcher
+    Arguments:
+        handler: takes what comes.
+        turns: have what is to be sent leave, once what it tells of is in the journal.
+    """
+
+    def __init__(self, handler: Handler, turns: Turns) -> None:
+        self._handler = handler
+        self._turns = turns
         self.transport: asyncio.Transport | None = None
         self.unpacker = framing.Unpacker(to_dispatcher)
         #: Until the process has proved that it may talk.
-        self._greeting: framing.Greeting | None = framing.Greeting(dispatcher.listens_at)
+        self._greeting: framing.Greeting | None = framing.Greeting(handler.endpoint)
         #: What it has said of itself.
         self.info = Hello("observer")
         self.source = ""
         #: The scheduler's number of the executor that it is; None: it is none.
         self.executor_id: int | None = None
         self.codes = 0
+        #: Ids of tasks whose results it waits for.
         self.watching: set[str] = set()
         self.results: list[Result] = []
-        self.acks: list[int] = []
         #: What became of a bridge's messages.
         self.jobs: list[BridgeReport] = []
+        self._acks: list[int] = []
         self._outgoing: list[bytes] = []
         self._later: asyncio.TimerHandle | None = None
 
@@ -71,9 +92,8 @@ class Connection(asyncio.Protocol):
         self.transport = transport
         assert self._greeting is not None
         transport.write(self._greeting.opening)
-        self.dispatcher.connections.add(self)
-        if self.dispatcher._loop is not None:
-            self.dispatcher._loop.call_later(PROOF_SECONDS, self._close_unproved)
+        self._handler.on_made(self)
+        asyncio.get_running_loop().call_later(PROOF_SECONDS, self._close_unproved)
 
     def _close_unproved(self) -> None:
         if self._greeting is not None and self.transport is not None:
@@ -92,39 +112,7 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
             return
         for frame, raw in frames:
-            self._take(frame, raw)
-
-    def _take(self, frame: ToDispatcher, raw: bytes) -> None:
-        dispatcher = self.dispatcher
-        match frame:
-            case Changes():
-                dispatcher.on_changes(self, frame, raw)
-            case Watch():
-                dispatcher.on_watch(self, frame)
-            case Ask():
-                dispatcher.on_ask(self, frame, raw)
-            case TaskLines():
-                dispatcher.logs.take(self, frame)
-            case FollowLines():
-                dispatcher.logs.follow(self, frame)
-            case RunMeasured():
-                dispatcher.profiling.take(frame)
-            case Hello():
-                self._on_hello(frame)
-            case _:
-                dispatcher.bridge_jobs.on_frame(self, frame)
-
-    def _on_hello(self, hello: Hello) -> None:
-        dispatcher = self.dispatcher
-        self.info, self.source = hello, hello.holder
-        for key in hello.holds:
-            for ref in dispatcher.large_values.refs(key):
-                dispatcher.large_values.hold(key, self.source, ref)
-        dispatcher.logs.came(self)
-        if hello.executor_id is not None:
-            self.executor_id = hello.executor_id
-            dispatcher.executor_manager.came(hello.executor_id, self)
-            dispatcher.greet(self)
+            self._handler.on_frame(self, frame, raw)
 
     def _prove(self, greeting: framing.Greeting, data: bytes) -> bytes:
         assert self.transport is not None
@@ -142,36 +130,12 @@ class Connection(asyncio.Protocol):
         return rest
 
     def connection_lost(self, exc: Exception | None) -> None:
-        dispatcher = self.dispatcher
-        dispatcher.connections.discard(self)
-        dispatcher.logs.gone(self)
-        if dispatcher.plane is not None:
-            dispatcher.plane.gone(self)
-        for task_id in self.watching:
-            waiting = dispatcher.waiters.get(task_id)
-            if waiting is not None:
-                waiting.pop(self, None)
-                if not waiting:
-                    del dispatcher.waiters[task_id]
-        dispatcher.back_pressured = [one for one in dispatcher.back_pressured if one[0] is not self]
-        dispatcher.drainers = [one for one in dispatcher.drainers if one[0] is not self]
-        if self.info.role == "bridge":
-            dispatcher.bridge_jobs.gone(self)
-            dispatcher.turn_soon()
-        if self.source and dispatcher._loop is not None:
-            # It may only have to connect again.
-            dispatcher._loop.call_later(HOLD_SECONDS, self._release_values)
-
-    def _release_values(self) -> None:
-        dispatcher = self.dispatcher
-        if all(conn.source != self.source for conn in dispatcher.connections):
-            dispatcher.large_values.release_all(self.source)
-            dispatcher.turn_soon()
+        self._handler.on_lost(self)
 
     def send(self, frame: Tagged | bytes) -> None:
         """Send a frame, after what it tells of was written to the journal, unless the process is gone."""
         self._outgoing.append(frame if isinstance(frame, bytes) else framing.pack(frame))
-        self.dispatcher.send_soon(self)
+        self._turns.send_soon(self)
 
     def write_out(self) -> None:
         """Hand what is to be sent to the operating system; what it tells of is in the journal."""
@@ -200,23 +164,26 @@ class Connection(asyncio.Protocol):
         self._collect()
         self.send(Refusal(question_id, *refusals.named(exc)))
 
+    def acknowledge(self, frame_id: int) -> None:
+        """Tell that a frame of submissions is safe."""
+        self._acks.append(frame_id)
+        self._turns.send_soon(self)
+
     def dirty(self, *, later: bool = False) -> None:
-        """Have acks and results sent at the end of this turn, or a little later, to share a frame with others."""
+        """Have results and reports sent at the end of this turn, or a little later, to share a frame with others."""
         if not later:
-            self.dispatcher.send_soon(self)
+            self._turns.send_soon(self)
         elif self._later is None:
-            loop = self.dispatcher._loop
-            assert loop is not None
-            self._later = loop.call_later(PREFETCHED_SECONDS, self.dispatcher.send_soon, self)
+            self._later = self._turns.send_in(PREFETCHED_SECONDS, self)
 
     def _collect(self) -> None:
         """Make frames of the acks and results so far."""
         if self._later is not None:
             self._later.cancel()
             self._later = None
-        if self.acks:
-            self._outgoing.append(framing.pack(Acknowledged(self.acks)))
-            self.acks = []
+        if self._acks:
+            self._outgoing.append(framing.pack(Acknowledged(self._acks)))
+            self._acks = []
         if self.results:
             self._outgoing.append(framing.pack(Results(self.results)))
             self.results = []

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, cast
 from raycelery.protocol.frames import FollowLines, Lines, SendLines, TaskLines
 
 if TYPE_CHECKING:
-    from raycelery.dispatcher.actor import Dispatcher
+    from collections.abc import Mapping
+
+    from raycelery.dispatcher.bridge_jobs import BridgeJobs
     from raycelery.dispatcher.connection import Connection
 
 #: Bytes that may wait for a process to read them; what comes meanwhile is not for it.
@@ -18,11 +20,13 @@ class Logs:
     """Knows who looks at what; lines are not decoded here, nor kept: executors write them to files.
 
     Arguments:
-        dispatcher: whose.
+        executors: the connections of those that there are.
+        bridge_jobs: tells whose a bridge's message is.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, executors: Mapping[int, Connection], bridge_jobs: BridgeJobs) -> None:
+        self._executors = executors
+        self._bridge_jobs = bridge_jobs
         #: Processes that look at what their own tasks say, by their id.
         self._clients: dict[str, Connection] = {}
         #: Those that follow all tasks (None) or one.
@@ -30,10 +34,10 @@ class Logs:
         #: Frames that were left out since the last one that was not.
         self._left_out: dict[Connection, int] = {}
 
-    @property
-    def followed(self) -> bool:
-        """Whether executors are to send everything."""
-        return bool(self._followers)
+    def greet(self, executor: Connection) -> None:
+        """Tell an executor that has come if somebody follows all that is said."""
+        if self._followers:
+            executor.send(SendLines(True))
 
     def came(self, conn: Connection) -> None:
         """Take note of a process that says who it is."""
@@ -58,7 +62,7 @@ class Logs:
         """Hand on lines from an executor."""
         if said.of_bridge is not None:
             of = said.of_bridge
-            looking = cast("list[Connection]", self._dispatcher.bridge_jobs.connections_of(of.seq, of.index))
+            looking = cast("list[Connection]", self._bridge_jobs.connections_of(of.seq, of.index))
         else:
             client = self._clients.get(said.to)
             looking = [] if client is None else [client]
@@ -73,5 +77,5 @@ class Logs:
         to.send(Lines(node, said.file, said.lines, said.left_out + self._left_out.pop(to, 0)))
 
     def _tell(self) -> None:
-        for conn in self._dispatcher.executor_manager.connected.values():
-            conn.send(SendLines(self.followed))
+        for conn in self._executors.values():
+            conn.send(SendLines(bool(self._followers)))

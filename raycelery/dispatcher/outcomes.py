@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
-from raycelery.dispatcher.recovery import message_of, submission_of
+from raycelery.dispatcher.conversions import message_of, submission_of
 from raycelery.protocol import framing, messages
 from raycelery.protocol.codec import encode
 from raycelery.protocol.definitions import DefineLane
@@ -22,7 +22,9 @@ from raycelery.protocol.questions import Forget
 from raycelery.scheduler.model import lane_of
 
 if TYPE_CHECKING:
-    from raycelery.dispatcher.actor import Dispatcher
+    from raycelery.dispatcher.core import Core
+    from raycelery.dispatcher.journal import Journal
+    from raycelery.dispatcher.monitoring.metrics import Metrics
     from raycelery.scheduler.model import Message
 
 #: What may become of a message, in the order in which it is shown.
@@ -60,11 +62,15 @@ class Outcomes:
     """Counts what became of messages, and keeps the last failures.
 
     Arguments:
-        dispatcher: whose.
+        core: takes what is retried.
+        journal: likewise.
+        metrics: told of each.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, core: Core, journal: Journal, metrics: Metrics) -> None:
+        self._core = core
+        self._journal = journal
+        self._metrics = metrics
         #: Messages that have ended, by node, task and outcome.
         self.counts: Counter[tuple[str, str, str]] = Counter()
         #: By task id; of a task that failed again the last failure.
@@ -88,9 +94,9 @@ class Outcomes:
             error: why it failed; nothing is kept without it.
         """
         self.counts[node, message.task, outcome] += 1
-        self._dispatcher.metrics.finished(message, outcome, seconds, now)
+        self._metrics.finished(message, outcome, seconds, now)
         if error is not None and outcome == "failed":
-            keys = self._dispatcher.keys.get(message.seq, ())
+            keys = self._core.keys.get(message.seq, ())
             self._keep(Failure(submission_of(message, keys), error, now, node, seconds))
 
     def by_task(self) -> dict[str, dict[str, int]]:
@@ -163,7 +169,7 @@ class Outcomes:
             the ids of those that were ``retried``; of those that are ``unknown``; of those whose large arguments are
             ``gone`` from Ray's object store.
         """
-        dispatcher, now = self._dispatcher, time.time()
+        core, journal, now = self._core, self._journal, time.time()
         answer: dict[str, list[str]] = {"retried": [], "unknown": [], "gone": []}
         for task_id in ids:
             failure = self._failures.get(task_id)
@@ -171,22 +177,22 @@ class Outcomes:
                 answer["unknown"].append(task_id)
                 continue
             submission, lane = self._anew(failure.submission, app)
-            if not all(dispatcher.large_values.refs(key) for key in submission.keys):
+            if not all(core.large_values.refs(key) for key in submission.keys):
                 answer["gone"].append(task_id)
                 continue
             self._forget(task_id)
-            dispatcher.store.forget(task_id)
-            dispatcher.journal.append("", framing.pack(Ask(0, Forget(task_id))))
-            dispatcher.definitions.add(lane)
-            dispatcher.journal.append("", framing.pack(Changes(definitions=[lane], submissions=[submission])))
-            dispatcher.take(message_of(submission), submission.keys, now)
+            core.store.forget(task_id)
+            journal.append("", framing.pack(Ask(0, Forget(task_id))))
+            core.definitions.add(lane)
+            journal.append("", framing.pack(Changes(definitions=[lane], submissions=[submission])))
+            core.take(message_of(submission), submission.keys, now)
             answer["retried"].append(task_id)
         return answer
 
     def _anew(self, failed: Submission, app: str) -> tuple[Submission, DefineLane]:
         """Return a submission without what has passed: its retries, its time to begin and to expire; and its lane."""
         sent = messages.opened(failed.payload)
-        lane = self._dispatcher.scheduler.view.known_lanes[failed.lane]
+        lane = self._core.scheduler.view.known_lanes[failed.lane]
         if sent.code is None:  # else the task travels by value, with the definition that it was called by
             lane = lane_of(lane.request, app, lane.env, lane.one_shot)
         headers = msgspec.structs.replace(sent.headers, retries=0, eta=None, expires=None)

@@ -10,7 +10,8 @@ from raycelery.protocol.frames import RunMeasured, SendSamples
 from raycelery.protocol.questions import Samples
 
 if TYPE_CHECKING:
-    from raycelery.dispatcher.actor import Dispatcher
+    from collections.abc import Mapping
+
     from raycelery.dispatcher.connection import Connection
 
 #: Samples that are kept; the oldest go first.
@@ -21,11 +22,11 @@ class Profiling:
     """Profiling in one dispatcher's executors.
 
     Arguments:
-        dispatcher: whose executors are told.
+        executors: the connections of those that there are.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, executors: Mapping[int, Connection]) -> None:
+        self._executors = executors
         self._samples: deque[bytes] = deque(maxlen=_MOST)
         self._count = 0
         self._end: asyncio.TimerHandle | None = None
@@ -37,16 +38,14 @@ class Profiling:
 
     def renew(self, seconds: float) -> None:
         """Have executors measure for so long, unless that is asked for again; 0: no longer."""
-        loop = self._dispatcher._loop
-        assert loop is not None
         was = self.on
         if self._end is not None:
             self._end.cancel()
             self._end = None
         if seconds > 0:
-            self._end = loop.call_later(seconds, self.renew, 0.0)
+            self._end = asyncio.get_running_loop().call_later(seconds, self.renew, 0.0)
         if self.on != was:
-            for connection in self._dispatcher.executor_manager.connected.values():
+            for connection in self._executors.values():
                 self.greet(connection)
 
     def greet(self, connection: Connection) -> None:

@@ -10,11 +10,8 @@ from __future__ import annotations
 import ast
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from celery.utils.functional import maybe_list
@@ -24,20 +21,15 @@ from kombu.pidbox import Mailbox
 from kombu.transport.virtual import Message as VirtualMessage
 
 from raycelery.control import commands
+from raycelery.dispatcher.monitoring.node import Node, Plane, Reply, Whole
 from raycelery.protocol import messages, questions
-from raycelery.scheduler import events
 from raycelery.scheduler.nodes import UNIT
 
 if TYPE_CHECKING:
-    from raycelery.dispatcher.actor import Dispatcher
-    from raycelery.dispatcher.monitoring.control_plane import ControlPlane
+    from raycelery.dispatcher.monitoring.tools import Subject
     from raycelery.protocol.questions import BusMessage
-    from raycelery.scheduler.executor import ExecutorState
 
 logger = logging.getLogger(__name__)
-
-Reply = dict[str, Any]
-
 
 def ok(value: Any) -> Reply:
     """Return a good answer."""
@@ -49,85 +41,7 @@ def nok(value: Any) -> Reply:
     return {"error": value}
 
 
-@dataclass(frozen=True)
-class Whole:
-    """The application as a whole, looked at once for all nodes of a command.
-
-    Arguments:
-        dispatcher: of the application.
-        plane: its control plane.
-    """
-
-    dispatcher: Dispatcher
-    plane: ControlPlane
-
-    @cached_property
-    def stats(self) -> Reply:
-        """The dispatcher's counts."""
-        return self.dispatcher.rpc.stats()
-
-    @cached_property
-    def finished(self) -> dict[str, dict[str, int]]:
-        """Messages finished, by node and task."""
-        found: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        for (node, task, _), count in self.dispatcher.outcomes.counts.items():
-            found[node][task] = found[node].get(task, 0) + count
-        return dict(found)
-
-
-@dataclass(frozen=True)
-class Node:
-    """A Ray node, as the worker that tools take it for.
-
-    Arguments:
-        whole: the application.
-        id: Ray's.
-        hostname: "celery@<host>".
-        first: whether it answers for what is at no node yet.
-    """
-
-    whole: Whole
-    id: str
-    hostname: str
-    first: bool
-
-    @property
-    def dispatcher(self) -> Dispatcher:
-        """Of the application."""
-        return self.whole.dispatcher
-
-    @property
-    def plane(self) -> ControlPlane:
-        """The application's control plane."""
-        return self.whole.plane
-
-    @cached_property
-    def executors(self) -> list[ExecutorState]:
-        """The application's executors there."""
-        scheduler = self.dispatcher.scheduler.view
-        node = scheduler.nodes.get(self.id)
-        return [] if node is None else [scheduler.executors[executor_id] for executor_id in node.executors]
-
-    @property
-    def cpus(self) -> float:
-        """How many CPUs it has."""
-        node = self.dispatcher.scheduler.view.nodes.get(self.id)
-        return 0.0 if node is None else node.total.get("CPU", 0) / UNIT
-
-    @property
-    def finished(self) -> dict[str, int]:
-        """Messages finished there, by task."""
-        return self.whole.finished.get(self.id, {})
-
-    def messages(self, place: str) -> list[Reply]:
-        """Return what is "running", "next" or "eta" there."""
-        answers = self.dispatcher.rpc
-        if place == "eta":
-            return answers.messages(place) if self.first else []
-        return answers.given(self.executors, place)
-
-
-def take(dispatcher: Dispatcher, plane: ControlPlane, channel: Any, message: BusMessage) -> None:
+def take(subject: Subject, plane: Plane, channel: Any, message: BusMessage) -> None:
     """Have every node that a command is meant for carry it out and answer."""
     received = VirtualMessage(message, channel=channel)
     # Whoever may connect to the dispatcher may send it any object, so any serializer will do.
@@ -137,7 +51,7 @@ def take(dispatcher: Dispatcher, plane: ControlPlane, channel: Any, message: Bus
     nodes = list(plane.nodes().items())
     if body.get("method") in _ONCE and not (body.get("reply_to") or body.get("destination") or body.get("pattern")):
         del nodes[1:]
-    whole = Whole(dispatcher, plane)
+    whole = Whole(subject, plane)
     for number, (node, hostname) in enumerate(nodes):
         state = Node(whole, node, hostname, number == 0)
         mailbox.Node(hostname, state, channel, COMMANDS).handle_message(body, received)
@@ -160,7 +74,7 @@ def hello(node: Node, from_node: str, revoked: Any = None, **_: Any) -> Reply | 
     """Tell a worker of another executor_manager what was revoked."""
     if from_node == node.hostname:
         return None
-    return {"revoked": node.dispatcher.rpc.revoked(), "clock": node.plane.clock.forward()}
+    return {"revoked": node.queries.revoked(), "clock": node.plane.clock.forward()}
 
 
 def active(node: Node, safe: bool = False, **_: Any) -> list[Reply]:
@@ -189,7 +103,7 @@ def query_task(node: Node, ids: Any, **_: Any) -> Reply:
     """Return where tasks are, by id."""
     names = {"running": "active", "next": "reserved", "eta": "scheduled", "waiting": "reserved"}
     here = {state.id for state in node.executors}
-    found = node.dispatcher.rpc.messages("", [str(task_id) for task_id in maybe_list(ids) or []])
+    found = node.queries.messages("", [str(task_id) for task_id in maybe_list(ids) or []])
     return {
         message["id"]: [names[message["place"]], _info(node, message)]
         for message in found
@@ -199,28 +113,28 @@ def query_task(node: Node, ids: Any, **_: Any) -> Reply:
 
 def revoked(node: Node, **_: Any) -> list[str]:
     """Return the revoked ids that are remembered."""
-    return node.dispatcher.rpc.revoked()
+    return node.queries.revoked()
 
 
 def stats(node: Node, **_: Any) -> Reply:
     """Return counts of what waits, runs and serves."""
-    dispatcher = node.dispatcher
+    queries = node.queries
     everything = {name: value for name, value in node.whole.stats.items() if name not in ("log", "executor_pids")}
     pids = node.whole.stats["executor_pids"]
-    limit = dispatcher.scheduler.view.limits["app"].maximum
+    limit = queries.view.limits["app"].maximum
     size = max(1, int(node.cpus))
     counts = {name: everything[name] for name in ("waiting", "scheduled", "pending", "results", "result_bytes")}
     return {
         **everything,
         "clock": str(node.plane.clock.value),
-        "uptime": max(1, int(time.time() - dispatcher.since)),
+        "uptime": max(1, int(time.time() - queries.since)),
         "total": node.finished,
         "pool": {
             "implementation": "raycelery: Ray actors",
             "max-concurrency": size if limit is None else min(size, limit),
             "processes": [pids[state.id] for state in node.executors if state.id in pids],
         },
-        "prefetch_count": dispatcher.scheduler.view.policy.max_batch,
+        "prefetch_count": queries.view.policy.max_batch,
         "broker": {"transport": "ray", "hostname": node.hostname.partition("@")[2], **counts},
         "node": {"id": node.id},
         "rusage": {name: value for name, value in node.plane.host_stats.get(node.id).items() if name[0] != "_"},
@@ -253,7 +167,7 @@ def active_queues(node: Node, known: Any = None, **_: Any) -> Any:
     queues = _known(node, known)
     if known is None:
         return queues
-    limits = node.dispatcher.definitions.set_limits
+    limits = node.subject.core.definitions.set_limits
     return [queue for queue in queues if limits.get(f"queue:{queue['name']}") != 0]
 
 
@@ -310,7 +224,7 @@ def revoke(node: Node, task_id: Any, terminate: bool = False, signal: Any = None
     """Revoke tasks by id; ``terminate`` also ends those that run, with SIGKILL whatever ``signal`` says."""
     ids = sorted({str(one) for one in maybe_list(task_id) or []})
     running = {message["id"] for message in node.messages("running")}
-    node.plane.change(questions.Revoke(ids, bool(terminate)))
+    node.subject.change(questions.Revoke(ids, bool(terminate)))
     if terminate:
         ended = [one for one in ids if one in running]
         return ok(f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown")
@@ -327,7 +241,7 @@ def revoke_by_stamped_headers(node: Node, headers: Any, terminate: bool = False,
     if isinstance(headers, list):
         headers = dict(header.split("=", 1) for header in headers)
     stamps = {name: maybe_list(value) for name, value in headers.items()}
-    node.plane.change(questions.RevokeStamps(stamps, bool(terminate)))
+    node.subject.change(questions.RevokeStamps(stamps, bool(terminate)))
     return ok(f"headers {headers} {'revoked' if terminate else 'flagged as revoked, but not terminated'}")
 
 
@@ -339,7 +253,7 @@ def rate_limit(node: Node, task_name: str, rate_limit: Any, known: bool = True, 
         return nok(f"Invalid rate limit string: {exc!r}")
     if not known:
         return nok("unknown task")
-    node.plane.change(questions.SetRate(task_name, per_second or None))
+    node.subject.change(questions.SetRate(task_name, per_second or None))
     return ok("new rate limit set successfully" if rate_limit else "rate limit disabled successfully")
 
 
@@ -349,7 +263,7 @@ def time_limit(
     """Set a task's time limits, in seconds, for calls that do not bring their own."""
     if not known:
         return nok("unknown task")
-    node.plane.change(questions.SetTimeLimit(task_name, soft, hard))
+    node.subject.change(questions.SetTimeLimit(task_name, soft, hard))
     return ok("time limits set successfully")
 
 
@@ -364,17 +278,17 @@ def pool_shrink(node: Node, n: int = 1, **_: Any) -> Reply:
 
 
 def _resize(node: Node, by: int) -> Reply:
-    scheduler = node.dispatcher.scheduler.view
+    scheduler = node.queries.view
     now = scheduler.limits["app"].maximum
     cpus = max(1, int(scheduler.nodes.total_cpus / UNIT))
     if now is None and by > 0:
         return nok(f"only its {cpus} CPUs limit the application: set worker_concurrency, or shrink first")
     then = max(0, (cpus if now is None else now) + by)
-    if then >= cpus and "app" not in node.dispatcher.definitions.limits:
+    if then >= cpus and "app" not in node.subject.core.definitions.limits:
         # As it was before it was shrunk.
-        node.plane.change(questions.RestoreLimit("app"))
+        node.subject.change(questions.RestoreLimit("app"))
     else:
-        node.plane.change(questions.SetLimit("app", then))
+        node.subject.change(questions.SetLimit("app", then))
     return ok(f"pool will {'grow' if by > 0 else 'shrink'}: {then} messages at once in the whole cluster")
 
 
@@ -389,8 +303,7 @@ def shutdown(node: Node, **_: Any) -> Reply:
 
 
 def _retire(node: Node) -> int:
-    node.dispatcher.scheduler.handle(events.Retire([state.id for state in node.executors]), time.time())
-    node.dispatcher.turn_soon()
+    node.subject.retire([state.id for state in node.executors])
     return len(node.executors)
 
 
@@ -401,16 +314,16 @@ def autoscale(node: Node, max: int | None = None, min: int | None = None, **_: A
 
 def cancel_consumer(node: Node, queue: str, **_: Any) -> Reply:
     """Let nothing of a queue run, in the whole cluster, until it is added again."""
-    node.plane.change(questions.SetLimit(f"queue:{queue}", 0))
+    node.subject.change(questions.SetLimit(f"queue:{queue}", 0))
     return ok(f"no longer consuming from {queue}")
 
 
 def add_consumer(node: Node, queue: str, *args: Any, **_: Any) -> Reply:
     """Serve a queue again; there is no need to name new ones."""
     name = f"queue:{queue}"
-    if name not in node.dispatcher.definitions.set_limits:
+    if name not in node.subject.core.definitions.set_limits:
         return ok(f"already consuming from {queue}")
-    node.plane.change(questions.RestoreLimit(name))
+    node.subject.change(questions.RestoreLimit(name))
     return ok(f"add consumer {queue}")
 
 

@@ -20,14 +20,15 @@ from raycelery.dispatcher.monitoring import commands
 from raycelery.dispatcher.monitoring.bus import Bus
 from raycelery.dispatcher.monitoring.events import Events
 from raycelery.dispatcher.monitoring.host_stats import HostStats
+from raycelery.dispatcher.monitoring.node import Node, Whole
 from raycelery.errors import DispatcherUnreachable
-from raycelery.protocol import framing, questions
-from raycelery.protocol.frames import Ask, SendEvents
-from raycelery.protocol.questions import BusMessage, BusQuestion, Change, Question
+from raycelery.protocol import questions
+from raycelery.protocol.frames import SendEvents
+from raycelery.protocol.questions import BusMessage, BusQuestion, Question
 
 if TYPE_CHECKING:
-    from raycelery.dispatcher.actor import Dispatcher
     from raycelery.dispatcher.connection import Connection
+    from raycelery.dispatcher.monitoring.tools import Subject
     from raycelery.scheduler.model import Message as TaskMessage
 
 logger = logging.getLogger(__name__)
@@ -62,11 +63,12 @@ class ControlPlane:
     """Remote control and events of one application.
 
     Arguments:
-        dispatcher: whose.
+        subject: the dispatcher, as tools see it.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._view = subject.queries.view
         self.bus = Bus()
         q, bus = questions, self.bus
         self._answers: dict[type[Question[Any]], Callable[[Any], Any]] = {
@@ -74,7 +76,7 @@ class ControlPlane:
             q.DeclareQueue: lambda asked: bus.declare(asked.queue, self, asked.expires, time.time()),
             q.HasQueue: lambda asked: bus.has(asked.queue) or self._waiting(asked.queue) > 0,
             q.QueueSize: lambda asked: bus.size(asked.queue) + self._waiting(asked.queue),
-            q.PurgeQueue: lambda asked: bus.purge(asked.queue) + self.change(questions.Purge(asked.queue)),
+            q.PurgeQueue: lambda asked: bus.purge(asked.queue) + subject.change(questions.Purge(asked.queue)),
             q.DeleteQueue: lambda asked: bus.delete(asked.queue),
             q.Bind: lambda asked: bus.bind(asked.exchange, asked.binding),
             q.Unbind: lambda asked: bus.unbind(asked.exchange, asked.binding),
@@ -89,8 +91,9 @@ class ControlPlane:
         self._channel = connection.channel()
         self.clock = LamportClock(initial_value=1)
         self.events = Events(self._channel, self.name_of, self.clock)
-        #: Whether task events are wanted by those who listen.
+        #: Whether task events are wanted by those who listen; whether they are sent.
         self.task_events = True
+        self.watched = False
         #: Messages that were there before the last listener came.
         self._untold: Untold | None = None
         #: Names of nodes by Ray's ids; one that has gone keeps its own for the case that it comes back.
@@ -160,7 +163,7 @@ class ControlPlane:
 
     def _waiting(self, queue: str) -> int:
         """Return how many tasks wait in a queue."""
-        return self._dispatcher.scheduler.view.waiting(queue)
+        return self._view.waiting(queue)
 
     def _open(self, names: questions.OpenBus) -> None:
         self._control_exchange, self._event_exchange = names.control_exchange, names.event_exchange
@@ -180,27 +183,18 @@ class ControlPlane:
             conn.answer(question_id, taken)
 
         give_up = self.bus.read(asked.queues, conn, time.time(), answer)
-        assert self._dispatcher._loop is not None
-        timers.append(self._dispatcher._loop.call_later(asked.seconds, give_up))
-
-    def change(self, change: Change[A]) -> A:
-        """Change something of the dispatcher's as a process would, so that it lasts."""
-        dispatcher = self._dispatcher
-        dispatcher.journal.append("", framing.pack(Ask(0, change)))  # type: ignore[arg-type]
-        dispatcher.turn_soon()
-        answer: A = dispatcher.rpc.answer(change)
-        return answer
+        timers.append(asyncio.get_running_loop().call_later(asked.seconds, give_up))
 
     def _on_fanout(self, exchange: str, message: BusMessage) -> None:
         if exchange == self._control_exchange:
-            commands.take(self._dispatcher, self, self._channel, message)
+            commands.take(self._subject, self, self._channel, message)
 
     # -- events -------------------------------------------------------------------------------------------------
 
     def _on_bound(self, exchange: str) -> None:
         if exchange == self._event_exchange:
             self.see_who_listens()
-            if self._dispatcher.watched and self.bus.table(exchange):
+            if self.watched and self.bus.table(exchange):
                 self._introduce()
 
     def _introduce(self) -> None:
@@ -208,10 +202,10 @@ class ControlPlane:
 
         A listener who hears of a task's start or end alone does not even know its name.
         """
-        self._untold = Untold(self._dispatcher.scheduler.view.seq)
-        for message in self._dispatcher.rpc.messages("running"):
-            running = self._dispatcher.scheduler.view.find(message["id"])
-            executor = self._dispatcher.scheduler.view.executors.get(message["executor"])
+        self._untold = Untold(self._view.seq)
+        for message in self._subject.queries.messages("running"):
+            running = self._view.find(message["id"])
+            executor = self._view.executors.get(message["executor"])
             if running is not None and executor is not None and executor.running() is running:
                 self._untold.tell(running)
                 node = executor.node or self.here
@@ -223,23 +217,20 @@ class ControlPlane:
         """Have task events sent from now on, or no more."""
         listening = bool(self.bus.table(self._event_exchange))
         watched = listening and self.task_events
-        if watched != self._dispatcher.watched:
-            self._dispatcher.watched = watched
-            for conn in self._dispatcher.executor_manager.connected.values():
-                self.tell(conn)
+        if watched != self.watched:
+            self.watched = watched
+            self._subject.core.on_received = self._received if watched else None
+            for conn in self._subject.executors.values():
+                conn.send(SendEvents(watched))
         if listening and not self.events.listening:
             self._online.clear()
             self._beat = 0.0
         if not watched:
             self._untold = None
         self.events.listening = listening
-        self._dispatcher.turn_soon()
+        self._subject.on_change()
 
-    def tell(self, conn: Connection) -> None:
-        """Tell an executor whether somebody listens."""
-        conn.send(SendEvents(self._dispatcher.watched))
-
-    def received(self, message: TaskMessage) -> None:
+    def _received(self, message: TaskMessage) -> None:
         """Send the event of a message that has come."""
         self.events.received(message, self.here)
 
@@ -248,10 +239,10 @@ class ControlPlane:
         if node is None and self.events.listening:
             self.events.add(kind, fields, None)
             return
-        if not self._dispatcher.watched:
+        if not self.watched:
             return
         if node is not None and self._untold is not None:
-            for message in self._dispatcher.scheduler.view.find_all(str(fields.get("uuid"))):
+            for message in self._view.find_all(str(fields.get("uuid"))):
                 if message.at_executor and self._untold.tell(message):
                     self.events.received(message, node)
         self.events.add(kind, fields, node)
@@ -281,9 +272,9 @@ class ControlPlane:
             return
         self._beat = now
         nodes = self.nodes()
-        whole = commands.Whole(self._dispatcher, self)
+        whole = Whole(self._subject, self)
         for node, name in nodes.items():
-            beat = commands.heartbeat_of(commands.Node(whole, node, name, False))
+            beat = commands.heartbeat_of(Node(whole, node, name, False))
             if node not in self._online:
                 self.events.worker("online", node, beat)
             self.events.worker("heartbeat", node, beat)

@@ -11,7 +11,9 @@ from raycelery.protocol import messages
 from raycelery.scheduler.nodes import UNIT
 
 if TYPE_CHECKING:
-    from raycelery.dispatcher.actor import Dispatcher
+    from raycelery.dispatcher.monitoring.control_plane import ControlPlane
+    from raycelery.dispatcher.queries import Queries
+    from raycelery.scheduler.view import View
 
 #: Running tasks that are listed, the longest running first.
 MOST_RUNNING = 200
@@ -19,16 +21,21 @@ MOST_RUNNING = 200
 MOST_FAILURES = 20
 
 
-def overview(dispatcher: Dispatcher) -> dict[str, Any]:
-    """Return plain data about everything: times in seconds since the epoch, memory in bytes."""
-    plane = dispatcher.control()
+def overview(name: str, queries: Queries, plane: ControlPlane) -> dict[str, Any]:
+    """Return plain data about everything: times in seconds since the epoch, memory in bytes.
+
+    Arguments:
+        name: the application's.
+        queries: reads its dispatcher's state.
+        plane: knows the nodes, and is told that somebody looks.
+    """
     plane.watch()
-    scheduler = dispatcher.scheduler.view
-    everything = dispatcher.rpc.stats()
+    scheduler = queries.view
+    everything = queries.stats()
     return {
-        "application": dispatcher.name,
+        "application": name,
         "time": time.time(),
-        "since": dispatcher.since,
+        "since": queries.since,
         "pending": everything["pending"],
         "scheduled": everything["scheduled"],
         "outcomes": everything["outcomes"],
@@ -39,16 +46,15 @@ def overview(dispatcher: Dispatcher) -> dict[str, Any]:
         "leased_from": dict(scheduler.leased_from()),
         "leased_to": dict(scheduler.leased_to()),
         "rates": {task: rate.per_second for task, rate in scheduler.rates.items()},
-        "nodes": _nodes(dispatcher),
-        "queues": _queues(dispatcher),
-        "lanes": _lanes(dispatcher),
-        "failures": dispatcher.outcomes.latest(MOST_FAILURES),
-        "running": _running(dispatcher),
+        "nodes": _nodes(scheduler, plane),
+        "queues": _queues(scheduler),
+        "lanes": _lanes(scheduler),
+        "failures": queries.outcomes.latest(MOST_FAILURES),
+        "running": _running(queries, plane),
     }
 
 
-def _nodes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
-    plane, scheduler = dispatcher.control(), dispatcher.scheduler.view
+def _nodes(scheduler: View, plane: ControlPlane) -> list[dict[str, Any]]:
     kinds: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
     used: Counter[str | None] = Counter()
     for executor in scheduler.executors.values():
@@ -74,8 +80,7 @@ def _nodes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
     return found
 
 
-def _queues(dispatcher: Dispatcher) -> list[dict[str, Any]]:
-    scheduler = dispatcher.scheduler.view
+def _queues(scheduler: View) -> list[dict[str, Any]]:
     names = {limit.removeprefix("queue:") for limit in scheduler.limits if limit.startswith("queue:")}
     running = {name: scheduler.limits[f"queue:{name}"].used for name in names}
     return [
@@ -89,10 +94,10 @@ def _queues(dispatcher: Dispatcher) -> list[dict[str, Any]]:
     ]
 
 
-def _lanes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
+def _lanes(scheduler: View) -> list[dict[str, Any]]:
     found = []
-    for lane in dispatcher.scheduler.view.lanes.values():
-        executors = [dispatcher.scheduler.view.executors[executor_id] for executor_id in lane.executors]
+    for lane in scheduler.lanes.values():
+        executors = [scheduler.executors[executor_id] for executor_id in lane.executors]
         found.append(
             {
                 "key": lane.key,
@@ -107,10 +112,10 @@ def _lanes(dispatcher: Dispatcher) -> list[dict[str, Any]]:
     return sorted(found, key=lambda lane: (lane["bookkeeping"], -lane["waiting"], lane["key"]))
 
 
-def _running(dispatcher: Dispatcher) -> list[dict[str, Any]]:
-    plane, scheduler = dispatcher.control(), dispatcher.scheduler.view
+def _running(queries: Queries, plane: ControlPlane) -> list[dict[str, Any]]:
+    scheduler = queries.view
     found = []
-    for message in dispatcher.rpc.messages("running"):
+    for message in queries.messages("running"):
         headers = messages.opened(message["payload"]).headers
         executor = scheduler.executors[message["executor"]]
         found.append(

@@ -1,0 +1,282 @@
+"""The dispatcher's socket: what comes over it from clients, executors, bridges and tools, and to whom it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, get_args
+
+import ray
+
+from raycelery.dispatcher.connection import Connection
+from raycelery.dispatcher.conversions import message_of
+from raycelery.errors import DispatcherUnreachable
+from raycelery.protocol import framing
+from raycelery.protocol.definitions import DefineApplication
+from raycelery.protocol.frames import (
+    Ask,
+    Changes,
+    FollowLines,
+    Hello,
+    LookForChanges,
+    RunMeasured,
+    TaskLines,
+    ToDispatcher,
+    UseTimeLimits,
+    Watch,
+)
+from raycelery.protocol.limits import Limits
+from raycelery.protocol.operations import ChordPart, LastPart
+from raycelery.protocol.questions import BusQuestion, Change, Drained, Introduce, LargeValue
+from raycelery.protocol.records import Given
+from raycelery.scheduler import events
+
+if TYPE_CHECKING:
+    from raycelery.dispatcher.back_pressure import BackPressure
+    from raycelery.dispatcher.bridge_jobs import BridgeJobs
+    from raycelery.dispatcher.core import Core
+    from raycelery.dispatcher.executor_manager import ExecutorManager
+    from raycelery.dispatcher.journal import Journal
+    from raycelery.dispatcher.logs import Logs
+    from raycelery.dispatcher.monitoring.tools import Tools
+    from raycelery.dispatcher.profiling import Profiling
+    from raycelery.dispatcher.reports import Reports
+    from raycelery.dispatcher.rpc import Rpc
+    from raycelery.dispatcher.turns import Turns
+    from raycelery.dispatcher.waiters import Waiters
+    from raycelery.scheduler.model import Message
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that the large values of a process are kept after its connection was lost.
+HOLD_SECONDS = 5.0
+_BUS_QUESTIONS = get_args(BusQuestion)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of the dispatcher that frames go to.
+
+    Arguments:
+        core: messages and store.
+        executors: that connect.
+        reports: of executors.
+        waiters: for results.
+        back_pressure: acknowledges submissions.
+        bridge_jobs: of bridges.
+        rpc: questions.
+        tools: Celery's.
+        logs: lines of tasks.
+        profiling: samples of tasks.
+    """
+
+    core: Core
+    executors: ExecutorManager
+    reports: Reports
+    waiters: Waiters
+    back_pressure: BackPressure
+    bridge_jobs: BridgeJobs
+    rpc: Rpc
+    tools: Tools
+    logs: Logs
+    profiling: Profiling
+
+
+class Server:
+    """Listens, and hands on what comes.
+
+    Arguments:
+        parts: that frames go to.
+        connections: kept up to date: all that there are.
+        journal: that a frame is written to before anything is done about it.
+        turns: taken after each frame.
+        introduce: returns where the dispatcher of another application listens, by its name and limits.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        connections: set[Connection],
+        journal: Journal,
+        turns: Turns,
+        introduce: Callable[[str, Limits], Awaitable[tuple[str, int, bytes]]],
+    ) -> None:
+        self._parts = parts
+        self._core = parts.core
+        self._connections = connections
+        self._journal = journal
+        self._turns = turns
+        self._introduce = introduce
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: Where it listens, once it does; what connects with it is refused anywhere else.
+        self.endpoint = framing.Endpoint("", 0, secrets.token_bytes(32))
+
+    async def listen(self) -> None:
+        """Begin to listen."""
+        loop, host = asyncio.get_running_loop(), ray.util.get_node_ip_address()
+        server = await loop.create_server(lambda: Connection(self, self._turns), host, 0, start_serving=False)
+        self.endpoint = framing.Endpoint(host, server.sockets[0].getsockname()[1], self.endpoint.secret)
+        await server.start_serving()
+
+    # -- connections --------------------------------------------------------------------------------------------
+
+    def on_made(self, conn: Connection) -> None:
+        """Take note of a connection."""
+        self._connections.add(conn)
+
+    def on_lost(self, conn: Connection) -> None:
+        """Forget a process whose connection is lost."""
+        parts = self._parts
+        self._connections.discard(conn)
+        parts.logs.gone(conn)
+        parts.tools.gone(conn)
+        parts.waiters.gone(conn)
+        parts.back_pressure.gone(conn)
+        if conn.info.role == "bridge":
+            parts.bridge_jobs.gone(conn)
+            self._turns.soon()
+        if conn.source:
+            # It may only have to connect again.
+            asyncio.get_running_loop().call_later(HOLD_SECONDS, self._release_values, conn.source)
+
+    def _release_values(self, source: str) -> None:
+        if all(conn.source != source for conn in self._connections):
+            self._core.large_values.release_all(source)
+            self._turns.soon()
+
+    # -- frames -------------------------------------------------------------------------------------------------
+
+    def on_frame(self, conn: Connection, frame: ToDispatcher, raw: bytes) -> None:
+        """Hand on a frame.
+
+        Arguments:
+            raw: its bytes.
+        """
+        match frame:
+            case Changes():
+                self._on_changes(conn, frame, raw)
+            case Watch():
+                self._parts.waiters.watch(conn, frame)
+            case Ask():
+                self._on_ask(conn, frame, raw)
+            case TaskLines():
+                self._parts.logs.take(conn, frame)
+            case FollowLines():
+                self._parts.logs.follow(conn, frame)
+            case RunMeasured():
+                self._parts.profiling.take(frame)
+            case Hello():
+                self._on_hello(conn, frame)
+            case _:
+                self._parts.bridge_jobs.on_frame(conn, frame)
+
+    def _on_hello(self, conn: Connection, hello: Hello) -> None:
+        conn.info, conn.source, conn.executor_id = hello, hello.holder, hello.executor_id
+        large_values = self._core.large_values
+        for key in hello.holds:
+            for ref in large_values.refs(key):
+                large_values.hold(key, conn.source, ref)
+        self._parts.logs.came(conn)
+        if hello.executor_id is not None:
+            self._parts.executors.came(hello.executor_id, conn)
+            self._greet(conn, hello.executor_id)
+
+    def _greet(self, conn: Connection, executor_id: int) -> None:
+        """Tell an executor that has connected what differs from what it was started with."""
+        parts, limits = self._parts, self._core.definitions.set_time_limits
+        self._core.scheduler.handle(events.ExecutorConnected(executor_id), time.time())
+        parts.tools.greet(conn)
+        parts.logs.greet(conn)
+        if parts.profiling.on:
+            parts.profiling.greet(conn)
+        if limits:
+            conn.send(UseTimeLimits(limits))
+
+    def _on_changes(self, conn: Connection, changes: Changes, raw: bytes) -> None:
+        core, frame_id, now = self._core, changes.frame_id, time.time()
+        if frame_id and frame_id <= core.frame_ids.get(conn.source, 0):
+            # It came before the dispatcher was restarted, and only its acknowledgement was lost.
+            conn.acknowledge(frame_id)
+            return
+        self._journal.append(conn.source, raw)
+        for definition in changes.definitions:
+            core.definitions.add(definition)
+            if type(definition) is DefineApplication and conn.executor_id is None:
+                # A program that has just begun: it may have come with new code.
+                self._parts.executors.tell_those_of(definition.key, LookForChanges())
+        for submission in changes.submissions:
+            core.take(message_of(submission), submission.keys, now)
+        for operation in changes.operations:
+            complete = core.write(operation, now)
+            question_id = operation.question_id if type(operation) is ChordPart else 0
+            if complete is not None:
+                core.take(complete, (), now, conn.executor_id if question_id else None)
+            if question_id:
+                self._answer_part(conn, question_id, complete)
+        for report in changes.reports:
+            self._parts.reports.take(conn, report, now)
+        if frame_id:
+            core.frame_ids[conn.source] = frame_id
+            self._parts.back_pressure.acknowledge(conn, frame_id)
+        self._turns.soon()
+
+    def _answer_part(self, conn: Connection, question_id: int, complete: Message | None) -> None:
+        """Tell an executor whether the chord's part that it brought was the last, so that it calls the body itself."""
+        if complete is None or not complete.at_executor or conn.executor_id is None:
+            conn.answer(question_id, None)
+            return
+        self._journal.append("", framing.pack(Given(conn.executor_id, [complete.seq])))
+        conn.answer(question_id, LastPart(complete.seq, complete.payload.parts))
+
+    # -- questions ----------------------------------------------------------------------------------------------
+
+    def _on_ask(self, conn: Connection, ask: Ask, raw: bytes) -> None:
+        question_id, question = ask.question_id, ask.question
+        match question:
+            case Drained():
+                self._parts.back_pressure.await_end(conn, question_id)
+                return
+            case LargeValue(key):
+                self._answer_later(conn, question_id, self._core.large_values.parts(key))
+                return
+            case Introduce(name, limits):
+                self._answer_later(conn, question_id, self._endpoint_of(name, limits))
+                return
+        if isinstance(question, _BUS_QUESTIONS):
+            self._parts.tools.control().on_question(conn, question_id, question)
+            return
+        if isinstance(question, Change):
+            self._journal.append(conn.source, raw)
+        try:
+            conn.answer(question_id, self._parts.rpc.answer(question))
+        except Exception as exc:  # whatever it is, who asks must hear of it
+            logger.exception("%s failed", type(question).__name__)
+            conn.refuse(question_id, exc)
+        self._turns.soon()
+
+    def _answer_later(self, conn: Connection, question_id: int, answer: Awaitable[object]) -> None:
+        async def do() -> None:
+            try:
+                conn.answer(question_id, await answer)
+            except (KeyError, DispatcherUnreachable) as exc:
+                conn.refuse(question_id, exc)
+
+        task = asyncio.get_running_loop().create_task(do())
+        # The loop keeps a weak reference only.
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _endpoint_of(self, name: str, limits: Limits) -> tuple[str, int, bytes]:
+        """Return where another application's dispatcher listens, which is started if there is none.
+
+        Raises:
+            DispatcherUnreachable: it does not answer.
+        """
+        try:
+            return await self._introduce(name, limits)
+        except (ValueError, ray.exceptions.RayError) as exc:
+            raise DispatcherUnreachable(f"the dispatcher of {name!r} does not answer: {exc}") from exc
