@@ -29,8 +29,9 @@ from raycelery.dispatcher.executor_processes import Actors
 from raycelery.dispatcher.journal import Journal
 from raycelery.dispatcher.large_values import LargeValues
 from raycelery.dispatcher.logs import Logs
-from raycelery.dispatcher.monitoring.metrics import Metrics
-from raycelery.dispatcher.monitoring.tools import Subject, Tools
+from raycelery.dispatcher.metrics import Metrics
+from raycelery.dispatcher.monitoring.subject import Subject
+from raycelery.dispatcher.monitoring.tools import Tools
 from raycelery.dispatcher.outcomes import Outcomes
 from raycelery.dispatcher.profiling import Profiling
 from raycelery.dispatcher.queries import Queries
@@ -103,7 +104,11 @@ class Dispatcher:
             _journal_path(name, limits.journal), latest=lambda: scheduler.view.seq, key=limits.journal_key
         )
         self._turns = turns = Turns(journal, self._carry_out)
-        store, definitions, self._large_values = Store(limits.max_result_bytes), Definitions(scheduler), LargeValues(name)
+        store, definitions, self._large_values = (
+            Store(limits.max_result_bytes),
+            Definitions(scheduler),
+            LargeValues(name),
+        )
         waiters = Waiters(store)
         self._core = core = Core(
             scheduler, store, definitions, self._large_values,

@@ -17,7 +17,7 @@ from raycelery.scheduler import events
 if TYPE_CHECKING:
     from raycelery.dispatcher.core import Core
     from raycelery.dispatcher.journal import Journal
-    from raycelery.dispatcher.monitoring.metrics import Metrics
+    from raycelery.dispatcher.metrics import Metrics
     from raycelery.dispatcher.monitoring.tools import Tools
     from raycelery.dispatcher.turns import Turns
 

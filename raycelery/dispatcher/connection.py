@@ -14,19 +14,13 @@ from raycelery.protocol.codec import ProtocolError, Tagged, encode
 from raycelery.protocol.frames import (
     Acknowledged,
     Answer,
-    Ask,
     BatchReports,
     BridgeReport,
-    Changes,
-    FollowLines,
     Hello,
     Refusal,
     Result,
     Results,
-    RunMeasured,
-    TaskLines,
     ToDispatcher,
-    Watch,
     to_dispatcher,
 )
 

@@ -24,7 +24,7 @@ from raycelery.scheduler.model import lane_of
 if TYPE_CHECKING:
     from raycelery.dispatcher.core import Core
     from raycelery.dispatcher.journal import Journal
-    from raycelery.dispatcher.monitoring.metrics import Metrics
+    from raycelery.dispatcher.metrics import Metrics
     from raycelery.scheduler.model import Message
 
 #: What may become of a message, in the order in which it is shown.

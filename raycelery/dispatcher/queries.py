@@ -144,8 +144,6 @@ class Queries:
             "clients": sum(c.info.role in ("client", "bridge") for c in self._connections),
             "pid": os.getpid(),
             "rss": psutil.Process(os.getpid()).memory_info().rss,
-            "executor_pids": {
-                executor_id: c.info.pid for executor_id, c in self._executors.items()
-            },
+            "executor_pids": {executor_id: c.info.pid for executor_id, c in self._executors.items()},
             "log": list(scheduler.log)[-200:],
         }

@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-<<<<<<< HEAD
-=======
 from raycelery.dispatcher.conversions import given_up, message_of, message_of_chord, submission_of
-from raycelery.dispatcher.journal import restore
->>>>>>> 8544fef (Dispatcher: its parts are given what they use, and only the actor puts them together: no circle of files is left)
 from raycelery.dispatcher.ledger import Ledger
 from raycelery.protocol import framing, questions
 from raycelery.protocol.frames import Ask, Changes
@@ -62,11 +58,7 @@ def recover(core: Core, journal: Journal, answer: Callable[[Question[Any]], Any]
             case Ask(_, asked):
                 answer(asked)
 
-<<<<<<< HEAD
-    if not dispatcher.journal.restore(apply):
-=======
-    if not restore(journal.path, apply):
->>>>>>> 8544fef (Dispatcher: its parts are given what they use, and only the actor puts them together: no circle of files is left)
+    if not journal.restore(apply):
         return
     now = time.time()
     running = ledger.running()

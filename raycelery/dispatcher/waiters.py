@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from raycelery.dispatcher.connection import Connection
     from raycelery.dispatcher.store import Store
     from raycelery.protocol.operations import StoreResult
-    from raycelery.protocol.questions import StoredResult
 
 #: Results that are prefetched are sent when they are there if they are no larger, in bytes.
 PREFETCHED_BYTES = 16_384
@@ -60,7 +59,7 @@ class Waiters:
                     del self._waiting[task_id]
 
 
-def _sent(result: StoreResult | StoredResult, prefetched: bool) -> Result:
+def _sent(result: StoreResult, prefetched: bool) -> Result:
     """Return a result as it is sent: a large one that nobody waits for yet is only announced."""
     large = prefetched and len(result.payload) > PREFETCHED_BYTES
     return Result(result.task_id, result.state, None if large else result.payload)

@@ -26,10 +26,11 @@ from raycelery.protocol import messages, questions
 from raycelery.scheduler.nodes import UNIT
 
 if TYPE_CHECKING:
-    from raycelery.dispatcher.monitoring.tools import Subject
+    from raycelery.dispatcher.monitoring.subject import Subject
     from raycelery.protocol.questions import BusMessage
 
 logger = logging.getLogger(__name__)
+
 
 def ok(value: Any) -> Reply:
     """Return a good answer."""

@@ -28,7 +28,7 @@ from raycelery.protocol.questions import BusMessage, BusQuestion, Question
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.connection import Connection
-    from raycelery.dispatcher.monitoring.tools import Subject
+    from raycelery.dispatcher.monitoring.subject import Subject
     from raycelery.scheduler.model import Message as TaskMessage
 
 logger = logging.getLogger(__name__)

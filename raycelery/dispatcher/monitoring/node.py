@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kombu.clocks import LamportClock
 
     from raycelery.dispatcher.monitoring.host_stats import HostStats
-    from raycelery.dispatcher.monitoring.tools import Subject
+    from raycelery.dispatcher.monitoring.subject import Subject
     from raycelery.dispatcher.queries import Queries
     from raycelery.scheduler.executor import ExecutorState
 
