@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -168,13 +169,13 @@ def _measure(
         trial = measure.measure(name, able, settings, repeat, bars.turn)
     trials.append(trial)
     if trial.problem:
-        console.print(f"[red]{name}[/]", trial.problem, markup=True, highlight=False)
+        console.print(f"[red]{name}[/]", escape(trial.problem), markup=True, highlight=False)
     else:
         shown = document.document([trial], {}, "", {})["trials"][0]
         output.console().print(terminal.table(shown))
         busy = document.busy(shown)
         if busy:
-            console.print("[yellow]busy machine:[/]", busy, highlight=False)
+            console.print("[yellow]busy machine:[/]", escape(busy), highlight=False)
 
 
 class _Bars:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import psutil
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from raycelery.executor.profiling.sample import Sample
@@ -138,7 +139,7 @@ def command(names: str, sample: int, concurrency: int, within: float, quick: boo
             settings = Settings(concurrency, quick)
             found.append(check(name.strip(), settings, sample, lambda text: click.echo(text, err=True)))
         except measure.TurnError as error:
-            console.print(f"[red]{name}[/]", str(error), markup=True, highlight=False)
+            console.print(f"[red]{escape(name)}[/]", escape(str(error)), markup=True, highlight=False)
             sys.exit(1)
     output.console().print(table(found))
     sys.exit(1 if any(abs(share) * 100 > within for one in found for share in one.off) else 0)

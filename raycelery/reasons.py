@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from raycelery.masking import masked_text
+
 #: The longest reason, in characters.
 LONGEST = 1000
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
@@ -20,7 +22,7 @@ _UNEXPECTED = "The actor died unexpectedly before finishing this task."
 def cleaned(text: str) -> str:
     """Return a text of Ray's on one line, without colours and without the carets that point at code."""
     lines = [" ".join(line.split()) for line in _ANSI.sub("", text).splitlines() if not _IDENTITY.match(line)]
-    whole = " ".join(line for line in lines if line.strip("^~ "))
+    whole = masked_text(" ".join(line for line in lines if line.strip("^~ ")))
     return whole if len(whole) <= LONGEST else f"{whole[:LONGEST]}…"
 
 

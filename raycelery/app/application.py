@@ -22,6 +22,7 @@ from raycelery.app.producer import RayProducer, new_id
 from raycelery.app.settings import DEFAULTS, check_settings
 from raycelery.app.urls import schemes
 from raycelery.errors import OptionError
+from raycelery.masking import masked
 from raycelery.names import dispatcher_name
 from raycelery.serialization import references
 
@@ -242,9 +243,9 @@ class Celery(celery.Celery):  # type: ignore[misc]
         rpc = sys.modules.get("celery.backends.rpc")
         if rpc is not None and isinstance(found, rpc.RPCBackend):
             raise OptionError(
-                f"the result backend {chosen!r} sends results through the broker, which direct mode does not use: "
-                "leave ray_keep_result_backend out, so that the application's dispatcher keeps results, name another "
-                "result_backend, or keep the broker with ray_mode='bridge'"
+                f"the result backend {masked(chosen)!r} sends results through the broker, which direct mode does not "
+                "use: leave ray_keep_result_backend out, so that the application's dispatcher keeps results, name "
+                "another result_backend, or keep the broker with ray_mode='bridge'"
             )
         return found
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raycelery.errors import OptionError
+from raycelery.masking import masked, masked_text
 
 #: How long Ray keeps an uploaded folder that no executor uses just now (its own default is ten minutes).
 _KEEP_SECONDS = 20 * 86400
@@ -33,7 +34,7 @@ def check(name: str, value: Any) -> None:
     if value is None:
         return
     if not isinstance(value, Mapping):
-        raise OptionError(f"{name}={value!r} must be a mapping as Ray's runtime_env takes it")
+        raise OptionError(f"{name}={masked(value)!r} must be a mapping as Ray's runtime_env takes it")
     from ray.runtime_env import RuntimeEnv
 
     known = {field.removeprefix("_") if "ray" not in field else field for field in RuntimeEnv.known_fields}
@@ -47,7 +48,7 @@ def check(name: str, value: Any) -> None:
         # Files are looked for at the call: an executor that imports the application need not have them.
         RuntimeEnv(**{field: part for field, part in value.items() if not _is_file(field, part)})
     except (TypeError, ValueError) as exc:
-        raise OptionError(f"{name}={dict(value)!r} is not what Ray takes: {exc}") from exc
+        raise OptionError(f"{name}={masked(value)!r} is not what Ray takes: {masked_text(str(exc))}") from exc
 
 
 def of_job() -> dict[str, Any]:
@@ -114,7 +115,7 @@ def packaged(env: Mapping[str, Any], *, connected: bool) -> dict[str, Any]:
                 asked = "include_gitignore" in inspect.signature(upload).parameters
                 full = upload(full, scratch_dir=scratch, **({"include_gitignore": True} if asked else {}))
     except (OSError, TypeError, ValueError, RuntimeError, RuntimeEnvSetupError) as exc:
-        raise OptionError(f"runtime_env={dict(env)!r} cannot be used: {exc}") from exc
+        raise OptionError(f"runtime_env={masked(env)!r} cannot be used: {masked_text(str(exc))}") from exc
     for uri in [*full.get("py_modules", ()), full.get("working_dir") or ""]:
         if uri.startswith("gcs://"):
             packaging.pin_runtime_env_uri(uri, expiration_s=_KEEP_SECONDS)

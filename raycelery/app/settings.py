@@ -15,6 +15,7 @@ from raycelery.app import environment
 from raycelery.app.options import check_amount, check_options, nearest
 from raycelery.cluster import address
 from raycelery.errors import OptionError
+from raycelery.masking import masked
 
 #: Celery's names for pickle.
 _PICKLE = frozenset({"pickle", "application/x-python-serialize"})
@@ -49,10 +50,10 @@ def _one_or_more(name: str, value: Any) -> None:
 
 def _queues(name: str, value: Any) -> None:
     if not isinstance(value, Mapping):
-        raise OptionError(f"{name}={value!r} must map queue names to task options")
+        raise OptionError(f"{name}={masked(value)!r} must map queue names to task options")
     for queue, options in value.items():
         if not isinstance(options, Mapping):
-            raise OptionError(f"{name}[{queue!r}]={options!r} must be a mapping of task options")
+            raise OptionError(f"{name}[{queue!r}]={masked(options)!r} must be a mapping of task options")
         check_options(options, f"{name}[{queue!r}]", strict=True)
 
 
@@ -79,12 +80,12 @@ def _yes_or_no(name: str, value: Any) -> None:
 
 def _ray_init(name: str, value: Any) -> None:
     if value is not None and not isinstance(value, Mapping):
-        raise OptionError(f"{name}={value!r} must be a mapping of arguments for ray.init")
+        raise OptionError(f"{name}={masked(value)!r} must be a mapping of arguments for ray.init")
 
 
 def _names(name: str, value: Any) -> None:
     if not isinstance(value, (list, tuple, set, frozenset)) or not all(isinstance(one, str) and one for one in value):
-        raise OptionError(f"{name}={value!r} must be a list of names of environment variables")
+        raise OptionError(f"{name}={masked(value)!r} must be a list of names of environment variables")
 
 
 def _seconds_or_none(name: str, value: Any) -> None:

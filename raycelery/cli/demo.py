@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -266,10 +267,10 @@ def _show(summary: dict[str, Any], outcome: Outcome, output: Path | None, consol
         table.add_row("concurrency reached", str(summary["concurrency_reached"]))
     table.add_row("failed", str(summary["failed"]))
     if output is not None:
-        table.add_row("forecasts", str(output))
+        table.add_row("forecasts", escape(str(output)))
     console.print(table)
     for line in outcome.failed[:5]:
-        console.print(f"[red]{line}[/]")
+        console.print(f"[red]{escape(line)}[/]")
     if outcome.interrupted:
         console.print(f"Interrupted: {summary['models']} of {summary['of']} models were finished.")
     else:

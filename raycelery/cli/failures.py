@@ -16,7 +16,7 @@ from raycelery.cli.overview import span
 from raycelery.cli.project import app_option, connect, load
 from raycelery.protocol import questions
 from raycelery.terminal import output
-from raycelery.terminal.tables import Table, number, words
+from raycelery.terminal.tables import Table, harmless, number, words
 from raycelery.terminal.tables import name as shortened
 
 Group = Mapping[str, Any]
@@ -85,11 +85,11 @@ def _show(name: str, groups: Sequence[Group], verbose: bool, console: Console) -
         console.print(table)
         return
     for group in groups:
-        console.print(Text(f"{group['count']:,} x {group['task']}: {_words(group)}", "bold red"))
+        console.print(Text(harmless(f"{group['count']:,} x {group['task']}: {_words(group)}"), "bold red"))
         latest = group["failures"][0]
         arguments = f"{latest['args'] or ''} {'' if latest['kwargs'] in (None, '{}') else latest['kwargs']}".strip()
-        console.print(Text(f"last {span(now - group['last'])} ago: {latest['id']} {arguments}"))
-        console.print(Text(group["traceback"].rstrip() + "\n" if group["traceback"] else ""))
+        console.print(Text(harmless(f"last {span(now - group['last'])} ago: {latest['id']} {arguments}")))
+        console.print(Text(harmless(group["traceback"]).rstrip() + "\n" if group["traceback"] else ""))
 
 
 def _words(group: Group) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from raycelery.cli import project
 from raycelery.errors import RayCeleryError
@@ -141,7 +142,7 @@ def command(
     gathered = _gather(app, name, source, script, watch, sample, scale, console)
     if gathered.problems:
         more = f" (and {len(gathered.problems) - 1} more)" if len(gathered.problems) > 1 else ""
-        console.print("[yellow]problem:[/]", gathered.problems[0] + more, highlight=False)
+        console.print("[yellow]problem:[/]", escape(gathered.problems[0]) + more, highlight=False)
     if not gathered.samples:
         console.print("[red]nothing was measured[/]")
         sys.exit(130 if gathered.interrupted else 1)
@@ -162,7 +163,8 @@ def command(
         html.write(as_page(report, gathered.samples, present, f"raycelery rightsize {shlex.join(sys.argv[2:])}"))
     short = not report.annotations
     if requests is not None and short:
-        console.print(f"[yellow]nothing is written to {output}:[/] of no task {least} runs succeeded", highlight=False)
+        told = f"[yellow]nothing is written to {escape(str(output))}:[/] of no task {least} runs succeeded"
+        console.print(told, highlight=False)
     elif requests is not None:
         requests.write(json.dumps(report.annotations, indent=2) + "\n")
     failed = gathered.problems or report.failed or (short and requests is not None)

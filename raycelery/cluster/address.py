@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raycelery.errors import OptionError
+from raycelery.masking import masked
 
 AUTO = "auto"
 LOCAL = "local"
@@ -33,10 +34,10 @@ def check(name: str, value: str) -> None:
         return
     scheme, separator, rest = value.rpartition("://")
     if scheme in _SCHEMES:
-        raise OptionError(f"{name}={value!r} {_SCHEMES[scheme]}")
+        raise OptionError(f"{name}={masked(value)!r} {_SCHEMES[scheme]}")
     host, _, port = rest.rpartition(":")
     if separator or not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
         raise OptionError(
-            f"{name}={value!r} is not the address of a Ray cluster: give the 'host:port' that 'ray start' has printed, "
-            f"{AUTO!r} for the cluster on this machine, or {LOCAL!r} to run Ray inside this process"
+            f"{name}={masked(value)!r} is not the address of a Ray cluster: give the 'host:port' that 'ray start' has "
+            f"printed, {AUTO!r} for the cluster on this machine, or {LOCAL!r} to run Ray inside this process"
         )

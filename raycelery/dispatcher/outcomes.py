@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import msgspec
 
 from raycelery.dispatcher.conversions import message_of, submission_of
+from raycelery.masking import masked, masked_text
 from raycelery.protocol import framing, messages
 from raycelery.protocol.codec import encode
 from raycelery.protocol.definitions import DefineLane
@@ -137,8 +138,8 @@ class Outcomes:
                     "task": task,
                     "error": error.kind,
                     "place": error.place,
-                    "message": error.text,
-                    "traceback": error.traceback,
+                    "message": masked_text(error.text),
+                    "traceback": masked_text(error.traceback),
                     "last": failure.time,
                     "failures": [],
                 },
@@ -207,10 +208,10 @@ def _described(failure: Failure) -> dict[str, Any]:
     return {
         "id": submission.task_id,
         "queue": submission.queue,
-        "args": headers.argsrepr,
-        "kwargs": headers.kwargsrepr,
+        "args": masked(headers.argsrepr),
+        "kwargs": masked(headers.kwargsrepr),
         "retries": headers.retries or 0,
-        "message": failure.error.text,
+        "message": masked_text(failure.error.text),
         "time": failure.time,
         "seconds": failure.seconds,
         "node": failure.node,

@@ -94,12 +94,24 @@ def cut(text: str, most: int, middle: bool = False) -> str:
 
 def name(text: str, style: str = "") -> Cell:
     """Return a cell with a name, which may be shortened in the middle."""
-    return Cell(" ".join(text.split()), style, LEAST, middle=True)
+    return Cell(_plain(text), style, LEAST, middle=True)
 
 
 def words(text: str, style: str = "") -> Cell:
     """Return a cell with arguments or words, which may be shortened at the end."""
-    return Cell(" ".join(text.split()), style, LEAST)
+    return Cell(_plain(text), style, LEAST)
+
+
+def _plain(text: str) -> str:
+    """Return a text on one line."""
+    return harmless(" ".join(text.split()))
+
+
+def harmless(text: str) -> str:
+    """Return a text without what would have the terminal do something else than to show it."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
 def number(text: str, style: str = "") -> Cell:

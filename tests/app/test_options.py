@@ -294,6 +294,8 @@ SETTINGS = [
     ({"ray_submit_timeout": "soon"}, "ray_submit_timeout="),
     ({"ray_keep_result_backend": "yes"}, "ray_keep_result_backend="),
     ({"ray_runtime_env": []}, r"ray_runtime_env=\[\]"),
+    ({"ray_runtime_env": {"env_vars": {"KEY": 5, "TOKEN": "hunter2"}}}, r"'KEY': '\*+', 'TOKEN': '\*+'"),
+    ({"ray_init": [{"_redis_password": "hunter2"}]}, r"ray_init=\[\{'_redis_password': '\*+'\}\]"),
     ({"ray_log_level": "LOUD"}, "ray_log_level='LOUD'"),
     ({"ray_idle_seconds": None}, "ray_idle_seconds=None"),
 ]

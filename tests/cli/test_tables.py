@@ -13,6 +13,7 @@ from rich.console import Console
 
 from raycelery.cli import main
 from raycelery.cli.overview import View, render
+from raycelery.masking import masked_text
 from raycelery.terminal import output
 from raycelery.terminal.tables import Table, cut, name, number, words
 
@@ -113,3 +114,30 @@ def test_near_commands_are_named(arguments: list[str], message: str) -> None:
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 2
     assert message in done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://shop:hunter2@broker:6379/0", "redis://shop:********@broker:6379/0"),
+        ("redis://broker:6379/0", "redis://broker:6379/0"),
+        ("{'password': 'it\\'s', 'zone': 'EWR'}", "{'password': '********', 'zone': 'EWR'}"),
+        (repr("a 'b' password='hunter2'"), "\"a 'b' password='********'\""),
+        (repr("\"a\" 'b' token='hunter2'"), "'\"a\" \\'b\\' token=\\'********\\''"),
+        ("PGPASSWORD=hunter2 psql", "PGPASSWORD=******** psql"),
+        ("Authorization: Bearer hunter2hunter2", "Authorization: Bearer ********"),
+        ("unexpected token: 'x y' at routing_key='celery'", "unexpected token: '********' at routing_key='celery'"),
+        ("unexpected token: x", "unexpected token: x"),
+        ("max_tokens=100, author='Poe', compass=1", "max_tokens=100, author='Poe', compass=1"),
+    ],
+)
+def test_credentials_are_not_shown(text: str, shown: str) -> None:
+    assert masked_text(text) == shown
+
+
+@pytest.mark.parametrize("part", ["a", "a.b-", "x='", "a://", "a:b@", "password=", "bearer ", "\\'", 'a:\\"'])
+def test_long_texts_take_no_long_time(part: str) -> None:
+    text = part * (1_000_000 // len(part))
+    before = time.process_time()
+    masked_text(text)
+    assert time.process_time() - before < 30

@@ -101,6 +101,39 @@ def test_our_status_and_top(ray_session: RaySession, held: Any) -> None:
     assert said == "It does not wait: its state is SUCCESS.\n"
 
 
+def test_what_is_shown_of_strangers_texts(ray_session: RaySession, tmp_path: Path) -> None:
+    """Neither is it markup, nor does it steer the terminal, nor is what looks like a credential in it."""
+    (tmp_path / "[").mkdir()
+    path = str(tmp_path / "[" / "etc]")
+    running = shop.hold.delay(path)
+    records.wait_for_file(path)
+    shop.app.control.cancel_consumer("nights")
+    secrets = {"env_vars": {"SHOP_URL": "not-for-others", "SHOP_SECRET": "not-for-others"}}
+    waiting = shop.add.apply_async((1, 2), queue="nights", runtime_env=secrets)
+    failed = shop.fail.delay("\x1b[2J[/bold] password='not-for-others' amqp://shop:not-for-others@broker//")
+    try:
+        assert "not-for-others" in str(failed.get(timeout=SECONDS, propagate=False)), "callers see all of it"
+        for shown in (
+            command(ray_session, "raycelery", "status"),
+            command(ray_session, "raycelery", "status", "--json"),
+            command(ray_session, "raycelery", "failures", "-v"),
+            command(ray_session, "raycelery", "failures", "--json"),
+        ):
+            assert "not-for-others" not in shown
+            assert "\x1b" not in shown
+        status = command(ray_session, "raycelery", "status")
+        assert "[/etc]" in status
+        assert "[/bold] password='********' amqp://shop:********@broker//" in status
+        lanes = json.loads(command(ray_session, "raycelery", "status", "--json"))["lanes"]
+        told = [lane["runtime_env"]["env_vars"] for lane in lanes if lane["runtime_env"]]
+        assert told == [{"SHOP_URL": "********", "SHOP_SECRET": "********"}], "names stay"
+    finally:
+        Path(f"{path}.go").touch()
+        waiting.revoke()
+        shop.app.control.add_consumer("nights")
+        running.get(timeout=SECONDS)
+
+
 def test_top_takes_keys(ray_session: RaySession, held: Any) -> None:
     screen, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 100, 80, 0, 0))

@@ -7,6 +7,7 @@ import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from raycelery.masking import masked
 from raycelery.protocol import messages
 from raycelery.scheduler.nodes import UNIT
 
@@ -102,7 +103,7 @@ def _lanes(scheduler: View) -> list[dict[str, Any]]:
             {
                 "key": lane.key,
                 "request": dict(lane.lane.request),
-                "runtime_env": json.loads(lane.lane.env) if lane.lane.env else {},
+                "runtime_env": masked(json.loads(lane.lane.env)) if lane.lane.env else {},
                 "one_shot": lane.lane.one_shot,
                 "bookkeeping": lane.for_settlement,
                 "waiting": lane.waiting,
@@ -123,8 +124,8 @@ def _running(queries: Queries, plane: ControlPlane) -> list[dict[str, Any]]:
                 "id": message["id"],
                 "task": message["task"],
                 "queue": message["queue"],
-                "args": headers.argsrepr,
-                "kwargs": headers.kwargsrepr,
+                "args": masked(headers.argsrepr),
+                "kwargs": masked(headers.kwargsrepr),
                 "since": message["since"],
                 "pid": message["pid"],
                 "node": plane.name_of(executor.node or ""),
