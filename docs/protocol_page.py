@@ -9,7 +9,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from raycelery.dispatcher import journal
-from raycelery.protocol import codec, definitions, frames, framing, messages, operations, questions, records
+from raycelery.protocol import (
+    asking,
+    codec,
+    definitions,
+    frames,
+    framing,
+    messages,
+    operations,
+    questions,
+    records,
+    reports,
+)
 
 _HEAD = f"""\
 # Protocol
@@ -69,8 +80,8 @@ def page() -> str:
             messages.BridgedTask,
             messages.BridgedCall,
         ],
-        "Reports": [*typing.get_args(messages.Report), messages.TaskError],
-        "What happens to messages of a bridge": typing.get_args(messages.Event),
+        "Reports": [*typing.get_args(reports.Report), reports.TaskError],
+        "What happens to messages of a bridge": typing.get_args(reports.Event),
         "Store operations": [
             *typing.get_args(operations.Operation), operations.Completion, operations.Part, operations.LastPart,
         ],
@@ -91,7 +102,7 @@ def _table(kinds: Iterable[Any]) -> str:
 def _about(kind: Any) -> str:
     about = _plain(inspect.cleandoc(kind.__doc__ or "").partition("\nArguments:")[0])
     [base] = getattr(kind, "__orig_bases__", [None])
-    if not issubclass(kind, questions.Question):
+    if not issubclass(kind, asking.Question):
         return about
     answer = typing.get_args(base)[0]
     return f"{about} Answer: `{_type(answer)}`." if answer is not None and answer is not type(None) else about

@@ -33,8 +33,8 @@ from raycelery.client.connection import Client
 from raycelery.client.waiting import Waiting
 from raycelery.errors import LEAVING, ArgumentError, DispatcherUnreachable
 from raycelery.protocol import questions
-from raycelery.protocol.messages import Done, Requeue
 from raycelery.protocol.operations import ChordExtra, ChordPart, ChordSize, Completion, LastPart, StoreResult
+from raycelery.protocol.reports import Done, Requeue
 from raycelery.results.promises import Listener
 from raycelery.results.unread import meta_without_value, part_without_value
 from raycelery.serialization import references, remote_errors, values

@@ -21,11 +21,10 @@ from raycelery.bridge import logs
 from raycelery.bridge.ack_timeout import was_copied
 from raycelery.bridge.sources import queue_of
 from raycelery.protocol.codec import encode
-from raycelery.protocol.messages import (
-    BridgedTask,
+from raycelery.protocol.messages import BridgedTask, CodeKey
+from raycelery.protocol.reports import (
     Called,
     CannotRun,
-    CodeKey,
     Event,
     Lost,
     Raised,

@@ -20,7 +20,7 @@ from raycelery.bridge.placement import Placement
 from raycelery.errors import DispatcherUnreachable
 from raycelery.protocol import frames
 from raycelery.protocol.frames import KillMessage, RecallBatch, RunBatches
-from raycelery.protocol.messages import Began, Called, Event, Lost, Raised, Returned, Unbegun
+from raycelery.protocol.reports import Began, Called, Event, Lost, Raised, Returned, Unbegun
 
 logger = logging.getLogger(__name__)
 

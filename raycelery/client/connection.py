@@ -25,7 +25,8 @@ import msgspec
 
 from raycelery.client.inbox import Awaited, Inbox
 from raycelery.errors import DispatcherUnreachable, QueueFull
-from raycelery.protocol import framing, operations, questions, refusals
+from raycelery.protocol import asking, framing, operations, refusals
+from raycelery.protocol.asking import Question
 from raycelery.protocol.codec import Tagged, encode
 from raycelery.protocol.definitions import Definition
 from raycelery.protocol.frames import (
@@ -42,9 +43,9 @@ from raycelery.protocol.frames import (
     Watch,
     from_dispatcher,
 )
-from raycelery.protocol.messages import Report, Submission
+from raycelery.protocol.messages import Submission
 from raycelery.protocol.operations import ChordPart, LastPart, Operation
-from raycelery.protocol.questions import Question
+from raycelery.protocol.reports import Report
 
 logger = logging.getLogger(__name__)
 A = TypeVar("A")
@@ -496,7 +497,7 @@ class Client:
             self.flush()
             question_id = next(self._question_ids)
             self._send(framing.pack(Ask(question_id, question)))  # type: ignore[arg-type]
-        return questions.answer_to(question, self._answer(question_id, question, timeout))
+        return asking.answer_to(question, self._answer(question_id, question, timeout))
 
     def _answer(self, question_id: int, asked: Tagged, timeout: float | None) -> msgspec.Raw:
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -12,8 +12,9 @@ from raycelery.client.connection import Client
 from raycelery.control import beat
 from raycelery.errors import DispatcherUnreachable, VersionMismatch
 from raycelery.names import NAMESPACE
+from raycelery.protocol.asking import Question
 from raycelery.protocol.frames import Hello
-from raycelery.protocol.questions import GiveUp, Question
+from raycelery.protocol.questions import GiveUp
 
 logger = logging.getLogger(__name__)
 A = TypeVar("A")

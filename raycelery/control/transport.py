@@ -17,8 +17,8 @@ from kombu.transport import virtual as kombu_virtual
 from raycelery import names
 from raycelery.client import session
 from raycelery.errors import DispatcherUnreachable, MessageError
-from raycelery.protocol import questions
-from raycelery.protocol.questions import Question
+from raycelery.protocol import bus_questions
+from raycelery.protocol.asking import Question
 
 # kombu is annotated in part, and some of it too narrowly.
 virtual: Any = kombu_virtual
@@ -62,7 +62,7 @@ class Remote:
         """
         session.look(self._app)
         conf = self._app.conf
-        self.call(questions.OpenBus(f"{conf.control_exchange}.pidbox", conf.event_exchange, conf.event_serializer))
+        self.call(bus_questions.OpenBus(f"{conf.control_exchange}.pidbox", conf.event_exchange, conf.event_serializer))
 
 
 class Channel(virtual.Channel):  # type: ignore[misc]
@@ -113,7 +113,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         if self._is_of_tasks(queue):
             return  # the dispatcher has it
         expires = (arguments or {}).get("x-expires")
-        self._bus.call(questions.DeclareQueue(queue, None if expires is None else expires / 1000))
+        self._bus.call(bus_questions.DeclareQueue(queue, None if expires is None else expires / 1000))
         if auto_delete:
             self._auto_delete.add(queue)
 
@@ -129,13 +129,13 @@ class Channel(virtual.Channel):  # type: ignore[misc]
                 pass  # and the queue with it
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
-        return self._is_of_tasks(queue) or self._bus.call(questions.HasQueue(queue))
+        return self._is_of_tasks(queue) or self._bus.call(bus_questions.HasQueue(queue))
 
     def _size(self, queue: str) -> int:
-        return self._bus.call(questions.QueueSize(queue))
+        return self._bus.call(bus_questions.QueueSize(queue))
 
     def _purge(self, queue: str) -> int:
-        return self._bus.call(questions.PurgeQueue(queue))
+        return self._bus.call(bus_questions.PurgeQueue(queue))
 
     def after_reply_message_received(self, queue: str) -> None:
         """Do nothing: the queue was deleted when its reader left."""
@@ -146,13 +146,13 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         self, queue: str, exchange: str | None = None, routing_key: str = "", arguments: Any = None, **kwargs: Any
     ) -> None:
         """Bind a queue to an exchange."""
-        self._bus.call(questions.Bind(*self._binding(queue, exchange, routing_key, arguments)))
+        self._bus.call(bus_questions.Bind(*self._binding(queue, exchange, routing_key, arguments)))
 
     def queue_unbind(
         self, queue: str, exchange: str | None = None, routing_key: str = "", arguments: Any = None, **kwargs: Any
     ) -> None:
         """Undo it."""
-        self._bus.call(questions.Unbind(*self._binding(queue, exchange, routing_key, arguments)))
+        self._bus.call(bus_questions.Unbind(*self._binding(queue, exchange, routing_key, arguments)))
 
     def _binding(self, queue: str, exchange: str | None, routing_key: str, arguments: Any) -> tuple[str, Any]:
         exchange = exchange or "amq.direct"
@@ -161,11 +161,11 @@ class Channel(virtual.Channel):  # type: ignore[misc]
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> None:
         """Delete a queue and its bindings."""
         if not (if_empty and self._size(queue)):
-            self._bus.call(questions.DeleteQueue(queue))
+            self._bus.call(bus_questions.DeleteQueue(queue))
 
-    def get_table(self, exchange: str) -> list[questions.Binding]:
+    def get_table(self, exchange: str) -> list[bus_questions.Binding]:
         """Return the bindings of an exchange."""
-        return self._bus.call(questions.Bindings(exchange))
+        return self._bus.call(bus_questions.Bindings(exchange))
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         if self._is_of_tasks(queue):
@@ -173,13 +173,13 @@ class Channel(virtual.Channel):  # type: ignore[misc]
                 f"a message put into queue {queue!r} by hand would not be run: in direct mode tasks are sent with "
                 "apply_async or send_task"
             )
-        self._bus.call(questions.Put(queue, message))
+        self._bus.call(bus_questions.Put(queue, message))
 
     def _put_fanout(self, exchange: str, message: Any, routing_key: str, **kwargs: Any) -> None:
-        self._bus.call(questions.Fanout(exchange, message))
+        self._bus.call(bus_questions.Fanout(exchange, message))
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
-        found = self._bus.call(questions.Read([queue], 0.0))
+        found = self._bus.call(bus_questions.Read([queue], 0.0))
         if not found:
             raise Empty
         return found[0][1]
@@ -236,7 +236,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
                     return
             left = WAIT_SECONDS if deadline is None else min(WAIT_SECONDS, deadline - time.monotonic())
             queues = [queue for channel in self.channels for queue in channel._active_queues]
-            read = self.side.call(questions.Read(queues, max(0.0, left)))
+            read = self.side.call(bus_questions.Read(queues, max(0.0, left)))
             self._arrived.extend(read)
             if not self._arrived and deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError("no message came in time")

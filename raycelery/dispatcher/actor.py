@@ -45,9 +45,10 @@ from raycelery.dispatcher.waiters import Waiters
 from raycelery.protocol import framing
 from raycelery.protocol.frames import Ask, Changes, Recall, Run, Stop
 from raycelery.protocol.limits import Limits
-from raycelery.protocol.messages import Assignment, BatchAssignment, ChordAssignment, Done, TaskError
+from raycelery.protocol.messages import Assignment, BatchAssignment, ChordAssignment
 from raycelery.protocol.operations import Operation
 from raycelery.protocol.records import CompleteChord, Given
+from raycelery.protocol.reports import Done, TaskError
 from raycelery.scheduler import events, instructions, phases
 from raycelery.scheduler.model import Message, Policy
 from raycelery.scheduler.scheduler import Scheduler
@@ -56,7 +57,7 @@ from raycelery.serialization import ray_serializers
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.connection import Connection
-    from raycelery.protocol.questions import Change
+    from raycelery.protocol.asking import Change
 
 # Ray imports this when it starts a dispatcher, whose values are plain.
 ray_serializers.postpone_in_actors()

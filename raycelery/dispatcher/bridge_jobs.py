@@ -27,8 +27,9 @@ from raycelery.protocol.frames import (
     RecallFromBatch,
     RunBatches,
 )
-from raycelery.protocol.messages import (
-    BatchAssignment,
+from raycelery.protocol.messages import BatchAssignment
+from raycelery.protocol.records import Numbered
+from raycelery.protocol.reports import (
     Began,
     Called,
     CannotRun,
@@ -44,7 +45,6 @@ from raycelery.protocol.messages import (
     Unbegun,
     Undeliverable,
 )
-from raycelery.protocol.records import Numbered
 from raycelery.scheduler import events
 from raycelery.scheduler.model import Message
 from raycelery.scheduler.phases import MessagePhase

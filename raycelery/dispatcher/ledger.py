@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from raycelery.protocol.messages import Done, Recalled, Report, Requeue, Submission
+from raycelery.protocol.messages import Submission
 from raycelery.protocol.records import CompleteChord
+from raycelery.protocol.reports import Done, Recalled, Report, Requeue
 
 
 class Ledger:

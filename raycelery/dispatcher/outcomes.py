@@ -18,8 +18,9 @@ from raycelery.protocol import framing, messages
 from raycelery.protocol.codec import encode
 from raycelery.protocol.definitions import DefineLane
 from raycelery.protocol.frames import Ask, Changes
-from raycelery.protocol.messages import Outcome, Submission, TaskError
+from raycelery.protocol.messages import Submission
 from raycelery.protocol.questions import Forget
+from raycelery.protocol.reports import Outcome, TaskError
 from raycelery.scheduler.model import lane_of
 
 if TYPE_CHECKING:

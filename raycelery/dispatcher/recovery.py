@@ -12,8 +12,8 @@ import msgspec
 from raycelery.dispatcher.conversions import given_up, message_of, message_of_chord, submission_of
 from raycelery.dispatcher.ledger import Ledger
 from raycelery.protocol import framing, questions
+from raycelery.protocol.asking import Question
 from raycelery.protocol.frames import Ask, Changes
-from raycelery.protocol.questions import Question
 from raycelery.protocol.records import CompleteChord, Given, LiveMessage, Numbered, Record
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from raycelery.protocol.messages import (
+from raycelery.protocol.reports import (
     BatchReport,
     Begun,
     Blocked,

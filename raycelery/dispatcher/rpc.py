@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from raycelery.dispatcher.monitoring.status import overview
 from raycelery.protocol import questions
+from raycelery.protocol.asking import Question
 from raycelery.protocol.frames import UseTimeLimits
-from raycelery.protocol.questions import Question
 from raycelery.scheduler import events
 
 if TYPE_CHECKING:

@@ -16,6 +16,8 @@ from raycelery.dispatcher.connection import Connection
 from raycelery.dispatcher.conversions import message_of
 from raycelery.errors import DispatcherUnreachable
 from raycelery.protocol import framing
+from raycelery.protocol.asking import Change
+from raycelery.protocol.bus_questions import BusQuestion
 from raycelery.protocol.definitions import DefineApplication
 from raycelery.protocol.frames import (
     Ask,
@@ -31,7 +33,7 @@ from raycelery.protocol.frames import (
 )
 from raycelery.protocol.limits import Limits
 from raycelery.protocol.operations import ChordPart, LastPart
-from raycelery.protocol.questions import BusQuestion, Change, Drained, Introduce, LargeValue
+from raycelery.protocol.questions import Drained, Introduce, LargeValue
 from raycelery.protocol.records import Given
 from raycelery.scheduler import events
 

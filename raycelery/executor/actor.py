@@ -26,7 +26,7 @@ from raycelery.executor.output import OUTPUT
 from raycelery.executor.sources import Sources
 from raycelery.protocol import framing
 from raycelery.protocol.frames import Hello, SendSamples, Stop, UseTimeLimits
-from raycelery.protocol.messages import Blocked, Bye, Ready
+from raycelery.protocol.reports import Blocked, Bye, Ready
 from raycelery.serialization import ray_serializers, references
 
 if TYPE_CHECKING:

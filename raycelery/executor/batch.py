@@ -6,16 +6,8 @@ import os
 import threading
 from collections.abc import Sequence
 
-from raycelery.protocol.messages import (
-    Assignment,
-    BatchAssignment,
-    BatchReport,
-    Began,
-    ChordAssignment,
-    Done,
-    Report,
-    Unbegun,
-)
+from raycelery.protocol.messages import Assignment, BatchAssignment, ChordAssignment
+from raycelery.protocol.reports import BatchReport, Began, Done, Report, Unbegun
 
 #: One message of what was assigned: a task's of direct mode, a chord, or what a bridge tells of a task.
 Assigned = Assignment | ChordAssignment | bytes

@@ -25,11 +25,10 @@ from raycelery.executor.runner import Runner, TaskMessage
 from raycelery.executor.soft_limit import soft_limit
 from raycelery.protocol import messages
 from raycelery.protocol.frames import BridgeTask
-from raycelery.protocol.messages import (
+from raycelery.protocol.messages import BridgedCall, BridgedTask
+from raycelery.protocol.reports import (
     BatchReport,
     Began,
-    BridgedCall,
-    BridgedTask,
     Called,
     CannotRun,
     ExecutorEvent,

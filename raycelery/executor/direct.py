@@ -26,7 +26,8 @@ from raycelery.executor.hostname import HOSTNAME
 from raycelery.executor.output import OUTPUT
 from raycelery.executor.runner import Message, Runner, TaskMessage
 from raycelery.protocol import messages
-from raycelery.protocol.messages import Assignment, ChordAssignment, Done, Report, Requeue
+from raycelery.protocol.messages import Assignment, ChordAssignment
+from raycelery.protocol.reports import Done, Report, Requeue
 from raycelery.serialization import values
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery.exceptions import Ignore, Reject, Retry
 
-from raycelery.protocol.messages import Outcome, TaskError
+from raycelery.protocol.reports import Outcome, TaskError
 
 #: Of an error's words and of its traceback, at most so many characters are told: the end of the latter.
 TEXT, TRACEBACK = 1_000, 8_000

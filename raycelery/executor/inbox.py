@@ -25,7 +25,7 @@ from raycelery.protocol.frames import (
     Stop,
     UseTimeLimits,
 )
-from raycelery.protocol.messages import Begun, Outdated, Recalled
+from raycelery.protocol.reports import Begun, Outdated, Recalled
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,8 @@ from raycelery.executor.loading import Tasks
 from raycelery.executor.output import OUTPUT
 from raycelery.executor.soft_limit import soft_limit
 from raycelery.protocol.definitions import DefineCode
-from raycelery.protocol.messages import CodeKey, Report
+from raycelery.protocol.messages import CodeKey
+from raycelery.protocol.reports import Report
 
 logger = logging.getLogger(__name__)
 

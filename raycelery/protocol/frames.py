@@ -9,9 +9,10 @@ from msgspec import field
 
 from raycelery.protocol.codec import Decoder, Plain, Seconds, Tagged
 from raycelery.protocol.definitions import DefineCode, Definition
-from raycelery.protocol.messages import Assignment, BatchAssignment, ChordAssignment, Event, Report, Submission
+from raycelery.protocol.messages import Assignment, BatchAssignment, ChordAssignment, Submission
 from raycelery.protocol.operations import Operation
 from raycelery.protocol.questions import AnyQuestion
+from raycelery.protocol.reports import Event, Report
 
 #: What a process is to the dispatcher. An observer only asks.
 Role = Literal["client", "executor", "bridge", "observer"]

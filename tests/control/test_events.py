@@ -14,7 +14,7 @@ import pytest
 from celery.events.state import State
 from celery.exceptions import TaskRevokedError
 
-from raycelery.protocol import questions
+from raycelery.protocol import bus_questions
 from tests import records
 from tests.control import shop
 from tests.control.processes import APP, running
@@ -75,7 +75,7 @@ def shop_of_one() -> Iterator[None]:
 
 
 def listeners() -> int:
-    return len(shop.app.client.call(questions.Bindings("celeryev")))
+    return len(shop.app.client.call(bus_questions.Bindings("celeryev")))
 
 
 def test_the_life_of_a_task_is_seen(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_events_of_ones_own_kind_are_routed_by_it() -> None:
         thread = threading.Thread(target=receiver.capture, kwargs={"limit": 1, "timeout": SECONDS})
         thread.start()
         exchange = shop.app.conf.event_exchange
-        until(lambda: shop.app.client.call(questions.Bindings(exchange)))
+        until(lambda: shop.app.client.call(bus_questions.Bindings(exchange)))
         shop.progress.delay(7).get(timeout=SECONDS)
         thread.join(SECONDS)
     assert [event["type"] for event in seen.events] == ["forecast-ready"]

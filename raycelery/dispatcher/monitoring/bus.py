@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from raycelery.protocol.questions import Binding, BusMessage
+from raycelery.protocol.bus_questions import Binding, BusMessage
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from raycelery.scheduler.nodes import UNIT
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.monitoring.subject import Subject
-    from raycelery.protocol.questions import BusMessage
+    from raycelery.protocol.bus_questions import BusMessage
 
 logger = logging.getLogger(__name__)
 

@@ -22,9 +22,10 @@ from raycelery.dispatcher.monitoring.events import Events
 from raycelery.dispatcher.monitoring.host_stats import HostStats
 from raycelery.dispatcher.monitoring.node import Node, Whole
 from raycelery.errors import DispatcherUnreachable
-from raycelery.protocol import questions
+from raycelery.protocol import bus_questions, questions
+from raycelery.protocol.asking import Question
+from raycelery.protocol.bus_questions import BusMessage, BusQuestion
 from raycelery.protocol.frames import SendEvents
-from raycelery.protocol.questions import BusMessage, BusQuestion, Question
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.connection import Connection
@@ -70,7 +71,7 @@ class ControlPlane:
         self._subject = subject
         self._view = subject.queries.view
         self.bus = Bus()
-        q, bus = questions, self.bus
+        q, bus = bus_questions, self.bus
         self._answers: dict[type[Question[Any]], Callable[[Any], Any]] = {
             q.OpenBus: self._open,
             q.DeclareQueue: lambda asked: bus.declare(asked.queue, self, asked.expires, time.time()),
@@ -140,11 +141,11 @@ class ControlPlane:
     def on_question(self, conn: Connection, question_id: int, question: BusQuestion) -> None:
         """Carry out an operation of the bus for a process, and answer it."""
         try:
-            if isinstance(question, questions.Read):
+            if isinstance(question, bus_questions.Read):
                 self._read(conn, question_id, question)
                 return
             value: Any = None
-            if isinstance(question, questions.DeclareQueue):
+            if isinstance(question, bus_questions.DeclareQueue):
                 self.bus.declare(question.queue, conn, question.expires, time.time())
             else:
                 value = self._answers[type(question)](question)
@@ -165,11 +166,11 @@ class ControlPlane:
         """Return how many tasks wait in a queue."""
         return self._view.waiting(queue)
 
-    def _open(self, names: questions.OpenBus) -> None:
+    def _open(self, names: bus_questions.OpenBus) -> None:
         self._control_exchange, self._event_exchange = names.control_exchange, names.event_exchange
         self.events.configure(names.event_exchange, names.event_serializer)
 
-    def _read(self, conn: Connection, question_id: int, asked: questions.Read) -> None:
+    def _read(self, conn: Connection, question_id: int, asked: bus_questions.Read) -> None:
         missing = [queue for queue in asked.queues if not self.bus.has(queue)]
         if missing:
             error = DispatcherUnreachable(f"the dispatcher does not know {missing[0]!r}, it may have been restarted")

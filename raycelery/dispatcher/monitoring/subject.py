@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from raycelery.dispatcher.connection import Connection
     from raycelery.dispatcher.core import Core
     from raycelery.dispatcher.queries import Queries
-    from raycelery.protocol.questions import Change
+    from raycelery.protocol.asking import Change
 
 
 @dataclass(frozen=True)
