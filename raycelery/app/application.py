@@ -116,7 +116,7 @@ class Celery(celery.Celery):  # type: ignore[misc]
         """Have what was worked out for publishing worked out anew, after a change of the application."""
         producer = self.__dict__.get("_ray_producer")
         if producer is not None:
-            producer.reconsider()
+            producer.descriptions.reconsider()
 
     def autodiscover_tasks(self, packages: Any = None, related_name: str | None = "tasks", force: bool = False) -> Any:
         """Look for tasks as Celery does, in executors too."""
@@ -180,7 +180,7 @@ class Celery(celery.Celery):  # type: ignore[misc]
     @property
     def app_key(self) -> str:
         """Identifies this application's definition to the dispatcher."""
-        return str(self.producer.described().key)
+        return str(self.producer.descriptions.described().key)
 
     def _announce(self) -> None:
         if not self._said:
@@ -286,7 +286,7 @@ class Celery(celery.Celery):  # type: ignore[misc]
         if full not in self._tasks:
             self.recipes[full] = (fun, {"name": full, "base": base, "bind": bind, **options})
             if self._ray_producer is not None:
-                self._ray_producer.forget()
+                self._ray_producer.descriptions.forget()
         return super()._task_from_fun(fun, name=name, base=base, bind=bind, **options)
 
     @cached_property

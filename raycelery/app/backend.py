@@ -7,7 +7,6 @@ gathered as they come and handed to the body without polling.
 from __future__ import annotations
 
 import json
-import pickle
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,28 +14,23 @@ from types import SimpleNamespace
 from typing import Any
 
 from celery import states
-from celery._state import _task_stack, get_current_worker_task
 from celery.backends.base import KeyValueStoreBackend
-from celery.canvas import maybe_signature
-from celery.exceptions import ChordError, TimeoutError
-from celery.result import GroupResult, allow_join_result
+from celery.exceptions import TimeoutError
+from celery.result import GroupResult
 from celery.utils.functional import _regen
 from celery.utils.log import get_logger
 from kombu.utils.encoding import ensure_bytes
 from kombu.utils.functional import LRUCache
 from kombu.utils.imports import symbol_by_name
 
-from raycelery.app.publishing import Publishing
+from raycelery.app.chords import Chords
 from raycelery.app.settings import travels_as_is
-from raycelery.client import session as session_module
-from raycelery.client.connection import Client
 from raycelery.client.waiting import Waiting
-from raycelery.errors import LEAVING, ArgumentError, DispatcherUnreachable
+from raycelery.errors import ArgumentError, DispatcherUnreachable
 from raycelery.protocol import questions
-from raycelery.protocol.operations import ChordExtra, ChordPart, ChordSize, Completion, LastPart, StoreResult
-from raycelery.protocol.reports import Done, Requeue
+from raycelery.protocol.operations import ChordExtra, ChordSize, StoreResult
 from raycelery.results.promises import Listener
-from raycelery.results.unread import meta_without_value, part_without_value
+from raycelery.results.unread import meta_without_value
 from raycelery.serialization import references, remote_errors, values
 
 logger = get_logger(__name__)
@@ -58,18 +52,6 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f"\n{self.text}"
-
-
-def _origin(request: Any) -> dict[str, Any]:
-    """Return what Celery takes from a task's request when that task sends another one: ids, priority, stamps."""
-    origin = {
-        "id": request.id,
-        "root_id": request.root_id or request.id,
-        "delivery_info": getattr(request, "delivery_info", None) or {},
-    }
-    if getattr(request, "stamps", None):
-        origin.update(stamps=request.stamps, stamped_headers=request.stamped_headers)
-    return origin
 
 
 def backend_of(reference: references.Reference) -> Any:
@@ -101,12 +83,10 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         super().__init__(app, serializer="pickle" if self._pickles else serializer, url=url or "ray://", **kwargs)
         self.thread_safe = True
         self._inline = int(app.conf.ray_inline_bytes)
-        self._publishing = Publishing(app)
+        self.chords = Chords(self, self._inline, self._pickles)
         self._listener = Listener(self)
         #: States and results of tasks that ran eagerly in a process without a connection.
         self._eager: Any = LRUCache(limit=EAGER)
-        #: The chord whose part ran here last, and its pickled body.
-        self._chord: tuple[Any, bytes] = (None, b"")
 
     def __reduce__(self, args: Any = (), kwargs: Any = None) -> Any:
         return backend_of, (references.to(self.app),)
@@ -395,131 +375,10 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             body["chord_backend"] = tuple(references.to(self.app))
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
-        """Hand one part to the store, which has the chord finished when it was the last."""
-        task_id, group, index = request.id, request.group, request.group_index
-        if not group or not task_id:
-            return
-        home = request.chord.get("chord_backend")
+        """Hand one part to the store of the application whose chord it is."""
+        home = request.chord.get("chord_backend") if request.group else None
         if home is not None and (backend := backend_of(references.Reference(*home))) is not self:
-            backend.app.client.define(*backend.app.producer.app_definition())
+            backend.app.client.define(*backend.app.producer.descriptions.app_definition())
             backend.on_chord_part_return(request, state, result)
             return
-        session = self.app.session
-        client, large_values = session.client, session.large_values
-        part = [1, task_id, state, self.encode_result(result, state)]
-        payload, keys = values.dumps(part, self._inline, large_values) if self._pickles else (self.encode(part), ())
-        callback, more = self._body_of(request, large_values)
-        left = ChordPart(
-            group,
-            task_id,
-            float("inf") if index is None else float(index),
-            payload,
-            request.chord.get("chord_size"),
-            self.chord_lifetime,
-            Completion(self.app.app_key, group, callback, pickle.dumps(_origin(request), 5)),
-            (*keys, *more),
-        )
-        if session_module.installed() and get_current_worker_task() is not None and self._publishing.observed():
-            last = self._claim(client, left)
-        else:
-            last = None
-            client.store(left, now=state not in client.quiet)
-        large_values.done((*keys, *more))
-        if last is not None:
-            self._finish_here(client, group, maybe_signature(request.chord, app=self.app), last)
-
-    def _claim(self, client: Client, part: ChordPart) -> LastPart | None:
-        """Store a part; return all parts where it was the last."""
-        try:
-            return client.store_part(part)
-        except DispatcherUnreachable as exc:
-            # What it has in its journal it gives to another executor when it is back.
-            logger.warning("%s", exc)
-            return None
-
-    def _finish_here(self, client: Client, group: str, body: Any, last: LastPart) -> None:
-        """Call the body of a chord within the task that was its last part, as Celery's Redis backend does."""
-        try:
-            self._finish_chord(group, body, last.parts)
-        except BaseException:  # such as a soft time limit: another executor is to do it
-            client.report(Requeue(last.seq, False))
-            raise
-        client.report(Done(last.seq, None))
-
-    def _body_of(self, request: Any, large_values: Any) -> tuple[bytes, tuple[str, ...]]:
-        # Every part carries the same body: it is pickled once for those that run here one after the other.
-        chord = (request.group, request.chord.get("options", {}).get("task_id"))
-        if chord == self._chord[0]:
-            return self._chord[1], ()
-        body = request.chord if references.is_other(references.app_of(request.chord), self.app) else dict(request.chord)
-        log_to = self.app.client.log_to
-        if log_to and type(body) is dict:
-            # It is called by whichever executor has the time.
-            body["options"] = {**(body.get("options") or {}), "log_to": log_to}
-        callback, keys = values.dumps(body, self._inline, large_values, self.app)
-        if not keys:
-            self._chord = (chord, callback)
-        return callback, keys
-
-    def finish_chord(self, group: str, callback: bytes, request: dict[str, Any], parts: list[bytes]) -> None:
-        """Call the body of a chord whose parts are all there; run by an executor at the dispatcher's word.
-
-        Arguments:
-            group: id of the header.
-            callback: the pickled signature of the body.
-            request: what the body inherits of the task that was the last part; see :func:`_origin`.
-            parts: what each header task left, in the header's order.
-        """
-        # As if within the last header task, where Celery does this: ids and children come out the same.
-        task = self.app.tasks["celery.chord"]
-        _task_stack.push(task)
-        task.push_request(called_directly=False, args=(), kwargs={}, **request)
-        try:
-            self._finish_chord(group, maybe_signature(values.loads(callback), app=self.app), parts)
-        finally:
-            task.pop_request()
-            _task_stack.pop()
-
-    def _finish_chord(self, group: str, body: Any, parts: list[bytes]) -> None:
-        try:
-            saved = GroupResult.restore(group, backend=self, app=self.app)
-            if saved is not None:
-                with allow_join_result():
-                    results = saved.join_native(timeout=self.app.conf.result_chord_join_timeout, propagate=True)
-            else:
-                results = [self._part(part) for part in parts]
-        except ChordError as exc:
-            logger.exception("Chord %r raised: %r", group, exc)
-            self.chord_error_from_stack(body, exc)
-            return
-        except LEAVING:
-            raise
-        except BaseException as exc:  # a header task's error, of whatever class
-            logger.exception("Chord %r raised: %r", group, exc)
-            error = ChordError(f"Join error: {exc!r}")
-            error.__cause__ = exc
-            self.chord_error_from_stack(body, error)
-            return
-        try:
-            body.delay(results)
-        except Exception as exc:  # the body cannot be called: that is the chord's failure
-            logger.exception("Chord callback for %r raised: %r", group, exc)
-            self.chord_error_from_stack(body, ChordError(f"Callback error: {exc!r}"))
-
-    def _part(self, payload: bytes) -> Any:
-        try:
-            _, task_id, state, retval = self.decode(payload)
-        except (DispatcherUnreachable, ArgumentError):
-            raise
-        except Exception as exc:  # of an environment that this executor has not; the body may have it
-            if not self._pickles:
-                raise
-            logger.info("the value of a chord's part cannot be loaded here; the chord's body gets it as it is: %r", exc)
-            _, task_id, state, retval = part_without_value(payload)
-        if state in self.EXCEPTION_STATES:
-            retval = self.exception_to_python(retval)
-        if state in states.PROPAGATE_STATES:
-            error = ChordError(f"Dependency {task_id} raised {retval!r}")
-            error.__cause__ = retval
-            raise error
-        return retval
+        self.chords.part_returned(request, state, result)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raycelery.app import left_out, spec
-from raycelery.app.producer import RayProducer, _Task
+from raycelery.app.descriptions import Described, Descriptions
 from raycelery.app.settings import give_defaults
 from raycelery.protocol.definitions import DefineRate
 
@@ -16,7 +16,7 @@ _SETTINGS = ("broker_url", "broker_read_url", "broker_write_url", "result_backen
 
 
 class _Application:
-    """The worker's application, with the attributes that the producer expects of raycelery's own.
+    """The worker's application, with the attributes that descriptions are made of of raycelery's own.
 
     Arguments:
         app: plain Celery's, or raycelery's.
@@ -33,7 +33,7 @@ class _Application:
         return getattr(self._app, name)
 
 
-class Placement(RayProducer):
+class Placement(Descriptions):
     """Finds the lane of a task, and the definitions that the dispatcher needs before a batch names that lane.
 
     Rate limits are left to Celery's worker, and its concurrency to the pool.
@@ -79,11 +79,11 @@ class Placement(RayProducer):
     def _limits(self, task: Any, name: str, queue: str) -> list[tuple[str, int]]:
         return [limit for limit in super()._limits(task, name, queue) if limit[0] != "app"]
 
-    def _describe(self, name: str, queue: str, overrides: Mapping[str, Any]) -> _Task:
+    def _describe(self, name: str, queue: str, overrides: Mapping[str, Any]) -> Described:
         info = super()._describe(name, queue, overrides)
         info.definitions = [one for one in info.definitions if type(one[1]) is not DefineRate]
         return info
 
-    def place(self, name: str, queue: str) -> _Task:
+    def place(self, name: str, queue: str) -> Described:
         """Return the lane of a task in a queue, and the definitions that belong to it."""
-        return self._tasks.get((name, queue, ())) or self._describe(name, queue, {})
+        return self.of(name, queue, {})

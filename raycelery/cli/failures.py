@@ -55,8 +55,8 @@ def command(name: str, task: str | None, error: str | None, verbose: bool, retry
 
 def _retry(app: Any, client: Any, ids: list[str]) -> Any:
     # With this version of the application, which may contain the fix.
-    client.define(*app.producer.app_definition())
-    return client.call(questions.Retry(ids, app.producer.described().key))
+    client.define(*app.producer.descriptions.app_definition())
+    return client.call(questions.Retry(ids, app.producer.descriptions.described().key))
 
 
 def _matches(group: Group, task: str | None, error: str | None) -> bool:

@@ -50,7 +50,7 @@ class Beat:
         logging.getLogger("celery").setLevel(level)
         app_spec = pickle.loads(spec)
         app = loading.load(app_spec, json.loads(app_spec.env or "{}"))
-        app.producer.adopt(app_spec)
+        app.producer.descriptions.adopt(app_spec)
         self._since = time.time()
         self._service = Service(
             app,
@@ -114,7 +114,7 @@ def start(app: Celery, scheduler: str | None, filename: str | None, level: str) 
     """
     name = app.session.name
     stop(name)
-    described = app.producer.described()
+    described = app.producer.descriptions.described()
     env = json.loads(described.env or "{}")
     actor = (
         ray.remote(Beat)

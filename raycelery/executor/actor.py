@@ -116,7 +116,7 @@ class Loop:
         try:
             app = loading.load(spec, self._env)
             if hasattr(app, "producer"):  # else it is a plain Celery application, of a bridge
-                app.producer.adopt(spec)
+                app.producer.descriptions.adopt(spec)
             with load_errors.told(loading.title(spec), spec.cwd):
                 setup.begin(app, HOSTNAME)
                 _set_task_join_will_block(True)
@@ -133,7 +133,7 @@ class Loop:
 
         bare = Celery(self._app_spec.name)
         bare.conf.update(self._app_spec.settings)
-        bare.producer.adopt(self._app_spec)
+        bare.producer.descriptions.adopt(self._app_spec)
         references.adopt(bare)
         self._assignments = Assignments(Unloadable(bare, error), self._client, self._eventer)
         # What is in its way may be mended meanwhile, and a process cannot import a module again.

@@ -239,7 +239,9 @@ class ChordMessage(Message):
 
     def _finish(self) -> None:
         chord = self._chord
-        self._bookkeeping.app.backend.finish_chord(chord.group, chord.callback, pickle.loads(chord.origin), chord.parts)
+        self._bookkeeping.app.backend.chords.finish(
+            chord.group, chord.callback, pickle.loads(chord.origin), chord.parts
+        )
 
     def report(self) -> Report:
         return Done(self._chord.seq, None)

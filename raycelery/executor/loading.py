@@ -310,7 +310,7 @@ class Tasks:
         _connect(self._app, name)
         self._loaded[name] = key
         if hasattr(self._app, "producer"):  # else it is a plain Celery application, of a bridge
-            self._app.producer.adopt_code(task, key, self._codes[key])
+            self._app.producer.descriptions.adopt_code(task, key, self._codes[key])
 
 
 @contextlib.contextmanager

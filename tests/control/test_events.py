@@ -137,7 +137,7 @@ def test_producers_say_what_they_send_where_the_project_wants_that() -> None:
             assert (sent["uuid"], sent["queue"], sent["name"]) == (result.id, "celery", "shop.add")
     finally:
         shop.app.conf.task_send_sent_event = False
-        shop.app.producer.forget()
+        shop.app.producer.descriptions.forget()
 
 
 def test_tasks_and_programs_send_events_of_their_own() -> None:

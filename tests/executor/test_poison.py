@@ -14,7 +14,7 @@ def test_a_message_that_breaks_executors_is_given_up(ray_session: RaySession) ->
     sample.add.delay(1, 1).get(timeout=60)
     client = sample.app.client
     # What no producer sends: a chord's completion whose payload no executor understands.
-    spec = sample.app.producer.described()
+    spec = sample.app.producer.descriptions.described()
     completion = Completion(spec.key, "broken", b"no pickle", pickle.dumps({"id": "a", "root_id": "a"}))
     client.store(ChordPart("broken", "broken-1", 0.0, b"", 1, 60, completion))
     assert client.call(questions.Pending()) == 1
