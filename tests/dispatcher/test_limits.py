@@ -221,10 +221,13 @@ def test_a_full_queue_makes_producers_wait(
     producer = threading.Thread(target=submit)
     with held(app, tmp_path, 4):
         producer.start()
-        pending = -1
-        while (now := app.client.call(questions.Pending())) != pending or now < 1000:
-            pending = now
-            producer.join(0.5)
+        counts: list[int] = [-1]
+
+        def stands_still() -> bool:
+            counts.append(app.client.call(questions.Pending()))
+            return counts[-1] == counts[-2] >= 1000
+
+        until(stands_still, every=0.5)
         assert producer.is_alive()
         assert len(results) < 8000
         assert "the queue is full (ray_max_pending): calls wait" in caplog.text

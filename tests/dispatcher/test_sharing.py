@@ -134,8 +134,11 @@ def test_no_more_is_promised_than_is_wanted_while_long_tasks_end(tmp_path: Path)
         long = [tuned.north_nap.delay(3.0) for _ in range(12)]
         support.until(lambda: len(tuned.north.client.call(questions.Overview())["running"]) == 4)
         short, lent = tuned.south_nap.delay(0.1), set()
-        while not short.ready():
+        def over() -> bool:
             lent.add(sum(tuned.north.client.call(questions.Overview())["leased_to"].values()))
+            return short.ready()
+
+        support.until(over)
         assert max(lent) == 1, lent
         ended = sorted(nap.get(timeout=SECONDS) for nap in long)
         # Three rounds of four, but for what the other took.

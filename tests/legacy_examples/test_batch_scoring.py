@@ -7,10 +7,10 @@ import subprocess
 
 import pytest
 
-from tests.legacy_examples import projects
 from tests.legacy_examples.projects import Project
 
 NAME = "batch_scoring"
+WORKER = "celery_app"
 pytestmark = pytest.mark.timeout(400)
 Done = subprocess.CompletedProcess[str]
 
@@ -19,17 +19,6 @@ def use(project: Project) -> Done:
     done = project.run("score.py")
     assert done.returncode == 0, done.stdout + done.stderr
     return done
-
-
-@pytest.fixture(scope="module")
-def stock(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    with projects.on_celery(NAME, tmp_path_factory.mktemp("stock"), redis_url, "celery_app") as project:
-        return use(project)
-
-
-@pytest.fixture(scope="module", params=projects.WAYS)
-def ray(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    return use(projects.on_raycelery(NAME, tmp_path_factory.mktemp("ray"), request.param))
 
 
 def test_stock_celery_scores_all_patients(stock: Done) -> None:

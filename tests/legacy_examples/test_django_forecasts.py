@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests import support
 from tests.legacy_examples import projects
 from tests.legacy_examples.projects import Project
 
 NAME = "django_forecasts"
+WORKER = "mysite"
+# Its commands share a cluster, as a site's processes do.
+SHARED = True
 pytestmark = pytest.mark.timeout(400)
 
 
@@ -52,22 +54,6 @@ def use(project: Project) -> Run:
         named=project.says("manage.py", "train_forecasts", "BOS", "LEX", "ATL"),
         dry=project.says("manage.py", "train_forecasts", "--dry-run"),
         rows=project.python(ROWS, DJANGO_SETTINGS_MODULE="mysite.settings"),
-    )
-
-
-@pytest.fixture(scope="module")
-def stock(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    with projects.on_celery(NAME, tmp_path_factory.mktemp("stock"), redis_url, "mysite") as project:
-        return use(project)
-
-
-@pytest.fixture(scope="module", params=projects.WAYS)
-def ray(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ray_session: support.RaySession
-) -> Run:
-    # Its commands share a cluster, as a site's processes do.
-    return use(
-        projects.on_raycelery(NAME, tmp_path_factory.mktemp("ray"), request.param, RAY_ADDRESS=ray_session.address)
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.legacy_examples import projects
 from tests.legacy_examples.projects import Project
 
 NAME = "flaky_pipeline"
+WORKER = "celery_app"
 pytestmark = pytest.mark.timeout(400)
 Run = tuple[str, dict[str, int]]
 
@@ -17,17 +17,6 @@ def use(project: Project) -> Run:
     said = project.says("run.py")
     requests = {path.name: path.stat().st_size for path in (project.folder / "state").iterdir() if not path.suffix}
     return said, requests
-
-
-@pytest.fixture(scope="module")
-def stock(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    with projects.on_celery(NAME, tmp_path_factory.mktemp("stock"), redis_url, "celery_app") as project:
-        return use(project)
-
-
-@pytest.fixture(scope="module", params=projects.WAYS)
-def ray(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return use(projects.on_raycelery(NAME, tmp_path_factory.mktemp("ray"), request.param))
 
 
 def test_stock_celery_retries_and_gives_up_as_told(stock: Run) -> None:

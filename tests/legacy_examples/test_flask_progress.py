@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from tests import support
-from tests.legacy_examples import projects
 from tests.legacy_examples.projects import Project
 
 NAME = "flask_progress"
+WORKER = "wsgi.celery"
 pytestmark = pytest.mark.timeout(400)
 
 
@@ -86,17 +86,6 @@ def use(project: Project) -> Run:
         call(training, "DELETE")
         cancelled = polled(training, lambda status: status["state"] not in ("PROGRESS", "STARTED", "PENDING"))
     return Run(good.stdout, good.stderr, bad.stdout, cancelled, bad.returncode)
-
-
-@pytest.fixture(scope="module")
-def stock(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    with projects.on_celery(NAME, tmp_path_factory.mktemp("stock"), redis_url, "wsgi.celery") as project:
-        return use(project)
-
-
-@pytest.fixture(scope="module", params=projects.WAYS)
-def ray(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return use(projects.on_raycelery(NAME, tmp_path_factory.mktemp("ray"), request.param))
 
 
 def test_stock_celery_trains_and_tells_its_progress(stock: Run) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests import support
 from tests.legacy_examples import projects
 from tests.legacy_examples.projects import Project
 
 NAME = "nightly_retrain"
+WORKER = "celery_app"
+# Several programs one after the other: they share a cluster, as on a schedule they would.
+SHARED = True
 pytestmark = pytest.mark.timeout(400)
 
 #: Sends each entry as the beat process does when it is due.
@@ -56,22 +58,6 @@ def use(project: Project) -> Run:
     project.says("run_now.py", "retrain-nightly", "--until", "2013-12-24")
     tomorrow = project.python(TOMORROW)
     return Run(nights, one, by_beat, tomorrow, sorted(path.name for path in (project.folder / "models").iterdir()))
-
-
-@pytest.fixture(scope="module")
-def stock(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    with projects.on_celery(NAME, tmp_path_factory.mktemp("stock"), redis_url, "celery_app") as project:
-        return use(project)
-
-
-@pytest.fixture(scope="module", params=projects.WAYS)
-def ray(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ray_session: support.RaySession
-) -> Run:
-    # Several programs one after the other: they share a cluster, as on a schedule they would.
-    return use(
-        projects.on_raycelery(NAME, tmp_path_factory.mktemp("ray"), request.param, RAY_ADDRESS=ray_session.address)
-    )
 
 
 def test_stock_celery_runs_what_is_scheduled(stock: Run) -> None:
