@@ -25,6 +25,8 @@ from kombu.utils.imports import symbol_by_name
 
 from raycelery.app.chords import Chords
 from raycelery.app.settings import travels_as_is
+from raycelery.client import session as session_module
+from raycelery.client.connection import Client
 from raycelery.client.waiting import Waiting
 from raycelery.errors import ArgumentError, DispatcherUnreachable
 from raycelery.protocol import questions
@@ -37,6 +39,8 @@ logger = get_logger(__name__)
 
 #: ``on_interval`` is called no more often than this, in seconds: nothing is looked at in between.
 _LEAST_PAUSE = 0.01
+#: Seconds that the dispatcher has to tell what was ready when the time of a wait was over.
+_ANSWER_SECONDS = 1.0
 
 
 #: Tasks that ran eagerly of which states and results are remembered.
@@ -245,15 +249,22 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
             cached = self._eager_meta(task_id)
         if cached is not None and cached["status"] in states.READY_STATES:
             return cached
-        arrived = self.app.client.take(task_id)
+        arrived = self._awaited_client().take(task_id)
         if arrived is not None:
-            return self.read(task_id, arrived.payload)
+            return self.read(task_id, arrived.payload or b"")
         for _, meta in self.get_many([task_id], timeout=timeout, interval=interval, on_interval=on_interval):
             if on_interval is not None and meta["status"] in states.PROPAGATE_STATES:
                 # Celery looks at the parents between polls: the error of one is raised before what it led to.
                 on_interval()
             return meta
         raise TimeoutError("The operation timed out.")
+
+    def _awaited_client(self) -> Client:
+        """Return the connection for a wait, which connects again, where it was lost, for no longer than it lasts."""
+        session = self.app._session
+        lost = session is not None and session.client.lost and session_module.usable(session)
+        client: Client = session.client if lost else self.app.client
+        return client
 
     def iter_native(self, result: Any, timeout: float | None = None, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Yield what :meth:`get_many` yields for a set of results, which may be those of several applications."""
@@ -292,15 +303,21 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         iterations, asked_again = 0, False
         if not wanted:
             return
-        with Waiting(self.app.client, wanted) as waiting:
+        client = self._awaited_client()
+        with Waiting(client, wanted) as waiting:
             while wanted:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0 and iterations:
-                    if asked_again:
+                    if asked_again or not client.connected:
                         raise TimeoutError(f"Operation timed out ({timeout})")
-                    # What was ready when the time was over counts; it comes before the answer to any question.
-                    self.app.client.call(questions.Pending())
                     asked_again = True
+                    try:
+                        # What was ready when the time was over counts; it comes before the answer to any question.
+                        client.call(questions.Pending(), timeout=_ANSWER_SECONDS)
+                    except DispatcherUnreachable as exc:
+                        if not client.may_return:
+                            raise
+                        raise TimeoutError(f"Operation timed out ({timeout})") from exc
                 pause = left
                 if on_interval is not None or max_iterations:
                     between = 0.5 if interval is None else max(interval, _LEAST_PAUSE)

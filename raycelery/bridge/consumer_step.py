@@ -20,6 +20,7 @@ from celery.worker.strategy import default
 from kombu.common import ignore_errors
 
 from raycelery.bridge.ack_timeout import PREFIX, AckTimeout
+from raycelery.bridge.logs import shorten
 from raycelery.bridge.outstanding import AHEAD, Outstanding
 from raycelery.bridge.sources import Sources
 from raycelery.bridge.visibility import VisibilityTimeout
@@ -103,6 +104,7 @@ class ConsumerStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def __init__(self, c: Any, **kwargs: Any) -> None:
         super().__init__(c, **kwargs)
+        shorten()
         #: Whether the consumer is cancelled as nothing more could begin; whether the prefetch count is raised.
         self._paused = False
         self._ahead = False

@@ -12,11 +12,44 @@ from celery.exceptions import Retry
 from kombu.utils.encoding import safe_repr
 
 from raycelery.logs.lines import TASKS, Line, opened, plain
+from raycelery.masking import masked_text
 from raycelery.protocol.frames import Lines
 
 _TRACE = logging.getLogger("celery.app.trace")
+#: Characters of what is logged of a message that cannot be read.
+MOST_CHARACTERS = 8_000
+_FORMATTER = logging.Formatter()
+_OURS = ("raycelery.bridge.consumer_step", "raycelery.bridge.redis_transport")
 #: Where Celery has what is written to standard output and error.
 _PRINTED = "celery.redirected"
+
+
+class Shortener(logging.Filter):
+    """Cuts what is logged of a broker's messages, which may be large, and masks what looks like a credential in it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if len(text) > MOST_CHARACTERS:
+            record.msg, record.args = cut(text), ()
+        if record.exc_info and not record.exc_text:
+            record.exc_text = cut(_FORMATTER.formatException(record.exc_info))
+        return True
+
+
+def cut(text: str) -> str:
+    """Return a text that is no longer than a log may be, without what looks like a credential."""
+    if len(text) > MOST_CHARACTERS:
+        half = MOST_CHARACTERS // 2
+        text = f"{text[:half]} ... ({len(text) - 2 * half:,} characters are left out) ... {text[-half:]}"
+    return masked_text(text)
+
+
+def shorten() -> None:
+    """Have what is logged of messages that cannot be read cut, by Celery's consumer and by this package."""
+    for name in ("celery.worker.consumer.consumer", *_OURS):
+        logger = logging.getLogger(name)
+        if not any(isinstance(one, Shortener) for one in logger.filters):
+            logger.addFilter(Shortener())
 
 
 def relog(frame: Lines, app: Any) -> None:

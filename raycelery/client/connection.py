@@ -9,6 +9,7 @@ A forked child of a connected process opens a socket of its own with the endpoin
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -17,17 +18,18 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 
+from raycelery.client.finding import Finder, NotInTime, left
 from raycelery.client.inbox import Awaited, Inbox
 from raycelery.errors import DispatcherUnreachable, QueueFull
 from raycelery.protocol import asking, framing, operations, refusals
 from raycelery.protocol.asking import Question
-from raycelery.protocol.codec import Tagged, encode
+from raycelery.protocol.codec import ProtocolError, Tagged, encode
 from raycelery.protocol.definitions import Definition
 from raycelery.protocol.frames import (
     Acknowledged,
@@ -58,6 +60,12 @@ LINGER_SECONDS = 0.001
 WINDOW_FRAMES = 64
 #: Seconds for which a full queue may hold up a call without a word.
 SILENT_SECONDS = 5.0
+#: Seconds that an endpoint has to answer.
+CONNECT_SECONDS = 10.0
+#: Seconds that a wait takes at least where there is something to be sent first.
+LEAST_SECONDS = 0.05
+#: Connections in a row over which came what cannot be read, before none is opened any more.
+UNREADABLE_TIMES = 3
 
 _MORE: int = getattr(socket, "MSG_MORE", 0)
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -96,6 +104,7 @@ class Client:
         submit_timeout: float | None = None,
     ) -> None:
         self._find = find
+        self._finder = Finder(find)
         self._hello = hello
         self._on_frame = on_frame
         self._submit_timeout = submit_timeout
@@ -127,6 +136,8 @@ class Client:
         self._sock: socket.socket | None = None
         self._lost: str | None = None
         self._sending = self._uninterrupted = False
+        #: Connections in a row that ended as what came over them could not be read.
+        self._unreadable, self._unread = 0, ""
         #: The next frame's parts, each encoded when it is handed in: what is wrong with it is its caller's error.
         self._submissions: list[Any] = []
         self._bytes = 0
@@ -147,16 +158,36 @@ class Client:
 
     # -- connection ---------------------------------------------------------------------------------------------
 
-    def ensure(self) -> None:
+    def ensure(self, deadline: float | None = None) -> None:
         """Connect if that has not been done, or again if the connection was lost.
+
+        Arguments:
+            deadline: by ``time.monotonic``; None: as long as it takes.
 
         Raises:
             DispatcherUnreachable: no dispatcher answers.
+            NotInTime: none has answered by then.
         """
-        with self._lock:
-            if self._sock is not None and self._lost is None:
-                return
-            self._connect()
+        if self.connected:
+            return
+        with self._held(deadline):
+            if not self.connected:
+                self._connect(deadline)
+
+    @contextlib.contextmanager
+    def _held(self, deadline: float | None) -> Iterator[None]:
+        """Hold the lock; another thread, which has more time, may just be connecting.
+
+        Raises:
+            NotInTime: the lock was not free by then.
+        """
+        seconds = left(deadline)
+        if not self._lock.acquire(timeout=-1 if seconds is None else seconds):
+            raise NotInTime("another thread is connecting to the dispatcher, which took too long")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     @property
     def lost(self) -> bool:
@@ -168,19 +199,21 @@ class Client:
         """Whether the connection stands, as far as is known."""
         return self._sock is not None and self._lost is None
 
-    def _connect(self) -> None:
+    def _connect(self, deadline: float | None) -> None:
+        if self._unreadable >= UNREADABLE_TIMES:
+            raise DispatcherUnreachable(f"the dispatcher was given up, as {self._unread}")
         again = self._lost is not None
         sock = None
         if self._endpoint is not None and (self._forked or not again):
             # A forked child has inherited it, and cannot ask Ray.
             try:
-                sock = framing.connect(self._endpoint)
+                sock = self._open(self._endpoint, deadline)
             except DispatcherUnreachable:
                 sock = None
         if sock is None:
             # Ray is asked, and not the old endpoint tried: another process may listen there by now.
-            self._endpoint = self._find()
-            sock = framing.connect(self._endpoint)
+            self._endpoint = self._finder.find(deadline)
+            sock = self._open(self._endpoint, deadline)
         self._sock, self._lost = sock, None
         hello = msgspec.structs.replace(
             self._hello, holder=self.id, holds=self.holds(), pid=os.getpid(), host=socket.gethostname()
@@ -192,6 +225,19 @@ class Client:
                 sock.sendall(frame)
             sock.sendall(framing.pack(Watch(*self.inbox.outstanding())))
         threading.Thread(target=self._read, args=(sock,), name="raycelery-reader", daemon=True).start()
+
+    def _open(self, endpoint: framing.Endpoint, deadline: float | None) -> socket.socket:
+        # An executor whose connection is lost ends, with the task that it runs.
+        impatient = self._hello.role != "executor"
+        seconds = left(deadline)
+        if seconds is None:
+            return framing.connect(endpoint, impatient=impatient)
+        try:
+            return framing.connect(endpoint, min(CONNECT_SECONDS, seconds + 0.001), impatient=impatient)
+        except DispatcherUnreachable as exc:
+            if left(deadline) == 0.0:
+                raise NotInTime(str(exc)) from exc
+            raise
 
     @property
     def epoch(self) -> bytes | None:
@@ -218,17 +264,23 @@ class Client:
     def _read(self, sock: socket.socket) -> None:
         unpacker = framing.Unpacker(from_dispatcher)
         reason = "it closed the connection"
-        while True:
-            try:
-                data = sock.recv(1 << 18)
-            except OSError as exc:
-                reason = str(exc)
-                break
-            if not data:
-                break
-            frames = unpacker.feed(data)
-            if frames:
-                self._receive(frames)
+        try:
+            while data := sock.recv(1 << 18):
+                frames = unpacker.feed(data)
+                if frames:
+                    self._receive(frames)
+                    self._unreadable = 0
+        except OSError as exc:
+            reason = str(exc)
+        except ProtocolError as exc:
+            reason = self._unread = f"what it sent cannot be read: {exc}"
+            self._unreadable += 1
+            logger.error("the connection to the dispatcher is closed, as %s", reason)
+        except Exception as exc:  # whatever it is, nothing more is read
+            reason = f"this process could not take what it sent: {exc!r}"
+            logger.exception("the connection to the dispatcher is closed, as %s", reason)
+        with contextlib.suppress(OSError):  # it is closed already
+            sock.shutdown(socket.SHUT_RDWR)
         with self._told:
             if self._sock is sock:
                 self._lost = reason
@@ -395,7 +447,7 @@ class Client:
                 question_id = next(self._question_ids)
                 self._operations.append(_encoded(msgspec.structs.replace(part, question_id=question_id)))
                 self.flush()
-            return operations.last_part.decode(self._answer(question_id, part, None))
+            return operations.last_part.decode(self._answer(question_id, part, None, None))
         finally:
             self._uninterrupted = False
 
@@ -487,52 +539,71 @@ class Client:
         """
         try:
             return self._ask(question, timeout)
+        except NotInTime:
+            raise
         except DispatcherUnreachable:
             if self._lost is None or not self.may_return:
                 raise
             return self._ask(question, timeout)
 
     def _ask(self, question: Question[A], timeout: float | None) -> A:
-        with self._lock:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._held(deadline):
+            self.ensure(deadline)
             self.flush()
             question_id = next(self._question_ids)
             self._send(framing.pack(Ask(question_id, question)))  # type: ignore[arg-type]
-        return asking.answer_to(question, self._answer(question_id, question, timeout))
+        return asking.answer_to(question, self._answer(question_id, question, timeout, deadline))
 
-    def _answer(self, question_id: int, asked: Tagged, timeout: float | None) -> msgspec.Raw:
-        deadline = None if timeout is None else time.monotonic() + timeout
+    def _answer(self, question_id: int, asked: Tagged, timeout: float | None, deadline: float | None) -> msgspec.Raw:
         with self._told:
             while question_id not in self._answers:
                 what = type(asked).__name__
                 if self._lost is not None:
                     raise DispatcherUnreachable(f"the dispatcher went away before it answered {what}: {self._lost}")
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
+                seconds = left(deadline)
+                if seconds == 0.0:
                     raise DispatcherUnreachable(f"the dispatcher did not answer {what} in {timeout} s")
-                self._told.wait(left)
+                self._told.wait(seconds)
             answer = self._answers.pop(question_id)
         if type(answer) is Refusal:
             raise refusals.error_of(answer.error, answer.text)
         assert type(answer) is Answer
         return answer.value
 
-    def watch(self, awaited: Awaited) -> None:
+    def watch(self, awaited: Awaited, timeout: float | None) -> bool:
         """Ask the dispatcher for what a wait is to ask for; send what is buffered, and connect again, where that helps.
+
+        Arguments:
+            awaited: the wait.
+            timeout: seconds that it may take to connect; None: as long as it takes.
+
+        Returns:
+            False when the time is over.
 
         Raises:
             DispatcherUnreachable: the dispatcher went away, and is not one that may be started again.
         """
+        if self.lost and not self.may_return:
+            raise DispatcherUnreachable(f"the dispatcher went away while results were awaited: {self._lost}")
         # Looked at without the inbox's lock: what is added later wakes the wait, which comes here again.
-        if awaited.unasked:
-            with self._lock:
-                self.flush()
-                self._send(framing.pack(Watch(*self.inbox.to_ask(awaited))))
-        elif self._submissions:
-            self.flush()
-        if self.lost:
-            if not self.may_return:
-                raise DispatcherUnreachable(f"the dispatcher went away while results were awaited: {self._lost}")
-            self.ensure()
+        if self.connected and not awaited.unasked and not self._submissions:
+            return True
+        deadline = None if timeout is None else time.monotonic() + max(timeout, LEAST_SECONDS)
+        try:
+            with self._held(deadline):
+                self.ensure(deadline)
+                try:
+                    self.flush()
+                    if awaited.unasked:
+                        self._send(framing.pack(Watch(*self.inbox.to_ask(awaited))))
+                except DispatcherUnreachable as exc:
+                    if not self.lost:
+                        raise
+                    logger.debug("the wait goes on with the next connection: %s", exc)
+        except NotInTime:
+            return False
+        return True
 
     def take(self, task_id: str) -> Result | None:
         """Return the result of a task if it has arrived and nobody waits for them."""
@@ -546,6 +617,7 @@ class Client:
         """Begin anew in a forked child: the parent keeps its socket, its buffers and its results."""
         inherited = self._sock
         self._reset()
+        self._finder = Finder(self._find)
         self._forked = True
         if self._hello.role == "executor":
             # What the dispatcher sends the executor is for the parent.

@@ -93,7 +93,7 @@ def of(app: Celery) -> Session:
         found = _sessions.get(name)
         if found is not None and name == _given:
             return found
-        if found is not None and not (_alive(found) and _reconnected(found)):
+        if found is not None and not (usable(found) and _reconnected(found)):
             found = None
         if found is None:
             found = _sessions[name] = _open(app, name)
@@ -120,7 +120,8 @@ def _reconnected(session: Session) -> bool:
     return True
 
 
-def _alive(session: Session) -> bool:
+def usable(session: Session) -> bool:
+    """Return whether the Ray that a session uses is still there, as far as this process knows."""
     if not session.can_use_ray:
         return True  # a forked child cannot ask Ray; its socket will tell
     import ray
@@ -235,7 +236,7 @@ def endpoint(dispatcher: Any) -> framing.Endpoint:
 
 
 def _at_exit(session: Session, pid: int) -> None:
-    if os.getpid() != pid or not session.client.submitted or not _alive(session):
+    if os.getpid() != pid or not session.client.submitted or not usable(session):
         # Where the program has ended its Ray itself, a question to the dispatcher would start another.
         return
     client = session.client

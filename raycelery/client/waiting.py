@@ -64,8 +64,9 @@ class Waiting:
                 found = inbox.arrived(awaited)
                 if found:
                     return found
-                client.watch(awaited)
                 left = None if deadline is None else deadline - time.monotonic()
+                if not client.watch(awaited, left):
+                    return {}
                 on_block = None if blocked or (left is not None and left <= _BLOCK_SECONDS) else client.on_block
                 if inbox.wait(awaited, left if on_block is None else _BLOCK_SECONDS, lambda: client.lost):
                     continue

@@ -133,7 +133,7 @@ class Dispatcher:
         self._rpc = Rpc(name, core, queries, self._bridge_jobs, tools, profiling, journal, executors.connected)
         self._back_pressure = BackPressure(scheduler.view, limits.max_pending)
         self._cpu_leases = CpuLeases(name, scheduler, turns.soon)
-        self._monitor = ClusterMonitor(core, journal, metrics, tools, turns)
+        self._monitor = ClusterMonitor(core, journal, metrics, tools, turns, connections)
         reports = Reports(core, self._outcomes, self._bridge_jobs, executors)
         parts = Parts(
             core, executors, reports, waiters, self._back_pressure, self._bridge_jobs, self._rpc, tools, logs, profiling

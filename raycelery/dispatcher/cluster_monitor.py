@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import ray
@@ -15,6 +15,7 @@ from raycelery.dispatcher.recovery import rewrite
 from raycelery.scheduler import events
 
 if TYPE_CHECKING:
+    from raycelery.dispatcher.connection import Connection
     from raycelery.dispatcher.core import Core
     from raycelery.dispatcher.journal import Journal
     from raycelery.dispatcher.metrics import Metrics
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 SECONDS = 1.0
 RESTING_SECONDS = 10.0
 SOON_SECONDS = 0.05
+#: Seconds between looks at connections, at least.
+CONNECTIONS_SECONDS = 5.0
 
 
 class ClusterMonitor:
@@ -39,14 +42,25 @@ class ClusterMonitor:
         metrics: sampled.
         tools: those that look are told regularly.
         turns: taken after each look.
+        connections: ended where their hosts are out of reach.
     """
 
-    def __init__(self, core: Core, journal: Journal, metrics: Metrics, tools: Tools, turns: Turns) -> None:
+    def __init__(
+        self,
+        core: Core,
+        journal: Journal,
+        metrics: Metrics,
+        tools: Tools,
+        turns: Turns,
+        connections: Collection[Connection],
+    ) -> None:
         self._core = core
         self._journal = journal
         self._metrics = metrics
         self._tools = tools
         self._turns = turns
+        self._connections = connections
+        self._looked_at_connections = 0.0
         self._nodes: dict[str, Mapping[str, float]] = {}
         self._resting = False
         self._looked = float("-inf")
@@ -59,7 +73,7 @@ class ClusterMonitor:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     def _look(self) -> None:
-        for look in (self._look_at_nodes, self._look_at_books, self._look_at_tools):
+        for look in (self._look_at_nodes, self._look_at_books, self._look_at_tools, self._look_at_connections):
             try:
                 look()
             except Exception:  # whatever it is (a full disk, say), the others are looked at, and it again
@@ -89,6 +103,12 @@ class ClusterMonitor:
         needed = core.store.bytes + 2000 * core.scheduler.view.pending
         if journal.size > max(REWRITE_BYTES, 4 * needed):
             rewrite(core, journal)
+
+    def _look_at_connections(self) -> None:
+        if time.monotonic() - self._looked_at_connections >= CONNECTIONS_SECONDS:
+            self._looked_at_connections = time.monotonic()
+            for connection in list(self._connections):
+                connection.end_if_cut_off()
 
     def _look_at_tools(self) -> None:
         self._metrics.sample(self._core.scheduler.view)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from raycelery.errors import DispatcherUnreachable
-from raycelery.protocol import framing, refusals
+from raycelery.protocol import framing, keepalive, refusals
 from raycelery.protocol.codec import ProtocolError, Tagged, encode
 from raycelery.protocol.frames import (
     Acknowledged,
@@ -84,6 +84,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        keepalive.keep(transport.get_extra_info("socket"))
         assert self._greeting is not None
         transport.write(self._greeting.opening)
         self._handler.on_made(self)
@@ -92,6 +93,14 @@ class Connection(asyncio.Protocol):
     def _close_unproved(self) -> None:
         if self._greeting is not None and self.transport is not None:
             self.transport.close()
+
+    def end_if_cut_off(self) -> None:
+        """End the connection if its host is out of reach; what waits to be sent to it would keep that from showing."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        if keepalive.cut_off(self.transport.get_extra_info("socket")):
+            logger.warning("%s of %s does not answer: its connection is ended", self.info.role, self.info.host)
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._greeting is not None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from raycelery.errors import DispatcherUnreachable, VersionMismatch
+from raycelery.protocol import keepalive
 from raycelery.protocol.codec import VERSION, Decoder, ProtocolError, Tagged, encode
 
 F = TypeVar("F")
@@ -144,12 +145,13 @@ def proof(endpoint: Endpoint, side: Side, client_nonce: bytes, dispatcher_nonce:
     return hmac.digest(endpoint.secret, where + client_nonce + dispatcher_nonce, "sha256")
 
 
-def connect(endpoint: Endpoint, timeout: float = 10.0) -> socket.socket:
+def connect(endpoint: Endpoint, timeout: float = 10.0, *, impatient: bool = False) -> socket.socket:
     """Open an authenticated connection to a dispatcher.
 
     Arguments:
         endpoint: where it listens, and its secret.
         timeout: seconds to wait for it to answer.
+        impatient: see :func:`raycelery.protocol.keepalive.keep`.
 
     Raises:
         DispatcherUnreachable: nothing answers there, or something that does not know the secret.
@@ -165,6 +167,7 @@ def connect(endpoint: Endpoint, timeout: float = 10.0) -> socket.socket:
         ) from exc
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        keepalive.keep(sock, impatient=impatient)
         version = version_of(_exactly(sock, HEAD_BYTES))
         if version != VERSION:
             raise VersionMismatch(

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import sys
 import threading
 import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from raycelery.app.producer import new_id
-from raycelery.client.connection import Client
+from raycelery.client.connection import Client, Closed
 from raycelery.client.waiting import Waiting
-from raycelery.protocol import framing
-from raycelery.protocol.frames import Acknowledged, Changes, Hello, Result, Results, Watch, to_dispatcher
+from raycelery.errors import DispatcherUnreachable
+from raycelery.protocol import framing, questions
+from raycelery.protocol.frames import Acknowledged, Changes, Hello, Result, Results, Stop, Watch, to_dispatcher
 from raycelery.protocol.messages import Submission
+from tests.support import until
 
 
 class Connected(Client):
@@ -25,7 +30,7 @@ class Connected(Client):
         super().__init__(lambda: framing.Endpoint("nowhere.invalid", 1, b""), Hello("client"))
         self.asked: list[tuple[list[str], list[str]]] = []
 
-    def ensure(self) -> None:
+    def ensure(self, deadline: float | None = None) -> None:
         pass
 
     def _send(self, frame: bytes, flags: int = 0) -> None:
@@ -138,6 +143,119 @@ def test_one_thread_waits_for_what_another_forgets(client: Connected) -> None:
         thread.join(60)
         sys.setswitchinterval(before)
     assert not failed, failed
+
+
+Talk = Callable[[socket.socket], None]
+
+
+@contextlib.contextmanager
+def dispatcher(*talks: Talk) -> Iterator[framing.Endpoint]:
+    """Listen as a dispatcher does; each connection in turn is let in, and then handed to the next of ``talks``."""
+    server = socket.create_server(("127.0.0.1", 0))
+    endpoint = framing.Endpoint("127.0.0.1", server.getsockname()[1], os.urandom(32))
+
+    def serve() -> None:
+        for talk in talks:
+            try:
+                conn, _ = server.accept()
+            except OSError:  # the test is over
+                return
+            with conn, contextlib.suppress(OSError):
+                greeting = framing.Greeting(endpoint)
+                conn.sendall(greeting.opening)
+                while (heard := greeting.hear(conn.recv(4096))) is None:
+                    pass
+                conn.sendall(heard[0])
+                talk(conn)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield endpoint
+    finally:
+        server.close()
+
+
+def until_closed(conn: socket.socket) -> None:
+    while conn.recv(4096):
+        pass
+
+
+def garbage(conn: socket.socket) -> None:
+    conn.sendall(b"\0\0\0\5no frame at all")
+    until_closed(conn)
+
+
+def one_result(conn: socket.socket) -> None:
+    conn.sendall(framing.pack(Results([Result("a", "SUCCESS", b"a")])))
+    until_closed(conn)
+
+
+def test_what_cannot_be_read_ends_the_connection_and_is_told() -> None:
+    with dispatcher(garbage, garbage, garbage, garbage) as endpoint:
+        client = Client(lambda: endpoint, Hello("client"))
+        with pytest.raises(DispatcherUnreachable, match=r"given up, as what it sent cannot be read: .+"):
+            Waiting(client, ["a"]).next()
+        assert not client.connected
+
+
+def test_one_frame_that_cannot_be_read_is_no_reason_to_give_up() -> None:
+    with dispatcher(garbage, one_result) as endpoint:
+        client = Client(lambda: endpoint, Hello("client"))
+        assert Waiting(client, ["a"]).next() == results("a")
+        client.close()
+
+
+def test_what_is_done_with_a_frame_fails() -> None:
+    def stop(conn: socket.socket) -> None:
+        conn.sendall(framing.pack(Stop()))
+        until_closed(conn)
+
+    with dispatcher(stop) as endpoint:
+        told: list[Any] = []
+
+        def take(frame: Any) -> None:
+            told.append(frame)
+            if isinstance(frame, Stop):
+                raise LookupError("as asked")
+
+        client = Client(lambda: endpoint, Hello("executor"), on_frame=take)
+        with pytest.raises(DispatcherUnreachable):
+            client.call(questions.Pending(), timeout=None)
+        until(lambda: told[1:])
+        assert isinstance(told[-1], Closed), "who runs tasks is told that no more come"
+        assert told[-1].reason == "this process could not take what it sent: LookupError('as asked')"
+        assert client.lost
+
+
+def test_a_wait_lasts_no_longer_than_it_may_while_the_dispatcher_is_restarted() -> None:
+    down, back = threading.Event(), threading.Event()
+
+    def until_down(conn: socket.socket) -> None:
+        assert down.wait(60)
+
+    with dispatcher(until_down, one_result) as endpoint:
+
+        def find() -> framing.Endpoint:
+            if down.is_set():
+                assert back.wait(60)
+            return endpoint
+
+        client = Client(find, Hello("client"))
+        with Waiting(client, ["a"]) as waiting:
+            assert waiting.next(0.01) == {}
+            down.set()
+            until(lambda: not client.connected)
+            assert waiting.next(0.1) == {}, "it is not back"
+            hanging = threading.Thread(target=lambda: client.call(questions.Pending(), timeout=None), daemon=True)
+            hanging.start()
+            assert waiting.next(0.1) == {}, "nor does it wait for others, who have more time"
+            with pytest.raises(DispatcherUnreachable):
+                client.call(questions.Pending(), timeout=0.1)
+            assert not back.is_set()
+            back.set()
+            assert waiting.next(60) == results("a")
+        client.close()
 
 
 def test_ids_are_random_uuids_and_a_forked_child_makes_others() -> None:

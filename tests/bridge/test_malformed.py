@@ -112,6 +112,25 @@ def test_what_is_no_message_is_dropped_and_the_worker_goes_on(
     until(lambda: not queue.hlen("unacked") and not queue.llen("celery"))
 
 
+def test_a_large_message_that_cannot_be_read_makes_no_large_log(
+    project: Make, bridge_worker: Start, queue: redis.Redis
+) -> None:
+    shop = project()
+    worker = bridge_worker(shop)
+    body = base64.b64encode(b"\xff" * 1_000_000).decode()
+    queue.lpush("celery", json.dumps(envelope(shop, body=body)))
+    queue.lpush("celery", json.dumps(envelope(shop, body=body, **{"content-type": "application/x-none"})))
+    queue.lpush("celery", json.dumps(envelope(shop, headers={"more": "\u00ff" * 1_000_000})))
+    queue.lpush("celery", json.dumps(envelope(shop, headers__task=["\u00ff" * 1_000_000])))
+    queue.lpush("celery", json.dumps(envelope(shop, headers__task="\u00ff" * 1_000_000)))
+    queue.lpush("celery", b"\xff" * 1_000_000)
+    assert shop.send("add", 2, 3).get(timeout=60) == 5
+    log = worker.log.read_text()
+    assert "Refusing to deserialize" in log or "Can't decode message body" in log
+    assert max(map(len, log.splitlines())) < 50_000
+    assert len(log) < 500_000
+
+
 def test_protocol_1(project: Make, bridge_worker: Start, queue: redis.Redis) -> None:
     shop = project()
     bridge_worker(shop)
