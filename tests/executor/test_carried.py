@@ -58,3 +58,7 @@ if __name__ == "__main__":
 
 def test_what_cannot_travel_is_refused_by_its_name(run: Run) -> None:
     run(PROGRAMS / "refused.py")
+
+
+def test_parts_of_its_own(run: Run) -> None:
+    run(PROGRAMS / "own_parts.py")
