@@ -35,6 +35,21 @@ def test_a_task_calls_another_applications_task(run: Run) -> None:
     )
 
 
+def test_a_task_controls_another_application(run: Run) -> None:
+    run(
+        """
+        import north
+
+        found = north.look.delay().get(timeout=80)
+        told = [{"ok": "time limits set successfully"}]
+        assert found == ([True], told, "crossing-south", 1, ["south.double"], []), found
+        print("ok")
+        """,
+        north=NORTH,
+        south=SOUTH,
+    )
+
+
 def test_canvases_across_applications(run: Run) -> None:
     run(
         """

@@ -3,6 +3,7 @@ from multiprocessing import get_context
 import south
 
 from raycelery import Celery
+from raycelery.protocol import questions
 
 app = Celery("crossing-north", set_as_current=False)
 app.conf.ray_idle_seconds = 1
@@ -38,6 +39,25 @@ def revoke_waiting():
     result = south.double.apply_async((1,), countdown=600)
     result.revoke()
     return result.id
+
+
+@app.task
+def look():
+    """What the other application's remote control and status say, and what is changed by them."""
+    result = south.double.apply_async((1,), countdown=600)
+    control = south.app.control
+    [scheduled] = control.inspect(timeout=20).scheduled().values()
+    [answer] = control.time_limit("south.double", hard=50, soft=40, reply=True, timeout=20)
+    status = south.app.client.call(questions.Overview())
+    result.revoke()
+    return (
+        [one["request"]["id"] == result.id for one in scheduled],
+        list(answer.values()),
+        status["application"],
+        status["scheduled"],
+        [task for task in south.app.client.call(questions.TimeLimits())],
+        [task for task in app.client.call(questions.TimeLimits())],
+    )
 
 
 def _in_child(connection):
