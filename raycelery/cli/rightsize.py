@@ -151,8 +151,8 @@ def command(
     # With --scale the samples have other requests than the project's.
     asked = {task: gathering.asked(app, task) for task in totals} if scale else None
     report = reporting.analyse(gathered.samples, where, totals, workers, asked, least)
-    executor_manager = f"{workers} Celery worker process{'es' if workers and workers > 1 else ''} a host"
-    present = executor_manager if workers else "what tasks ask for"
+    workers_a_host = f"{workers} Celery worker process{'es' if workers and workers > 1 else ''} a host"
+    present = workers_a_host if workers else "what tasks ask for"
     if as_json:
         click.echo(json.dumps(reporting.as_json(report), indent=2), file=out)
     else:

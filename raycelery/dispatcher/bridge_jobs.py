@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 REMEMBERED = 20_000
 #: Outcomes that are larger, in bytes, are not remembered.
 OUTCOME_BYTES = 16_384
-#: Events with which a run ends: a job that was rejected gave its message back to the broker, and runs again.
+#: Events with which a run ends: one that was rejected may come again, and is run again then.
 _Ended = Returned | Called | Raised | CannotRun | Rejected
 #: What a bridge is told of a job whose run the scheduler saw end, by the reason; of others, that it is undeliverable.
 _SETTLED: dict[str | None, type[Terminated | TimedOut | Lost]] = {
@@ -95,7 +95,7 @@ class Job:
     Arguments:
         identity: of the message: the same when it is delivered again, another for a retry of its task.
         task_id: Celery's.
-        payload: what the executor is told, pickled.
+        payload: what the executor is told, encoded.
         requester: the first bridge that asked for it.
     """
 

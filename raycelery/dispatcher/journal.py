@@ -1,7 +1,7 @@
 """The journal: what a restarted dispatcher needs to go on without losing a message.
 
 Every frame that changes something is appended as it came, and so is which messages went to which executor. Nothing
-leaves the dispatcher before what it tells of is in the file (``Dispatcher.send_soon``).
+leaves the dispatcher before what it tells of is in the file (``Turns.send_soon``).
 The file survives the process, not the node: it is not forced to disk, and lies in the Ray session's folder unless
 ``ray_journal`` names another. Large values in the object store end with the process that owned them; a message that
 refers to one fails with that reason.

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
-from celery.exceptions import NotRegistered, Reject
+from celery.exceptions import NotRegistered
 from kombu.serialization import loads as kombu_loads
 
 from raycelery.errors import LEAVING, TaskNotRegistered
@@ -113,10 +113,11 @@ class BridgedMessage(TaskMessage):
             self._event = Returned(ending.sound(returned), runtime, self._pid)
             return
         # Celery's tracer tells how long a task ran only where it returned.
-        if isinstance(retval.exception, Reject):
+        outcome = ending.of(retval)[0]
+        if outcome == "rejected":
             self._event = Rejected(_pickled(retval), seconds, self._pid)
         else:
-            self._event = Raised(_pickled(retval), seconds, self._pid, ending.of(retval)[0])
+            self._event = Raised(_pickled(retval), seconds, self._pid, outcome)
 
     def fail(self, exc: BaseException) -> None:
         logger.error("a message cannot run: %s", exc)

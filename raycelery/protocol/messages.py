@@ -1,6 +1,6 @@
-"""Messages of tasks on their way to an executor, and what executors report of them.
+"""Messages of tasks on their way to an executor.
 
-A client *submits*, the dispatcher *assigns*, an executor *reports*. What is to be run travels as one encoded
+A client *submits*, the dispatcher *assigns*. What is to be run travels as one encoded
 :class:`TaskMessage` from the client to the executor; the dispatcher keeps its bytes, and opens it for observers only.
 """
 

@@ -161,7 +161,7 @@ class Raised(Tagged, frozen=True):
 
 
 class Rejected(Tagged, frozen=True):
-    """Its task has rejected it: it goes back to the broker. Executor -> dispatcher -> bridge.
+    """Its task has raised Celery's ``Reject``, with or without requeueing. Executor -> dispatcher -> bridge.
 
     Arguments:
         einfo: parts of Celery's ``ExceptionInfo``, pickled for the bridge.

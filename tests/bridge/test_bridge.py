@@ -181,3 +181,25 @@ def test_a_cold_shutdown_requeues_what_is_not_acknowledged(project: Make, bridge
     until(lambda: len(shop.traces("cold")) == 2)
     shop.go()
     assert result.get(timeout=60) == "cold"
+
+
+AGAIN = """
+from celery.exceptions import Reject
+
+
+@app.task(acks_late=True)
+def not_yet(name):
+    trace(name)
+    if not (HERE / "go").exists():
+        raise Reject("not yet", requeue=True)
+    return "now"
+"""
+
+
+def test_a_message_that_its_task_puts_back_runs_again(project: Make, bridge_worker: Start) -> None:
+    shop = project(more=AGAIN)
+    bridge_worker(shop)
+    result = shop.send("not_yet", "again")
+    until(lambda: len(shop.traces("again")) >= 3, 60)
+    shop.go()
+    assert result.get(timeout=60) == "now"

@@ -105,7 +105,7 @@ def test_what_tasks_call_goes_by_the_broker_too(project: Make, bridge_worker: St
     called = shop.send("passes_on", 5).get(timeout=60)
     [message] = redis.Redis.from_url(redis_url).lrange("elsewhere", 0, -1)
     assert json.loads(message)["headers"]["id"] == called
-    # The queue is another executor_manager's.
+    # The queue is another project's.
     bridge_worker(shop, "-Q", "elsewhere", concurrency=1)
     assert shop.app.AsyncResult(called).get(timeout=60) == 6
 

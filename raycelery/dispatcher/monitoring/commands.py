@@ -72,7 +72,7 @@ def clock(node: Node, **_: Any) -> Reply:
 
 
 def hello(node: Node, from_node: str, revoked: Any = None, **_: Any) -> Reply | None:
-    """Tell a worker of another executor_manager what was revoked."""
+    """Tell another worker what was revoked."""
     if from_node == node.hostname:
         return None
     return {"revoked": node.queries.revoked(), "clock": node.plane.clock.forward()}

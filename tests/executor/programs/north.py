@@ -55,8 +55,8 @@ def look():
         list(answer.values()),
         status["application"],
         status["scheduled"],
-        [task for task in south.app.client.call(questions.TimeLimits())],
-        [task for task in app.client.call(questions.TimeLimits())],
+        list(south.app.client.call(questions.TimeLimits())),
+        list(app.client.call(questions.TimeLimits())),
     )
 
 
