@@ -26,6 +26,10 @@ class DispatcherUnreachable(RayCeleryError, OperationalError):
     """The cluster or the application's dispatcher cannot be reached, or went away."""
 
 
+class DispatcherGone(DispatcherUnreachable):
+    """The application's dispatcher was ended for good, or its cluster was; another call may start another one."""
+
+
 class VersionMismatch(DispatcherUnreachable):
     """The application's dispatcher and this process are of versions of raycelery that do not understand each other."""
 
@@ -36,6 +40,18 @@ class FolderError(RayCeleryError):
 
 class QueueFull(RayCeleryError, OperationalError):
     """``ray_max_pending`` messages are waiting and ``ray_submit_timeout`` has passed."""
+
+
+class JournalFull(RayCeleryError, OperationalError):
+    """The disk that has the dispatcher's journal is full: a call is refused, what was taken before runs."""
+
+
+class JournalInUse(RayCeleryError):
+    """Another dispatcher writes the application's journal, or its folder cannot be locked."""
+
+
+class JournalLost(RayCeleryError, WorkerLostError):  # type: ignore[misc]
+    """The dispatcher lost its journal, and with it what it knew of a task."""
 
 
 class ArgumentError(RayCeleryError, EncodeError):

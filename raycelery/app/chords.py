@@ -99,6 +99,7 @@ class Chords:
 
     def _finish_here(self, client: Client, group: str, body: Any, last: LastPart) -> None:
         """Call the body of a chord within the task that was its last part, as Celery's Redis backend does."""
+        client.hold()
         try:
             self._finish(group, body, last.parts)
         except BaseException:  # such as a soft time limit: another executor is to do it

@@ -62,6 +62,11 @@ def _mode(name: str, value: Any) -> None:
         raise OptionError(f"{name}={value!r} must be 'direct' or 'bridge'")
 
 
+def _durability(name: str, value: Any) -> None:
+    if value not in ("process", "node"):
+        raise OptionError(f"{name}={value!r} must be 'process' or 'node'")
+
+
 def _text(name: str, value: Any) -> None:
     if value is not None and not isinstance(value, str):
         raise OptionError(f"{name}={value!r} must be a string")
@@ -208,6 +213,18 @@ SETTINGS: dict[str, Setting] = {
         "file with the secret that [seals the journal](security.md#the-journal), on whatever node the dispatcher is; "
         "`None`: one that is made beside the journal",
         _text,
+    ),
+    "ray_durability": Setting(
+        "process", "string",
+        'what the journal [survives](guarantees.md): `"process"`: the dispatcher\'s end; `"node"`: also that of its '
+        "machine, since it is forced to the disk before anything is acknowledged",
+        _durability,
+    ),
+    "ray_reconnect_seconds": Setting(
+        60.0, "seconds",
+        "how long a dispatcher that went away is looked for before calls and waits fail; and how long one that has "
+        "lost its journal may not know a task before that fails with [`JournalLost`](exceptions.md)",
+        _number,
     ),
     "ray_debug": Setting(
         False, "boolean",

@@ -25,8 +25,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from raycelery.client.finding import Finder, NotInTime, left
+from raycelery.client.forgotten import Epochs
 from raycelery.client.inbox import Awaited, Inbox
-from raycelery.errors import DispatcherUnreachable, QueueFull
+from raycelery.client.reconnecting import Reconnecting
+from raycelery.errors import DispatcherGone, DispatcherUnreachable, JournalFull, QueueFull
 from raycelery.protocol import asking, framing, operations, refusals
 from raycelery.protocol.asking import Question
 from raycelery.protocol.codec import ProtocolError, Tagged, encode
@@ -37,12 +39,14 @@ from raycelery.protocol.frames import (
     Ask,
     Changes,
     FromDispatcher,
+    Full,
     Hello,
     Lines,
     Refusal,
     Result,
     Results,
     Watch,
+    Welcome,
     from_dispatcher,
 )
 from raycelery.protocol.messages import Submission
@@ -66,6 +70,8 @@ CONNECT_SECONDS = 10.0
 LEAST_SECONDS = 0.05
 #: Connections in a row over which came what cannot be read, before none is opened any more.
 UNREADABLE_TIMES = 3
+#: Seconds for which a dispatcher that went away is looked for, where nobody says otherwise.
+RECONNECT_SECONDS = 60.0
 
 _MORE: int = getattr(socket, "MSG_MORE", 0)
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -94,6 +100,8 @@ class Client:
         hello: what the process says of itself; the client fills in what it knows itself.
         on_frame: called in the reading thread with each frame that is not for the client itself.
         submit_timeout: seconds that a submission may be held up by a full queue before it raises; None: no limit.
+        reconnect_seconds: how long a dispatcher that went away is looked for, and how long one that has lost its
+            journal may not know a task before that fails.
     """
 
     def __init__(
@@ -102,12 +110,14 @@ class Client:
         hello: Hello,
         on_frame: OnFrame | None = None,
         submit_timeout: float | None = None,
+        reconnect_seconds: float = RECONNECT_SECONDS,
     ) -> None:
         self._find = find
         self._finder = Finder(find)
         self._hello = hello
         self._on_frame = on_frame
         self._submit_timeout = submit_timeout
+        self._reconnect_seconds = reconnect_seconds
         self._endpoint: framing.Endpoint | None = None
         self._forked = False
         #: An executor ends with its dispatcher; others wait for it to be restarted.
@@ -141,8 +151,15 @@ class Client:
         #: The next frame's parts, each encoded when it is handed in: what is wrong with it is its caller's error.
         self._submissions: list[Any] = []
         self._bytes = 0
+        #: Whether what is buffered leaves only along with the next report; see :meth:`hold`.
+        self._held = False
         self._definitions: list[Any] = []
-        self._defined: set[Hashable] = set()
+        #: All that was defined, for a dispatcher that does not know it.
+        self._defined: dict[Hashable, Any] = {}
+        self._reconnecting = Reconnecting(self._reconnect_seconds)
+        self._epochs = Epochs(self.call, self.inbox, self._reconnect_seconds)
+        #: Path of the journal whose disk is full; "": none is.
+        self._full = ""
         self._operations: list[Any] = []
         self._reports: list[Any] = []
         self._frame_ids = itertools.count(1)
@@ -170,12 +187,16 @@ class Client:
         """
         if self.connected:
             return
-        with self._held(deadline):
-            if not self.connected:
+        with self._locked(deadline):
+            if self.connected:
+                return
+            if self._lost is None or not self.may_return:
                 self._connect(deadline)
+            else:
+                self._reconnecting.run(self._connect, deadline)
 
     @contextlib.contextmanager
-    def _held(self, deadline: float | None) -> Iterator[None]:
+    def _locked(self, deadline: float | None) -> Iterator[None]:
         """Hold the lock; another thread, which has more time, may just be connecting.
 
         Raises:
@@ -201,7 +222,7 @@ class Client:
 
     def _connect(self, deadline: float | None) -> None:
         if self._unreadable >= UNREADABLE_TIMES:
-            raise DispatcherUnreachable(f"the dispatcher was given up, as {self._unread}")
+            raise DispatcherGone(f"the dispatcher was given up, as {self._unread}")
         again = self._lost is not None
         sock = None
         if self._endpoint is not None and (self._forked or not again):
@@ -214,16 +235,17 @@ class Client:
             # Ray is asked, and not the old endpoint tried: another process may listen there by now.
             self._endpoint = self._finder.find(deadline)
             sock = self._open(self._endpoint, deadline)
-        self._sock, self._lost = sock, None
+        self._sock, self._lost, self._full = sock, None, ""
         hello = msgspec.structs.replace(
             self._hello, holder=self.id, holds=self.holds(), pid=os.getpid(), host=socket.gethostname()
         )
-        sock.sendall(framing.pack(hello))
-        if again:
-            logger.warning("reconnected to the dispatcher; %d frames are sent again", len(self._unacked))
-            for frame in list(self._unacked.values()):
-                sock.sendall(frame)
-            sock.sendall(framing.pack(Watch(*self.inbox.outstanding())))
+        try:
+            sock.sendall(framing.pack(hello))
+            if again:
+                self._tell_again(sock)
+        except OSError as exc:
+            self._lost = str(exc)
+            raise DispatcherUnreachable(f"the dispatcher went away again ({exc})") from exc
         threading.Thread(target=self._read, args=(sock,), name="raycelery-reader", daemon=True).start()
 
     def _open(self, endpoint: framing.Endpoint, deadline: float | None) -> socket.socket:
@@ -238,6 +260,15 @@ class Client:
             if left(deadline) == 0.0:
                 raise NotInTime(str(exc)) from exc
             raise
+
+    def _tell_again(self, sock: socket.socket) -> None:
+        """Tell a dispatcher what it may not know: it was restarted, and its journal may be lost."""
+        logger.warning("reconnected to the dispatcher; %d frames are sent again", len(self._unacked))
+        if self._defined:
+            sock.sendall(framing.pack(Changes(definitions=list(self._defined.values()))))
+        for frame in list(self._unacked.values()):
+            sock.sendall(frame)
+        sock.sendall(framing.pack(Watch(*self.inbox.outstanding())))
 
     @property
     def epoch(self) -> bytes | None:
@@ -260,6 +291,15 @@ class Client:
             except OSError as exc:
                 logger.debug("closing the connection: %s", exc)
             sock.close()
+
+    def abandon(self) -> None:
+        """Disconnect; what is buffered is not sent."""
+        sock = self._sock
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError as exc:
+                logger.debug("abandoning the connection: %s", exc)
 
     def _read(self, sock: socket.socket) -> None:
         unpacker = framing.Unpacker(from_dispatcher)
@@ -308,6 +348,10 @@ class Client:
                 with self._told:
                     self._answers[frame.question_id] = frame
                     self._told.notify_all()
+            elif type(frame) is Welcome:
+                self._epochs.welcome(frame.epoch)
+            elif type(frame) is Full:
+                self._full = frame.where
             elif type(frame) is not Lines:
                 others.append(frame)
         if self._on_frame is not None:
@@ -348,8 +392,8 @@ class Client:
         if key not in self._defined:
             with self._lock:
                 self.ensure()
-                self._definitions.append(_encoded(definition))
-                self._defined.add(key)
+                encoded = self._defined[key] = _encoded(definition)
+                self._definitions.append(encoded)
 
     def submit(self, submission: Submission, *, awaited: bool = True) -> None:
         """Buffer a message for the dispatcher.
@@ -361,9 +405,15 @@ class Client:
         Raises:
             DispatcherUnreachable: there is no dispatcher to send it to.
             QueueFull: the dispatcher has held submissions up for ``submit_timeout`` seconds; the message is not taken.
+            JournalFull: the disk that has the dispatcher's journal is full; the message is not taken.
             TypeError: it holds something that is no plain data.
         """
         encoded = encode(submission)
+        if self._full and self._hello.role != "executor":
+            raise JournalFull(
+                f"the disk of the dispatcher's journal {self._full} is full: free some room there, or have ray_journal "
+                "name a folder on another disk; what was taken before runs"
+            )
         if len(self._unacked) > WINDOW_FRAMES:
             self._hold()
         with self._lock:
@@ -374,7 +424,7 @@ class Client:
             if awaited:
                 self.inbox.submitted(submission.task_id)
             full = len(self._submissions) >= BATCH_MESSAGES or self._bytes >= BATCH_BYTES
-            if full or not self.linger:
+            if (full or not self.linger) and not self._held:
                 self.flush()
         if first and not full and self.linger:
             self._flush_soon()
@@ -410,6 +460,8 @@ class Client:
             wake.wait()
             wake.clear()
             time.sleep(self.linger)
+            if self._held:
+                continue
             try:
                 self.flush()
             except DispatcherUnreachable as exc:
@@ -430,7 +482,7 @@ class Client:
         encoded = _encoded(operation)
         with self._lock:
             self._operations.append(encoded)
-            if now:
+            if now and not self._held:
                 self.flush()
 
     def store_part(self, part: ChordPart) -> LastPart | None:
@@ -451,6 +503,12 @@ class Client:
         finally:
             self._uninterrupted = False
 
+    def hold(self) -> None:
+        """Have what is submitted and stored leave in one frame with the next report: all of it is done, or none."""
+        with self._lock:
+            self.flush()
+            self._held = True
+
     def report(self, *reports: Report, more: bool = False) -> None:
         """Tell the dispatcher what became of messages this executor was given.
 
@@ -462,6 +520,7 @@ class Client:
         encoded = [_encoded(report) for report in reports]
         with self._lock:
             self._reports += encoded
+            self._held = False
             self.flush(more=more)
 
     def flush(self, *, more: bool = False) -> None:
@@ -479,7 +538,15 @@ class Client:
                     self._unacked[frame_id] = frame
             self._submissions, self._bytes = [], 0
             self._definitions, self._operations, self._reports = [], [], []
-            self._send(frame, _MORE if more else 0)
+            try:
+                self._send(frame, _MORE if more else 0)
+            except DispatcherUnreachable:
+                if not self.may_return:
+                    raise
+                # What is to be acknowledged is sent again with the connection.
+                self.ensure()
+                if not frame_id:
+                    self._send(frame)
 
     def flush_if_possible(self) -> None:
         """Send what is buffered; where the dispatcher is out of reach it is kept, and sent when it is back."""
@@ -548,7 +615,7 @@ class Client:
 
     def _ask(self, question: Question[A], timeout: float | None) -> A:
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._held(deadline):
+        with self._locked(deadline):
             self.ensure(deadline)
             self.flush()
             question_id = next(self._question_ids)
@@ -591,7 +658,7 @@ class Client:
             return True
         deadline = None if timeout is None else time.monotonic() + max(timeout, LEAST_SECONDS)
         try:
-            with self._held(deadline):
+            with self._locked(deadline):
                 self.ensure(deadline)
                 try:
                     self.flush()

@@ -166,6 +166,11 @@ class Inbox:
             self._prefetched.update(along)
             return ask, along
 
+    def expected(self) -> list[str]:
+        """Return the tasks whose results were asked for, or may be by whoever submitted them."""
+        with self._lock:
+            return list({**self._awaited, **dict.fromkeys(self._prefetched), **self._recent})
+
     def outstanding(self) -> tuple[list[str], list[str]]:
         """Return the tasks whose results the dispatcher was asked for and has not sent, and those that come along."""
         with self._lock:

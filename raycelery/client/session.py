@@ -19,7 +19,7 @@ from raycelery.client import leaving
 from raycelery.client.connection import Client
 from raycelery.client.large_values import LargeValueStore
 from raycelery.cluster import connecting, local, process
-from raycelery.errors import DispatcherUnreachable
+from raycelery.errors import DispatcherGone, DispatcherUnreachable
 from raycelery.logs import lines
 from raycelery.names import NAMESPACE, dispatcher_name
 from raycelery.protocol import framing
@@ -140,6 +140,7 @@ def _open(app: Celery, name: str) -> Session:
         Hello("client", logs=lines.wanted(app.conf.ray_init)),
         on_frame=_shower.on_frame,
         submit_timeout=app.conf.ray_submit_timeout,
+        reconnect_seconds=app.conf.ray_reconnect_seconds,
     )
     client.ensure()
     session = Session(name, client, dispatcher, embedded)
@@ -171,6 +172,7 @@ def _open_through(known: Session, app: Celery, name: str) -> Session:
         lambda: framing.Endpoint(*known.client.call(Introduce(name, limits))),
         Hello("client"),
         submit_timeout=app.conf.ray_submit_timeout,
+        reconnect_seconds=app.conf.ray_reconnect_seconds,
     )
     if _forked:
         client.linger = 0
@@ -206,6 +208,7 @@ def _limits(app: Celery) -> Limits:
         infeasible_seconds=float(conf.ray_infeasible_seconds),
         journal=conf.ray_journal,
         journal_key=conf.ray_journal_key,
+        durability=conf.ray_durability,
         debug=bool(conf.ray_debug),
     )
 
@@ -214,7 +217,8 @@ def endpoint(dispatcher: Any) -> framing.Endpoint:
     """Ask a dispatcher where it listens.
 
     Raises:
-        DispatcherUnreachable: the actor is dead or does not answer within 60 s.
+        DispatcherGone: it was ended for good.
+        DispatcherUnreachable: it does not answer within 60 s.
     """
     import ray
 
@@ -231,7 +235,8 @@ def endpoint(dispatcher: Any) -> framing.Endpoint:
             if isinstance(exc, ray.exceptions.GetTimeoutError)
             else reason_of(exc)
         )
-        raise DispatcherUnreachable(f"the application's dispatcher does not answer: {why}") from exc
+        kind = DispatcherGone if isinstance(exc, ray.exceptions.ActorDiedError) else DispatcherUnreachable
+        raise kind(f"the application's dispatcher does not answer: {why}") from exc
     return framing.Endpoint(host, port, secret)
 
 

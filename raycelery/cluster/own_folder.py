@@ -76,6 +76,13 @@ class OwnFolder:
         except FileNotFoundError:
             return None
 
+    def inode(self, name: str) -> int | None:
+        """Return the number that tells a file from another of that name; None: there is none."""
+        try:
+            return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_ino
+        except FileNotFoundError:
+            return None
+
     def replace(self, name: str, by: str) -> None:
         """Put one file of the folder in the place of another, all or nothing."""
         os.replace(by, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import ray
 
+from raycelery.dispatcher.admission import Admission
 from raycelery.dispatcher.back_pressure import BackPressure
 from raycelery.dispatcher.bridge_jobs import BridgeJobs
 from raycelery.dispatcher.cluster_monitor import ClusterMonitor
@@ -26,6 +27,7 @@ from raycelery.dispatcher.cpu_leases import CpuLeases
 from raycelery.dispatcher.definitions import Definitions
 from raycelery.dispatcher.executor_manager import ExecutorManager
 from raycelery.dispatcher.executor_processes import Actors
+from raycelery.dispatcher.group_sync import GroupSync
 from raycelery.dispatcher.journal import Journal
 from raycelery.dispatcher.large_values import LargeValues
 from raycelery.dispatcher.logs import Logs
@@ -35,8 +37,9 @@ from raycelery.dispatcher.monitoring.tools import Tools
 from raycelery.dispatcher.outcomes import Outcomes
 from raycelery.dispatcher.profiling import Profiling
 from raycelery.dispatcher.queries import Queries
-from raycelery.dispatcher.recovery import recover
+from raycelery.dispatcher.recovery import Recovery, rewrite
 from raycelery.dispatcher.reports import Reports
+from raycelery.dispatcher.reserve import Reserve
 from raycelery.dispatcher.rpc import Rpc
 from raycelery.dispatcher.server import Parts, Server
 from raycelery.dispatcher.store import Store
@@ -102,8 +105,9 @@ class Dispatcher:
             name=name,
         )
         self._journal = journal = Journal(
-            _journal_path(name, limits.journal), latest=lambda: scheduler.view.seq, key=limits.journal_key
-        )
+            _journal_path(name, limits.journal), latest=lambda: scheduler.view.seq, key=limits.journal_key,
+            durable=limits.durability == "node", shared=limits.journal is not None,
+        )  # fmt: skip
         self._turns = turns = Turns(journal, self._carry_out)
         store, definitions, self._large_values = (
             Store(limits.max_result_bytes),
@@ -117,7 +121,9 @@ class Dispatcher:
         )  # fmt: skip
         metrics = Metrics(name)
         self._outcomes = Outcomes(core, journal, metrics)
-        self._executors = executors = ExecutorManager(name, actors, definitions.apps, scheduler, turns.soon)
+        self._executors = executors = ExecutorManager(
+            name, actors, definitions.apps, scheduler, turns.soon, journal, core.came
+        )
         self._bridge_jobs = BridgeJobs(
             scheduler,
             journal,
@@ -135,11 +141,18 @@ class Dispatcher:
         self._cpu_leases = CpuLeases(name, scheduler, turns.soon)
         self._monitor = ClusterMonitor(core, journal, metrics, tools, turns, connections)
         reports = Reports(core, self._outcomes, self._bridge_jobs, executors)
-        parts = Parts(
-            core, executors, reports, waiters, self._back_pressure, self._bridge_jobs, self._rpc, tools, logs, profiling
+        self._admission = admission = Admission(
+            Reserve(journal.path.parent), str(journal.path), connections, lambda *held: server.on_changes(*held)
         )
-        self._server = Server(parts, connections, journal, turns, self._introduce)
-        recover(core, journal, self._rpc.answer)
+        parts = Parts(
+            core, executors, reports, waiters, admission, self._back_pressure, self._bridge_jobs, self._rpc, tools,
+            logs, profiling,
+        )  # fmt: skip
+        self._server = server = Server(parts, connections, journal, turns, self._introduce)
+        turns.on_full = admission.disk_full
+        if limits.durability == "node":
+            turns.sync = GroupSync(journal.descriptor, lambda: rewrite(core, journal))
+        self._recovery = Recovery(core, journal, self._rpc.answer)
         #: Guards the start of listening.
         self._starting = asyncio.Lock()
         self._listening = False
@@ -151,7 +164,9 @@ class Dispatcher:
         async with self._starting:
             if not self._listening:
                 self._turns.start()
+                await self._recovery.finish()
                 await self._large_values.recover(asyncio.get_running_loop())
+                self._admission.begin()
                 await self._server.listen()
                 self._listening = True
                 self._monitor.start()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from raycelery.dispatcher.journal import REWRITE_BYTES
 from raycelery.dispatcher.recovery import rewrite
+from raycelery.dispatcher.rewriting import Rewriting
 from raycelery.scheduler import events
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class ClusterMonitor:
         self._nodes: dict[str, Mapping[str, float]] = {}
         self._resting = False
         self._looked = float("-inf")
+        self._rewriting = Rewriting(journal, core.scheduler.view, core.store)
 
     def start(self) -> None:
         """Begin to look, and have the first turn taken: a journal may have had something to be done."""
@@ -98,11 +99,10 @@ class ClusterMonitor:
             self._look_in(max(SOON_SECONDS, self._looked + SECONDS - time.monotonic()))
 
     def _look_at_books(self) -> None:
-        core, journal = self._core, self._journal
-        core.store.expire(time.time())
-        needed = core.store.bytes + 2000 * core.scheduler.view.pending
-        if journal.size > max(REWRITE_BYTES, 4 * needed):
-            rewrite(core, journal)
+        self._core.store.expire(time.time())
+        if self._rewriting.due():
+            rewrite(self._core, self._journal)
+            self._rewriting.done()
 
     def _look_at_connections(self) -> None:
         if time.monotonic() - self._looked_at_connections >= CONNECTIONS_SECONDS:

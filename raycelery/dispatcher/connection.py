@@ -80,6 +80,10 @@ class Connection(asyncio.Protocol):
         self._acks: list[int] = []
         self._outgoing: list[bytes] = []
         self._later: asyncio.TimerHandle | None = None
+        #: Set once all that the process has sent was taken, and nothing more will come.
+        self.closed = asyncio.Event()
+        #: Whether it is a client or a bridge, which are told of the journal.
+        self.takes_word = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -133,7 +137,13 @@ class Connection(asyncio.Protocol):
         return rest
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set()
         self._handler.on_lost(self)
+
+    def abort(self) -> None:
+        """Close it at once; what has not come will not be taken."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def send(self, frame: Tagged | bytes) -> None:
         """Send a frame, after what it tells of was written to the journal, unless the process is gone."""
@@ -142,10 +152,18 @@ class Connection(asyncio.Protocol):
 
     def write_out(self) -> None:
         """Hand what is to be sent to the operating system; what it tells of is in the journal."""
+        self.write(self.take_out())
+
+    def take_out(self) -> list[bytes]:
+        """Return what is to be sent, which the caller sends once what it tells of is durable."""
         self._collect()
         outgoing, self._outgoing = self._outgoing, []
+        return outgoing
+
+    def write(self, frames: list[bytes]) -> None:
+        """Hand frames to the operating system."""
         if self.transport is not None and not self.transport.is_closing():
-            self.transport.writelines(outgoing)
+            self.transport.writelines(frames)
 
     def unsent(self) -> int:
         """Return how many bytes wait for the process to read them."""

@@ -22,6 +22,7 @@ from raycelery.protocol.operations import (
     StoreValue,
     TaskEvent,
 )
+from raycelery.protocol.records import Came
 from raycelery.scheduler import events
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ class Core:
     keys: dict[int, tuple[str, ...]] = field(default_factory=dict)
     #: Of each client's last frame.
     frame_ids: dict[str, int] = field(default_factory=dict)
+    #: The executors that are connected: where they say what they have begun.
+    came: dict[int, Came] = field(default_factory=dict)
+    #: Name of the journal, by which clients tell whether it is the one that they have spoken to.
+    epoch: str = ""
 
     def take(self, message: Message, keys: tuple[str, ...], now: float, executor: int | None = None) -> None:
         """Hand a message to the scheduler; it refers to the large values ``keys``, and may be an executor's already."""

@@ -24,16 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raycelery.cluster.own_folder import OwnFolder
+from raycelery.dispatcher.journal_lock import JournalLock
 from raycelery.dispatcher.seal import MARK_BYTES, MORE_BYTES, BrokenSeal, seal_of
-from raycelery.errors import FolderError
+from raycelery.errors import FolderError, JournalInUse
 from raycelery.protocol import framing
 from raycelery.protocol.codec import VERSION, ProtocolError
 from raycelery.protocol.records import Record, Source, record
 
 logger = logging.getLogger(__name__)
 
-#: The file is written anew when it is at least so large, in bytes, and most of it is about the past.
-REWRITE_BYTES = 64_000_000
 #: What every journal begins with, before version and mark.
 MAGIC = b"raycelery journal"
 _VERSION = struct.Struct("!H")
@@ -50,15 +49,29 @@ class Journal:
         path: of the file; made when it is not there, along with a key beside it.
         latest: returns the number of the scheduler's latest message.
         key: path of a file with a secret, in place of the key beside it.
+        durable: whether what is written anew is forced to the disk.
+        shared: whether other machines may reach the folder, so that the lock may be lost with the network.
 
     Raises:
+        JournalInUse: another dispatcher writes it.
         FolderError: folder, file or key are another's, or the file was written with another key.
     """
 
-    def __init__(self, path: Path, latest: Callable[[], int] = lambda: 0, key: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        latest: Callable[[], int] = lambda: 0,
+        key: str | None = None,
+        *,
+        durable: bool = False,
+        shared: bool = False,
+    ) -> None:
         self.path = path
         self._latest = latest
+        self._durable = durable
+        self._shared = shared
         self._folder = OwnFolder(path.parent)
+        self._lock = JournalLock(path, self._folder.open(f"{path.name}.lock", os.O_RDWR | os.O_CREAT))
         self._seal = seal_of(self._folder, f"{path.name}.key", key)
         self._see_that_it_is_ours()
         self._file = self._open()
@@ -69,6 +82,10 @@ class Journal:
         if not self.size:
             self._add(self._head())
         self._source: str | None = None
+        #: To be called once what was added is written.
+        self._then: list[Callable[[], None]] = []
+        #: Whether something of what it held is missing.
+        self.damaged = False
 
     def _open(self) -> io.FileIO:
         return open(self._folder.open(self.path.name, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0)
@@ -131,6 +148,7 @@ class Journal:
 
         Raises:
             OSError: it cannot be written; it is kept, and the next call tries again.
+            JournalInUse: another dispatcher has put its own in the place of this one; this one must end.
         """
         if not self._added:
             return
@@ -140,6 +158,19 @@ class Journal:
                 data = data[self._file.write(data) :]
         finally:
             self._added = [bytes(data)] if data else []
+        if self._shared and self._folder.inode(self.path.name) != os.fstat(self._file.fileno()).st_ino:
+            raise JournalInUse(f"another dispatcher has taken the journal {self.path} over")
+        if self._then:
+            self._call_then()
+
+    def when_written(self, then: Callable[[], None]) -> None:
+        """Have something called once all that was added until now is written."""
+        self._then.append(then)
+
+    def _call_then(self) -> None:
+        then, self._then = self._then, []
+        for call in then:
+            call()
 
     def rewrite(self, frames: Iterable[tuple[str, bytes]]) -> None:
         """Replace the file's content, all or nothing.
@@ -158,19 +189,30 @@ class Journal:
                         before = source
                         size += file.write(self._record(size, seq, framing.pack(Source(source))))
                     size += file.write(self._record(size, seq, frame))
+                if self._durable:
+                    file.flush()
+                    os.fsync(file.fileno())
         except BaseException:
             self._folder.remove(scratch)
             raise
         self._file.close()
         self._folder.replace(self.path.name, scratch)
+        if self._durable:
+            self._folder.sync()
         self._file = self._open()
         # The frames tell of what was added, too.
         self._added = []
         self.size = size
         self._source = None
+        self._call_then()
+
+    def descriptor(self) -> int:
+        """Return the descriptor of the file as it is now."""
+        return self._file.fileno()
 
     def remove(self) -> None:
         """Remove the file; what is added from now on is not kept."""
+        self._shared = False
         self._file.close()
         self._folder.remove(self.path.name)
         self._file = open(os.devnull, "ab", buffering=0)  # noqa: SIM115
@@ -179,6 +221,7 @@ class Journal:
         """Flush and close the file."""
         self.flush()
         self._file.close()
+        self._lock.release()
         self._folder.close()
 
     # -- what it says -------------------------------------------------------------------------------------------
@@ -238,6 +281,7 @@ class Journal:
                 damaged.append(Damage(-1, f"{type(found).__name__}: {exc!r}"))
         logger.warning("the dispatcher was restarted: %d records read from %s", count, self.path)
         if damaged:
+            self.damaged = True
             aside = f"{self.path.name}.damaged"
             self._folder.remove(aside)
             with (

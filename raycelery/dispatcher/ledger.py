@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from raycelery.dispatcher.begun import Place
 from raycelery.protocol.messages import Submission
-from raycelery.protocol.records import CompleteChord
+from raycelery.protocol.records import Came, CompleteChord, Lost
 from raycelery.protocol.reports import Done, Recalled, Report, Requeue
+from raycelery.scheduler.model import Message
+
+
+def lost(message: Message) -> Lost | None:
+    """Return the record of a message that had begun when its executor ended; None for others."""
+    match message.settle_reason:
+        case "lost" | "timeout" | "terminated" as reason if not message.bridged:
+            return Lost(message.seq, reason, message.reason, message.deliveries)
+    return None
 
 
 class Ledger:
@@ -22,6 +32,12 @@ class Ledger:
         #: Who was given what and has not reported it, in order.
         self._outstanding: dict[int, dict[int, None]] = {}
         self._holder: dict[int, int] = {}
+        #: Where the executors that have not ended say what they have begun.
+        self._places: dict[int, Place] = {}
+        #: What had begun when its executor ended, and was not settled yet.
+        self.lost: dict[int, Lost] = {}
+        #: How often executors died with what Celery wants to be run again.
+        self.deliveries: dict[int, int] = {}
 
     def at(self, seq: int) -> None:
         """Go on after the number that a record says was the latest before it."""
@@ -64,6 +80,16 @@ class Ledger:
             self._outstanding.setdefault(executor, {})[seq] = None
             self._holder[seq] = executor
 
+    def came(self, came: Came) -> None:
+        """Note where an executor says what it has begun."""
+        self._places[came.executor_id] = Place(came.node, came.begun)
+
+    def ended(self, executor: int) -> None:
+        """Note that an executor has ended, and that what it had begun was noted as lost."""
+        self._places.pop(executor, None)
+        for seq in self._outstanding.pop(executor, ()):
+            del self._holder[seq]
+
     def _let_go(self, seq: int) -> None:
         holder = self._holder.pop(seq, None)
         if holder is not None:
@@ -74,10 +100,14 @@ class Ledger:
         match report:
             case Done(seq):
                 self._let_go(seq)
+                self.lost.pop(seq, None)
                 self.messages.pop(seq, None)
                 self.chords.pop(seq, None)
             case Requeue(seq, rejected):
                 self._let_go(seq)
+                lost = self.lost.pop(seq, None)
+                if lost is not None:
+                    self.deliveries[seq] = lost.deliveries
                 if rejected and seq in self.messages:
                     self._seq += 1
                     self.messages[self._seq] = self.messages.pop(seq)
@@ -85,6 +115,6 @@ class Ledger:
                 for seq in seqs:
                     self._let_go(seq)
 
-    def running(self) -> set[int]:
-        """Return the messages that were running: the first of what each executor had."""
-        return {next(iter(seqs)) for seqs in self._outstanding.values() if seqs}
+    def given_out(self) -> list[tuple[Place | None, list[int]]]:
+        """Return what executors have that had not ended, in order, and where each says what it has begun."""
+        return [(self._places.get(executor), list(seqs)) for executor, seqs in self._outstanding.items() if seqs]

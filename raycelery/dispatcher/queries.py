@@ -80,6 +80,10 @@ class Queries:
             else None,
         }
 
+    def forgotten(self, ids: list[str]) -> list[str]:
+        """Those of some task ids of which there is neither a message nor a result."""
+        return [one for one in ids if self.view.find(one) is None and self._core.store.meta(one) is None]
+
     def revoked(self) -> list[str]:
         """Revoked ids that are remembered."""
         return self.view.revocations()[0]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from raycelery.dispatcher.begun import last_begun, remove
 from raycelery.dispatcher.conversions import given_up, message_of, message_of_chord, submission_of
-from raycelery.dispatcher.ledger import Ledger
+from raycelery.dispatcher.ledger import Ledger, lost
+from raycelery.dispatcher.turns import UNWRITTEN_SECONDS
 from raycelery.protocol import framing, questions
 from raycelery.protocol.asking import Question
 from raycelery.protocol.frames import Ask, Changes
-from raycelery.protocol.records import CompleteChord, Given, LiveMessage, Numbered, Record
+from raycelery.protocol.records import Came, CompleteChord, Ended, Epoch, Given, LiveMessage, Lost, Numbered, Record
+from raycelery.scheduler.events import UNKNOWN
+from raycelery.scheduler.reports import begun_of
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.core import Core
@@ -26,22 +32,40 @@ logger = logging.getLogger(__name__)
 RESTARTED = "the dispatcher was restarted while it ran"
 
 
-def recover(core: Core, journal: Journal, answer: Callable[[Question[Any]], Any]) -> None:
-    """Read a journal, if there is one, and take up what it says is not done.
+class Recovery:
+    """Reads a journal, if there is one, and takes up what it says is not done.
 
     Arguments:
-        core: is as before afterwards.
-        journal: is rewritten.
+        core: has its results and definitions again at once, its messages after :meth:`finish`.
+        journal: is rewritten then.
         answer: does what a question of the journal asks for.
     """
-    ledger = Ledger()
-    revocations: list[questions.Revoke | questions.RevokeStamps] = []
 
-    def apply(source: str, seq: int, record: Record) -> None:
+    def __init__(self, core: Core, journal: Journal, answer: Callable[[Question[Any]], Any]) -> None:
+        self._core = core
+        self._journal = journal
+        self._answer = answer
+        self._ledger = Ledger()
+        self._revocations: list[questions.Revoke | questions.RevokeStamps] = []
+        self._found = journal.restore(self._apply)
+        if not core.epoch or journal.damaged:
+            core.epoch = uuid.uuid4().hex
+            journal.append("", framing.pack(Epoch(core.epoch)))
+
+    def _apply(self, source: str, seq: int, record: Record) -> None:
+        ledger = self._ledger
         ledger.at(seq)
         match record:
             case Changes():
-                _changed(core, ledger, source, record)
+                _changed(self._core, ledger, source, record)
+            case Epoch(epoch):
+                self._core.epoch = epoch
+            case Came():
+                ledger.came(record)
+            case Lost():
+                ledger.lost[record.seq] = record
+            case Ended(executor_id):
+                ledger.ended(executor_id)
             case Given(executor_id, seqs):
                 ledger.given(executor_id, seqs)
             case LiveMessage(seq, submission):
@@ -52,27 +76,49 @@ def recover(core: Core, journal: Journal, answer: Callable[[Question[Any]], Any]
                 ledger.numbered(seq)
             case Ask(_, questions.Revoke() | questions.RevokeStamps() as asked):
                 # Terminating was seen to, or the executor is gone anyway.
-                revocations.append(msgspec.structs.replace(asked, terminate=False))
+                self._revocations.append(msgspec.structs.replace(asked, terminate=False))
             case Ask(_, questions.Purge(queue)):
                 ledger.purge(queue)
             case Ask(_, asked):
-                answer(asked)
+                self._answer(asked)
 
-    if not journal.restore(apply):
-        return
-    now = time.time()
-    running = ledger.running()
-    for revocation in revocations:
-        answer(revocation)
-    for seq, submission in sorted(ledger.messages.items()):
-        message = message_of(submission)
-        if seq in running:
-            message.settle_reason, message.reason, message.deliveries = "lost", RESTARTED, 1
-        _take(core, message, submission.keys, now)
-    for complete in ledger.chords.values():
-        _take(core, message_of_chord(complete), (), now)
-    core.sweep()
-    rewrite(core, journal)
+    async def finish(self) -> None:
+        """Hand what is not done to the scheduler, once it is known what executors had begun of it; cut the journal."""
+        if not self._found:
+            return
+        core, ledger = self._core, self._ledger
+        given = ledger.given_out()
+        places = [place for place, _ in given if place is not None]
+        known = await last_begun(places)
+        self._found = False
+        for place, seqs in given:
+            for seq in begun_of(seqs, UNKNOWN if place is None else known[place]):
+                ledger.lost.setdefault(seq, Lost(seq, "lost", RESTARTED, ledger.deliveries.get(seq, 0) + 1))
+        now = time.time()
+        for revocation in self._revocations:
+            self._answer(revocation)
+        for seq, submission in sorted(ledger.messages.items()):
+            message = message_of(submission)
+            had_begun = ledger.lost.get(seq)
+            if had_begun is None:
+                message.deliveries = ledger.deliveries.get(seq, 0)
+            else:
+                message.settle_reason, message.reason = had_begun.settle_reason, had_begun.reason
+                message.deliveries = had_begun.deliveries
+            _take(core, message, submission.keys, now)
+        for complete in ledger.chords.values():
+            _take(core, message_of_chord(complete), (), now)
+        core.sweep()
+        # Nothing is added to the old file, which may end in the middle of a record.
+        while True:
+            try:
+                rewrite(core, self._journal)
+                break
+            except OSError as exc:
+                logger.error("the journal cannot be written anew (%s): the dispatcher goes on when it can", exc)
+                await asyncio.sleep(UNWRITTEN_SECONDS)
+        for place in places:
+            remove(place)
 
 
 def _take(core: Core, message: Message, keys: tuple[str, ...], now: float) -> None:
@@ -112,6 +158,7 @@ def _snapshot(core: Core) -> Iterator[tuple[str, bytes]]:
 
 
 def _records(core: Core) -> Iterator[tuple[str, Record]]:
+    yield "", Epoch(core.epoch)
     yield "", Changes(definitions=core.definitions.all())
     for source, frame_id in core.frame_ids.items():
         yield source, Changes(frame_id)
@@ -125,12 +172,15 @@ def _records(core: Core) -> Iterator[tuple[str, Record]]:
             yield "", msgspec.structs.replace(message.payload, seq=message.seq)
         else:
             yield "", LiveMessage(message.seq, submission_of(message, core.keys.get(message.seq, ())))
-            # A message that was lost with its executor counts as running until Celery has settled it.
-            holder = message.executor_id if message.at_executor else -message.seq if message.settle_reason else 0
-            if holder:
-                given.setdefault(holder, []).append(message.seq)
+            had_begun = lost(message)
+            if had_begun is not None:
+                yield "", had_begun
+            if message.at_executor:
+                given.setdefault(message.executor_id, []).append(message.seq)
+    for came in core.came.values():
+        yield "", came
     for executor_id, seqs in given.items():
-        yield "", Given(executor_id, sorted(seqs))
+        yield "", Given(executor_id, seqs)
     yield "", Numbered(core.scheduler.view.seq)
     for change in core.definitions.changes():
         yield "", Ask(0, change)

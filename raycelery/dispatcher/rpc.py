@@ -59,6 +59,7 @@ class Rpc:
             q.Left: lambda _: queries.left(),
             q.Why: self._why,
             q.Messages: lambda asked: queries.messages(asked.place, asked.ids),
+            q.Forgotten: lambda asked: queries.forgotten(asked.ids),
             q.Unknown: lambda asked: [one for one in asked.ids if queries.view.find(one) is None],
             q.Revoke: lambda asked: self._handle(events.Revoke(asked.ids, asked.terminate)),
             q.RevokeStamps: lambda asked: self._handle(events.RevokeStamps(asked.stamps, asked.terminate)),

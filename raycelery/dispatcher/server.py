@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, get_args
 import ray
 
 from raycelery.dispatcher.connection import Connection
-from raycelery.dispatcher.conversions import message_of
+from raycelery.dispatcher.conversions import given_up, message_of
 from raycelery.errors import DispatcherUnreachable
 from raycelery.protocol import framing
 from raycelery.protocol.asking import Change
@@ -30,14 +30,17 @@ from raycelery.protocol.frames import (
     ToDispatcher,
     UseTimeLimits,
     Watch,
+    Welcome,
 )
 from raycelery.protocol.limits import Limits
+from raycelery.protocol.messages import Submission
 from raycelery.protocol.operations import ChordPart, LastPart
 from raycelery.protocol.questions import Drained, Introduce, LargeValue
 from raycelery.protocol.records import Given
 from raycelery.scheduler import events
 
 if TYPE_CHECKING:
+    from raycelery.dispatcher.admission import Admission
     from raycelery.dispatcher.back_pressure import BackPressure
     from raycelery.dispatcher.bridge_jobs import BridgeJobs
     from raycelery.dispatcher.core import Core
@@ -68,6 +71,7 @@ class Parts:
         executors: that connect.
         reports: of executors.
         waiters: for results.
+        admission: holds submissions back while the journal's disk is full.
         back_pressure: acknowledges submissions.
         bridge_jobs: of bridges.
         rpc: questions.
@@ -80,6 +84,7 @@ class Parts:
     executors: ExecutorManager
     reports: Reports
     waiters: Waiters
+    admission: Admission[Connection]
     back_pressure: BackPressure
     bridge_jobs: BridgeJobs
     rpc: Rpc
@@ -137,6 +142,7 @@ class Server:
         parts.logs.gone(conn)
         parts.tools.gone(conn)
         parts.waiters.gone(conn)
+        parts.admission.gone(conn)
         parts.back_pressure.gone(conn)
         if conn.info.role == "bridge":
             parts.bridge_jobs.gone(conn)
@@ -160,7 +166,7 @@ class Server:
         """
         match frame:
             case Changes():
-                self._on_changes(conn, frame, raw)
+                self.on_changes(conn, frame, raw)
             case Watch():
                 self._parts.waiters.watch(conn, frame)
             case Ask():
@@ -183,6 +189,10 @@ class Server:
             for ref in large_values.refs(key):
                 large_values.hold(key, conn.source, ref)
         self._parts.logs.came(conn)
+        if hello.role in ("client", "bridge"):
+            conn.takes_word = True
+            conn.send(Welcome(self._core.epoch))
+            self._parts.admission.greet(conn)
         if hello.executor_id is not None:
             self._parts.executors.came(hello.executor_id, conn)
             self._greet(conn, hello.executor_id)
@@ -198,7 +208,15 @@ class Server:
         if limits:
             conn.send(UseTimeLimits(limits))
 
-    def _on_changes(self, conn: Connection, changes: Changes, raw: bytes) -> None:
+    def on_changes(self, conn: Connection, changes: Changes, raw: bytes) -> None:
+        """Take what a process defines, submits, stores and reports.
+
+        Arguments:
+            raw: the frame's bytes.
+        """
+        if self._parts.admission.full and conn.executor_id is None:
+            self._parts.admission.hold(conn, changes, raw)
+            return
         core, frame_id, now = self._core, changes.frame_id, time.time()
         if frame_id and frame_id <= core.frame_ids.get(conn.source, 0):
             # It came before the dispatcher was restarted, and only its acknowledgement was lost.
@@ -211,7 +229,12 @@ class Server:
                 # A program that has just begun: it may have come with new code.
                 self._parts.executors.tell_those_of(definition.key, LookForChanges())
         for submission in changes.submissions:
-            core.take(message_of(submission), submission.keys, now)
+            try:
+                core.take(message_of(submission), submission.keys, now)
+            except KeyError:
+                if submission.lane in core.scheduler.view.known_lanes:
+                    raise
+                self._refuse(submission, now)
         for operation in changes.operations:
             complete = core.write(operation, now)
             question_id = operation.question_id if type(operation) is ChordPart else 0
@@ -225,6 +248,13 @@ class Server:
             core.frame_ids[conn.source] = frame_id
             self._parts.back_pressure.acknowledge(conn, frame_id)
         self._turns.soon()
+
+    def _refuse(self, submission: Submission, now: float) -> None:
+        """Fail a message whose lane nobody has defined."""
+        message = message_of(submission)
+        message.reason = f"the dispatcher was not told where a task of lane {message.lane!r} runs"
+        logger.error("message %s of %s was refused: %s", message.id, message.task, message.reason)
+        self._core.write(given_up(message), now)
 
     def _answer_part(self, conn: Connection, question_id: int, complete: Message | None) -> None:
         """Tell an executor whether the chord's part that it brought was the last, so that it calls the body itself."""

@@ -7,12 +7,18 @@ after the turn in which they were written down.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from raycelery.dispatcher.group_sync import Leaving
+from raycelery.errors import JournalInUse
+
 if TYPE_CHECKING:
+    from raycelery.dispatcher.group_sync import GroupSync
     from raycelery.dispatcher.journal import Journal
 
 logger = logging.getLogger(__name__)
@@ -21,7 +27,7 @@ logger = logging.getLogger(__name__)
 UNWRITTEN_SECONDS = 0.5
 
 
-class Sender(Protocol):
+class Sender(Leaving, Protocol):
     """What has frames to send."""
 
     def write_out(self) -> None:
@@ -40,6 +46,10 @@ class Turns:
     def __init__(self, journal: Journal, carry_out: Callable[[], float | None]) -> None:
         self._journal = journal
         self._carry_out = carry_out
+        #: Told of a disk that is full; returns whether there is room all the same.
+        self.on_full: Callable[[], bool] = lambda: False
+        #: Has frames leave once what they tell of is on the disk; None: once it is in the file.
+        self.sync: GroupSync | None = None
         self._loop: asyncio.AbstractEventLoop
         #: Whether a turn, and whether sending, is about to come.
         self._turn_armed = self._send_armed = False
@@ -98,7 +108,11 @@ class Turns:
         if self._turn_armed:
             return  # the turn that follows at once sends
         try:
-            self._journal.flush()
+            self._write()
+        except JournalInUse as exc:
+            logger.critical("%s: this one ends, and acknowledges nothing more", exc)
+            logging.shutdown()
+            os._exit(1)
         except OSError as exc:
             if not self._unwritten:
                 self._loop.call_later(UNWRITTEN_SECONDS, self._send_again)
@@ -112,8 +126,19 @@ class Turns:
             logger.warning("the journal %s can be written again", self._journal.path)
         self._unwritten = self._send_armed = False
         senders, self._senders = self._senders, {}
+        if self.sync is not None:
+            self.sync.send(senders)
+            return
         for sender in senders:
             sender.write_out()
+
+    def _write(self) -> None:
+        try:
+            self._journal.flush()
+        except OSError as exc:
+            if exc.errno not in (errno.ENOSPC, errno.EDQUOT) or not self.on_full():
+                raise
+            self._journal.flush()
 
     def _send_again(self) -> None:
         if self._unwritten:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raycelery import executor, names
@@ -19,6 +20,7 @@ from raycelery.client import session
 from raycelery.client.connection import Client, Closed
 from raycelery.errors import LEAVING, AppLoadError, DispatcherUnreachable
 from raycelery.executor.batch import Batch
+from raycelery.executor.begun import BegunFile
 from raycelery.executor.eventer import Eventer
 from raycelery.executor.hostname import HOSTNAME
 from raycelery.executor.inbox import Inbox, Learn
@@ -82,14 +84,16 @@ class Loop:
         self._flushed = 0.0
         self._node = ray.get_runtime_context().get_node_id()
         self._inbox = Inbox()
+        session_folder = Path(ray._private.worker._global_node.get_session_dir_path())
+        self._begun = BegunFile(session_folder / "raycelery-executors")
         self._client = Client(
             lambda: framing.Endpoint(*endpoint),
-            Hello("executor", executor_id=executor_id, node=self._node, app=app_key),
+            Hello("executor", executor_id=executor_id, node=self._node, app=app_key, begun=self._begun.path),
             on_frame=self._inbox.on_frame,
         )
         self._client.linger = 0.0005
         self._eventer = Eventer(self._client, self._node)
-        self._inbox.use(self._client, self._eventer)
+        self._inbox.use(self._client, self._eventer, self._begun)
         dispatcher = ray.get_actor(f"raycelery:{_name(spec)}", namespace=names.NAMESPACE)
         session.install(session.Session(_name(spec), self._client, dispatcher))
         # What Ray is given from now on may be the application's.
@@ -145,6 +149,14 @@ class Loop:
 
     def run(self) -> str:
         """Run messages until stopped; returns the reason where the end was not asked for."""
+        try:
+            return self._run_messages()
+        finally:
+            # Ray may give this process to another executor. What a message has left unsent is as if it had not been.
+            self._begun.close()
+            self._client.abandon()
+
+    def _run_messages(self) -> str:
         self._client.ensure()
         OUTPUT.start(self._client, str(self._app_spec.dispatcher))
         self._load()
@@ -225,6 +237,7 @@ class Loop:
         self._client.ensure()
         self._client.report(Ready(self._node), Bye())
         self._client.close()
+        self._begun.close()
 
     def _worn_out(self) -> bool:
         """Return whether this executor has done all that it may do."""
@@ -238,6 +251,7 @@ class Loop:
     def _left(self, exc: BaseException) -> str:
         """End as a task wishes that called ``sys.exit`` or raised ``KeyboardInterrupt``; return the reason."""
         self._clean_up()
+        self._client.flush_if_possible()
         told = getattr(exc, "ray_terminate_msg", None)
         return f"Ray ended its process: {told}" if told else f"the task ended its process by raising {exc!r}"
 

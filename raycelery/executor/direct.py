@@ -239,6 +239,8 @@ class ChordMessage(Message):
 
     def _finish(self) -> None:
         chord = self._chord
+        # The body is called once: whoever is given this after this process has died has not heard of a call either.
+        self._bookkeeping.client.hold()
         self._bookkeeping.app.backend.chords.finish(
             chord.group, chord.callback, pickle.loads(chord.origin), chord.parts
         )

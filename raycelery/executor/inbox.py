@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from raycelery.client.connection import Client, Closed
 from raycelery.executor.batch import Batch
+from raycelery.executor.begun import BegunFile
 from raycelery.executor.eventer import Eventer
 from raycelery.executor.output import OUTPUT
 from raycelery.executor.sources import Sources
@@ -51,6 +52,7 @@ class Inbox:
     def __init__(self) -> None:
         self._client: Client
         self._eventer: Eventer
+        self._begun: BegunFile
         #: In order.
         self._queue: queue.SimpleQueue[Batch | Instruction] = queue.SimpleQueue()
         #: Guards all below. No frame is sent with it held.
@@ -65,14 +67,15 @@ class Inbox:
         #: Whether the task that runs waits for its subtasks.
         self._blocked = False
 
-    def use(self, client: Client, eventer: Eventer) -> None:
+    def use(self, client: Client, eventer: Eventer, begun: BegunFile) -> None:
         """Report to the dispatcher by a connection whose frames come here; called before it is opened.
 
         Arguments:
             client: the connection.
             eventer: is told whether anybody listens to events.
+            begun: is told what begins.
         """
-        self._client, self._eventer = client, eventer
+        self._client, self._eventer, self._begun = client, eventer, begun
 
     # -- the reading thread -------------------------------------------------------------------------------------
 
@@ -94,7 +97,15 @@ class Inbox:
                 OUTPUT.followed = on
             case SendEvents(on):
                 self._eventer.enabled = on
-            case Stop() | Closed() | UseTimeLimits() | SendSamples():
+            case Closed():
+                # The next dispatcher has others run what has not begun.
+                self._take_unbegun()
+                with self._lock:
+                    begun = list(self._batches.values())
+                for batch in begun:
+                    batch.take_back()
+                self.put(frame)
+            case Stop() | UseTimeLimits() | SendSamples():
                 self.put(frame)
 
     def _assign(self, run: Run) -> None:
@@ -116,6 +127,10 @@ class Inbox:
 
     def _give_back(self) -> None:
         """Report all batches that have not begun as recalled."""
+        self._client.report(Recalled(self._take_unbegun()))
+
+    def _take_unbegun(self) -> list[int]:
+        """Return the numbers of the batches that have not begun, and will not."""
         kept: list[Instruction] = []
         seqs = []
         with self._lock:
@@ -132,7 +147,7 @@ class Inbox:
                     kept.append(item)
             for instruction in kept:
                 self.put(instruction)
-        self._client.report(Recalled(seqs))
+        return seqs
 
     def _look_for_changes(self) -> None:
         """Have this executor replaced if the project was changed since; another program has come that may know it."""
@@ -156,6 +171,7 @@ class Inbox:
         """Wait for the next batch or instruction, and return it."""
         item = self._queue.get()
         if isinstance(item, Batch):
+            self._begun.begin(item.seq)
             with self._lock:
                 was_idle, self._idle = self._idle, False
             if was_idle:

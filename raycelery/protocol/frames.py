@@ -34,6 +34,7 @@ class Hello(Tagged, frozen=True):
         executor_id: the scheduler's number of an executor.
         node: Ray's id of an executor's node.
         app: key of the application's definition that an executor was started for.
+        begun: path of an executor's :class:`raycelery.executor.begun.BegunFile` on its node.
     """
 
     role: Role
@@ -45,6 +46,7 @@ class Hello(Tagged, frozen=True):
     executor_id: int | None = None
     node: str = ""
     app: str = ""
+    begun: str = ""
 
 
 class Changes(Tagged, frozen=True):
@@ -236,6 +238,26 @@ class Acknowledged(Tagged, frozen=True):
     frame_ids: list[int]
 
 
+class Welcome(Tagged, frozen=True):
+    """The first frame to who has said who it is. Dispatcher -> client or bridge.
+
+    Arguments:
+        epoch: the name of the journal: another one knows nothing of what was acknowledged before.
+    """
+
+    epoch: str
+
+
+class Full(Tagged, frozen=True):
+    """The disk that has the journal is full, so that submissions wait, or has room again. Dispatcher -> client.
+
+    Arguments:
+        where: path of the journal; "" where there is room again.
+    """
+
+    where: str
+
+
 class Result(Plain, frozen=True):
     """The result of a task that has ended.
 
@@ -404,7 +426,7 @@ class Stop(Tagged, frozen=True):
 
 
 FromDispatcher = (
-    Acknowledged | Results | Answer | Refusal | Lines | BatchReports
+    Acknowledged | Welcome | Full | Results | Answer | Refusal | Lines | BatchReports
     | Run | Recall | RecallFromBatch | LookForChanges | SendLines | SendEvents | SendSamples | UseTimeLimits | Stop
 )  # fmt: skip
 

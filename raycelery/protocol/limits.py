@@ -16,4 +16,5 @@ class Limits(Plain, frozen=True):
     infeasible_seconds: float
     journal: str | None = None
     journal_key: str | None = None
+    durability: str = "process"
     debug: bool = False

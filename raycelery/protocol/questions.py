@@ -59,6 +59,16 @@ class Unknown(Question[list[str]], frozen=True):
     ids: list[str]
 
 
+class Forgotten(Question[list[str]], frozen=True):
+    """Those of some task ids of which there is neither a message nor a result.
+
+    Arguments:
+        ids: the task ids.
+    """
+
+    ids: list[str]
+
+
 class Revoke(Change[None], frozen=True):
     """Revoke messages by task id, those yet to be submitted included.
 
@@ -311,7 +321,7 @@ class GiveUp(Question[None], frozen=True):
 
 
 AnyQuestion = (
-    Pending | Drained | Left | Why | Messages | Unknown | Revoke | RevokeStamps | Purge | Failures | Retry
+    Pending | Drained | Left | Why | Messages | Unknown | Forgotten | Revoke | RevokeStamps | Purge | Failures | Retry
     | GetResult | Forget | GetValue | SetValue | DeleteValue | LargeValue
     | SetRate | SetLimit | RestoreLimit | SetTimeLimit | TimeLimits
     | Stats | Overview | Respondents | Measure | Measured | Introduce | GiveUp | BusQuestion

@@ -151,12 +151,20 @@ class ExecutorStopped:
     executor_id: int
 
 
+#: In place of a message's number: nobody can tell which message was begun last, so that any may have been.
+UNKNOWN = -1
+
+
 @dataclass(slots=True, eq=False)
 class ExecutorLost:
-    """An executor died: the message it was running is settled by Celery, the others go elsewhere."""
+    """An executor died: what it had begun is settled by Celery, the other messages go elsewhere.
+
+    ``last_begun`` is the number of the message that it began last (0: none); None where its reports tell.
+    """
 
     executor_id: int
     reason: str
+    last_begun: int | None = None
 
 
 @dataclass(slots=True, eq=False)

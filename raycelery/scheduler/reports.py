@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from raycelery.scheduler import events
 from raycelery.scheduler.capacity import Capacity
@@ -23,6 +23,19 @@ from raycelery.scheduler.waiting import Waiting
 _TRIES = 2
 #: The same where their processes were killed or crashed, which may have had a cause that passes.
 _CRASHES = 6
+
+
+def begun_of(given: Iterable[int], last_begun: int) -> Sequence[int]:
+    """Return what an executor has begun of the messages that it was given and that nobody has heard the end of.
+
+    Arguments:
+        given: their numbers, in the order in which it runs them.
+        last_begun: number of the message that it began last, or :data:`raycelery.scheduler.events.UNKNOWN`.
+    """
+    given = list(given)
+    if last_begun == events.UNKNOWN:
+        return given
+    return given[: given.index(last_begun) + 1] if last_begun in given else []
 
 
 class Reports:
@@ -171,14 +184,17 @@ class Reports:
 
     def lost(self, event: events.ExecutorLost) -> None:
         """See :class:`raycelery.scheduler.events.ExecutorLost`."""
-        self._ended(event.executor_id, event.reason, crashed=True)
+        self._ended(event.executor_id, event.reason, crashed=True, last_begun=event.last_begun)
 
-    def _ended(self, executor_id: int, reason: str | None, crashed: bool = False) -> None:
+    def _ended(
+        self, executor_id: int, reason: str | None, crashed: bool = False, last_begun: int | None = None
+    ) -> None:
         """Take note that an executor has ended.
 
         Arguments:
             reason: why it died; None where it ended in order.
             crashed: its process was killed or crashed.
+            last_begun: see :class:`raycelery.scheduler.events.ExecutorLost`.
         """
         state = self._executors.remove(executor_id)
         if state is None:
@@ -190,14 +206,23 @@ class Reports:
                 tries = _CRASHES if crashed else _TRIES
                 self._capacity.did_not_start(state.lane, state.attempt, reason or "it ended before it was ready", tries)
         elif reason is not None:
-            self._settle_running(state, reason)
+            self._settle_begun(state, reason, last_begun)
         self._give_back(state, list(state.outstanding))
         self._helpers.look_again(state.lane.lane.app)
 
-    def _settle_running(self, state: ExecutorState, reason: str) -> None:
+    def _settle_begun(self, state: ExecutorState, reason: str, last_begun: int | None) -> None:
+        begun = state.begun
+        if last_begun is not None:
+            known = begun_of(state.outstanding, last_begun)
+            begun = bool(known)
+            # Those before the last one have ended, or it would not have begun; nobody will hear how.
+            for seq in known[1:]:
+                self._settle(state, state.outstanding[seq], reason, True)
         running = state.running()
-        if running is None:
-            return
+        if running is not None:
+            self._settle(state, running, reason, begun)
+
+    def _settle(self, state: ExecutorState, running: Message, reason: str, begun: bool) -> None:
         settling = running.phase is MessagePhase.SETTLING
         self._executors.take_from(state, running.seq)
         if settling:
@@ -210,7 +235,7 @@ class Reports:
             running.deliveries += 1
             if state.killed is not None and state.killed[0] == running.seq:
                 running.settle_reason, running.reason = state.killed[1:]
-            elif state.begun or running.deliveries >= self._policy.max_deliveries:
+            elif begun or running.deliveries >= self._policy.max_deliveries:
                 running.settle_reason, running.reason = "lost", reason
             # Else it was dead already when it was given this, which can run elsewhere.
         self._waiting.enqueue(running)

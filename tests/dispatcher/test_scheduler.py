@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from raycelery.scheduler.events import (
+    UNKNOWN,
     AddLane,
     Begun,
     Blocked,
@@ -199,6 +200,22 @@ def test_a_dead_executor_costs_only_what_it_was_running() -> None:
     play.step()
     assert head in play.running() or any(head in g for g in play.given.values())
     assert len(messages) == play.scheduler.view.pending
+
+
+@pytest.mark.parametrize(("last", "begun"), [(2, 3), (0, 0), (None, 99)])
+def test_what_a_dead_executor_had_begun_is_not_run_again(last: int | None, begun: int) -> None:
+    play = Play(cpus=1)
+    play.teach("short", 0.0005)
+    for _ in range(8):
+        play.submit(task="short")
+    play.step()
+    number, given = next(iter(play.given.items()))
+    del play.given[number]
+    # Its reports were lost with it; what it wrote to its file was not, unless that was lost with its node.
+    last_begun = UNKNOWN if last is None else given[last].seq if last else 0
+    play.scheduler.handle(ExecutorLost(number, "killed", last_begun), play.now)
+    assert len(given) > 4
+    assert [m.settle_reason == "lost" for m in given] == [place < begun for place in range(len(given))]
 
 
 def test_a_message_given_to_a_dead_executor_has_not_run() -> None:
