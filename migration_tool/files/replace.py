@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -13,11 +14,12 @@ from ..errors import UnreadableFile
 
 
 @cache
-def _tracked(folder: Path) -> frozenset[str]:
-    """Return the names of the files in a folder that git tracks."""
+def _tracked(folder: Path) -> dict[str, str]:
+    """Return the names of the files in a folder that git tracks, with the ids of their contents as last added."""
     try:
         done = subprocess.run(
-            ["git", "ls-files", "-z"],
+            # The project's own configuration may name a program to be run: nothing of a project is.
+            ["git", "-c", "core.fsmonitor=false", "ls-files", "--stage", "-z"],
             cwd=folder,
             capture_output=True,
             timeout=60,
@@ -25,17 +27,30 @@ def _tracked(folder: Path) -> frozenset[str]:
             stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return frozenset()
+        return {}
     if done.returncode:
-        return frozenset()
-    return frozenset(os.fsdecode(name) for name in done.stdout.split(b"\0"))
+        return {}
+    entries = (entry.partition(b"\t") for entry in done.stdout.split(b"\0") if entry)
+    return {os.fsdecode(name): about.split()[1].decode() for about, _, name in entries}
 
 
-def has_version(path: Path) -> bool:
-    """Return whether version control tracks a file, so that a change can be reverted."""
+def _blob(content: bytes, length: int) -> str:
+    """Return git's id of a content, of so many digits, see https://git-scm.com/book/en/v2/Git-Internals-Git-Objects."""
+    algorithm = "sha1" if length == 40 else "sha256"
+    return hashlib.new(algorithm, b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def has_version(path: Path, content: bytes) -> bool:
+    """Return whether version control has a file as it is, so that a change can be reverted.
+
+    Arguments:
+        path: the file.
+        content: its content; edits that were never added to git are not there.
+    """
     resolved = path.resolve()
-    if resolved.name in _tracked(resolved.parent):
-        return True
+    known = _tracked(resolved.parent).get(resolved.name)
+    if known is not None:
+        return known == _blob(content, len(known))
     return any((folder / mark).exists() for folder in resolved.parents for mark in (".hg", ".svn", ".jj"))
 
 
@@ -77,7 +92,7 @@ def replace(path: Path, before: bytes, after: bytes) -> Path | None:
             shutil.copystat(target, name)
             os.utime(name)
             backup = None
-            if not has_version(target):
+            if not has_version(target, before):
                 backup = _backup_path(target)
                 shutil.copy2(target, backup)
             os.replace(name, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -60,9 +61,7 @@ def diff_lines(outcome: Outcome) -> list[str]:
     lines: list[str] = []
     for name, before, after in outcome.diff:
         old = "/dev/null" if outcome.creates else f"a/{name.lstrip('/')}"
-        pairs = difflib.unified_diff(
-            before.splitlines(keepends=True), after.splitlines(keepends=True), old, f"b/{name.lstrip('/')}"
-        )
+        pairs = difflib.unified_diff(_lines(before), _lines(after), old, f"b/{name.lstrip('/')}")
         for line in pairs:
             lines.append(line.rstrip("\n"))
             if not line.endswith("\n"):
@@ -70,8 +69,18 @@ def diff_lines(outcome: Outcome) -> list[str]:
     return lines
 
 
+def _lines(text: str) -> list[str]:
+    """Split a text where ``patch`` and git do: other characters that end a line for Python are part of it."""
+    return [line for line in re.split(r"(?<=\n)", text) if line]
+
+
 def show_diff(console: Console, outcome: Outcome) -> None:
     """Print an outcome's diff, in colour where the console has any."""
+    if not console.is_terminal:
+        # To be applied: as it is, with characters that a terminal would act on.
+        for line in diff_lines(outcome):
+            console.file.write(f"{line}\n")
+        return
     styles = (("+++", "bold"), ("---", "bold"), ("@@", "cyan"), ("+", "green"), ("-", "red"))
     for line in diff_lines(outcome):
         style = next((style for mark, style in styles if line.startswith(mark)), None)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from migration_tool.cli import main
+from tests.support import ROOT
 
 BEFORE = "from celery import Celery\n"
 AFTER = "from raycelery import Celery\n"
@@ -138,8 +140,37 @@ def test_version_control_needs_no_backup_but_for_what_it_does_not_know(tmp_path:
     (tmp_path / "known.py").write_text(BEFORE)
     subprocess.run(["git", "add", "known.py"], cwd=tmp_path, check=True)
     (tmp_path / "new.py").write_text(BEFORE)
+    (tmp_path / "edited.py").write_text("")
+    subprocess.run(["git", "add", "edited.py"], cwd=tmp_path, check=True)
+    (tmp_path / "edited.py").write_text(BEFORE)
     shim(tmp_path)
-    assert sorted(one.name for one in tmp_path.iterdir()) == [".git", "known.py", "new.py", "new.py.orig"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == [
+        ".git", "edited.py", "edited.py.orig", "known.py", "new.py", "new.py.orig"
+    ]  # fmt: skip
+
+
+def test_no_program_of_the_projects_git_configuration_is_run(tmp_path: Path) -> None:
+    program = tmp_path / "monitor"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
+    program.chmod(0o755)
+    (tmp_path / "known.py").write_text(BEFORE)
+    for arguments in (["init", "-q"], ["add", "known.py"], ["config", "core.fsmonitor", str(program)]):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
+    shim(tmp_path)
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "known.py.orig").exists()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\x0c"])
+def test_diffs_apply(tmp_path: Path, end: str) -> None:
+    (tmp_path / "tasks.py").write_bytes(BEFORE.replace("\n", end).encode())
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "raycelery.migrate", "shim", "."], cwd=tmp_path, stdout=subprocess.PIPE, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    subprocess.run(["git", "apply"], input=done.stdout, cwd=tmp_path, check=True)
+    assert b"raycelery" in (tmp_path / "tasks.py").read_bytes()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")

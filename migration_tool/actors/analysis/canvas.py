@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -71,7 +72,7 @@ class Canvas:
 
         def submitted(signature: Signature, *first: str) -> str:
             text = arguments(view, signature.node)
-            return f"submit({', '.join([remote(signature), *first, *([text] if text else [])])})"
+            return f"submit({led_by(', '.join([remote(signature), *first]), text)})"
 
         def single(signature: Signature) -> str:
             return f"keep({submitted(signature)})" if keep and not rest else submitted(signature)
@@ -92,15 +93,27 @@ class Canvas:
 
 
 def arguments(view: View, call: cst.Call) -> str:
-    """Return a call's arguments as written, without a trailing comma."""
+    """Return a call's arguments as written, without a trailing comma where they begin on its line."""
     if not call.args:
         return ""
-    if has_comments(view, call):
-        opening = view.raw.index(b"(", view.whole(call.func)[1])
-        return view.between(opening + 1, view.span(call)[1] - 1)
     start, _ = view.span(call.args[0])
+    opening = view.raw.index(b"(", view.whole(call.func)[1])
+    if has_comments(view, call) or b"\n" in view.raw[opening:start]:
+        return view.between(opening + 1, view.span(call)[1] - 1)
     _, end = view.whole(call.args[-1].value)
     return view.between(start, end)
+
+
+def led_by(first: str, given: str) -> str:
+    """Return the code of arguments with one more before them, on a line of its own where they begin on one."""
+    beginning = re.match(r"(?:[ \t]*(?:#[^\n]*)?\n)+[ \t]*", given)
+    if beginning is None:
+        return f"{first}, {given}" if given else first
+    lead, rest = beginning.group(), given[beginning.end() :]
+    if not rest:
+        return f"{lead}{first}"
+    indent = lead.rpartition("\n")[2]
+    return f"{lead}{first},\n{indent}{rest}"
 
 
 def applications(view: View) -> list[Canvas]:

@@ -10,7 +10,7 @@ from ...examples import Example
 from ...project.edits import Edit
 from ...project.view import View
 from ...rule import TreeRule
-from ..analysis.canvas import arguments
+from ..analysis.canvas import arguments, led_by
 from ..analysis.uses import Use
 from ..file import ACTORS, File
 
@@ -113,7 +113,7 @@ def main(user):
             keep = file.plan.is_looked_up(use.task, use.discarded)
             file.needed |= {"submit", "keep"} if keep else {"submit"}
             given = _arguments(file.view, use.call)
-            text = f"submit({', '.join([remote(file.view, use.node), *([given] if given else [])])})"
+            text = f"submit({led_by(remote(file.view, use.node), given)})"
             yield Edit(*file.view.span(use.call), f"keep({text})" if keep else text)
 
 
