@@ -31,6 +31,8 @@ INSTALL_REQUIRES = [
     "threadpoolctl>=3.1",
     # Memory and CPU of the processes that benchmarks and right-sizing look at, also with Ray not running.
     "psutil>=5.9",
+    # Reads the configuration of Ray's autoscaler, as Ray does, which brings it anyway.
+    "PyYAML>=6.0",
     # The command line; Celery brings it anyway.
     "click>=8.1",
     # Tables and live views of the command line.

@@ -13,11 +13,8 @@ import ray
 from raycelery.dispatcher.actor import Dispatcher
 from raycelery.dispatcher.executor_processes import Actors
 from raycelery.executor.actor import Executor, run_one
-from raycelery.names import DISPATCHER_PREFIX, NAMESPACE
+from raycelery.names import DISPATCHER_PREFIX, NAMESPACE, ON_HEAD
 from raycelery.protocol.limits import Limits
-
-#: A resource that Ray gives to the head node alone.
-HEAD_NODE = "node:__internal_head__"
 
 
 def find_dispatcher(name: str, limits: Limits) -> Any:
@@ -35,8 +32,8 @@ def find_dispatcher(name: str, limits: Limits) -> Any:
             get_if_exists=True,
             lifetime="detached",
             num_cpus=0,
-            # Where the cluster's own books are: on any other node it would end before the cluster does.
-            resources={HEAD_NODE: 0.001},
+            # Where the cluster's own books are: on any other node it would end before the cluster does, or keep it.
+            resources=ON_HEAD,
             max_concurrency=1000,
             # What it was told is in its journal; a call that was under way is made again.
             max_restarts=-1,

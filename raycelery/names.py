@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 #: The Ray namespace of dispatchers and of what belongs to them.
 NAMESPACE = "raycelery"
+#: What the head alone has; an actor that asks for a little of it stays there, so that no other node is kept for it.
+ON_HEAD = {"node:__internal_head__": 0.0001}
 #: What the name of a dispatcher's actor begins with; the application's name follows.
 DISPATCHER_PREFIX = "raycelery:"
 #: Environment variable that names the dispatcher of every application of a process, whatever they say, so that a script

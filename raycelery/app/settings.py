@@ -48,6 +48,11 @@ def _one_or_more(name: str, value: Any) -> None:
         raise OptionError(f"{name}={value!r} must be a whole number, one or more")
 
 
+def _whole(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise OptionError(f"{name}={value!r} must be a whole number, zero or more")
+
+
 def _queues(name: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise OptionError(f"{name}={masked(value)!r} must map queue names to task options")
@@ -191,8 +196,22 @@ SETTINGS: dict[str, Setting] = {
     "ray_idle_seconds": Setting(60.0, "seconds", "an executor ends when it has been idle for so long", _number),
     "ray_infeasible_seconds": Setting(
         10.0, "seconds",
-        "how long a message waits for a node that is large enough for it, before its task fails",
+        "where no [autoscaler](elastic.md) is known: how long a message waits for a node that is large enough for it, "
+        "before its task fails",
         _number,
+    ),
+    "ray_max_nodes_ahead": Setting(
+        100, "number",
+        "most nodes that Ray's [autoscaler](elastic.md) is asked for before they have come; 0: none, as if there were "
+        "no autoscaler",
+        _whole,
+    ),
+    "ray_rerun_preempted": Setting(
+        False, "boolean",
+        "what becomes of a task that still runs when its [node is taken away](elastic.md#nodes-that-are-taken-away): "
+        "one with `acks_late` runs again elsewhere; the others do, too, if this is `True`, and fail with "
+        "`WorkerLostError` if not",
+        _yes_or_no,
     ),
     "ray_inline_bytes": Setting(
         100_000, "bytes", "arguments and results of this size and more are put into Ray's object store", _number

@@ -98,6 +98,8 @@ def _headline(overview: Overview, before: Overview | None, view: View) -> list[T
             if ended[outcome]:
                 shown.highlight_words([f"{ended[outcome]:,} {outcome}"], style)
         text.append(shown)
+    if overview["waits_for_nodes"]:
+        text.append(Text(f"  {overview['waits_for_nodes']}", "yellow", no_wrap=True, overflow="ellipsis"))
     return text
 
 
@@ -106,7 +108,7 @@ def _nodes(overview: Overview) -> Table:
     for node in overview["nodes"]:
         load = node.get("loadavg")
         table.add(
-            name(node["hostname"]),
+            name(f"{node['hostname']}{' (draining)' if node['draining'] else ''}"),
             number(f"{node['cpus_held']:g} of {node['cpus']:g}"),
             number(f"{node['cpu_percent']:.0f}%" if "cpu_percent" in node else "-"),
             number(_of(node["memory_used"], node["memory_total"]) if "memory_used" in node else "-"),

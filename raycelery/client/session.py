@@ -206,6 +206,7 @@ def _limits(app: Celery) -> Limits:
         max_executors=int(conf.ray_max_executors),
         idle_seconds=float(conf.ray_idle_seconds),
         infeasible_seconds=float(conf.ray_infeasible_seconds),
+        max_nodes_ahead=int(conf.ray_max_nodes_ahead),
         journal=conf.ray_journal,
         journal_key=conf.ray_journal_key,
         durability=conf.ray_durability,

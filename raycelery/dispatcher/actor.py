@@ -18,6 +18,7 @@ import msgspec
 import ray
 
 from raycelery.dispatcher.admission import Admission
+from raycelery.dispatcher.autoscaler import Autoscaler
 from raycelery.dispatcher.back_pressure import BackPressure
 from raycelery.dispatcher.bridge_jobs import BridgeJobs
 from raycelery.dispatcher.cluster_monitor import ClusterMonitor
@@ -101,6 +102,7 @@ class Dispatcher:
                 max_executors=limits.max_executors,
                 idle_seconds=limits.idle_seconds,
                 infeasible_seconds=limits.infeasible_seconds,
+                max_nodes_ahead=limits.max_nodes_ahead,
             ),
             name=name,
         )
@@ -139,7 +141,8 @@ class Dispatcher:
         self._rpc = Rpc(name, core, queries, self._bridge_jobs, tools, profiling, journal, executors.connected)
         self._back_pressure = BackPressure(scheduler.view, limits.max_pending)
         self._cpu_leases = CpuLeases(name, scheduler, turns.soon)
-        self._monitor = ClusterMonitor(core, journal, metrics, tools, turns, connections)
+        autoscaler = Autoscaler(scheduler, turns.soon)
+        self._monitor = ClusterMonitor(core, journal, metrics, tools, autoscaler, turns, connections)
         reports = Reports(core, self._outcomes, self._bridge_jobs, executors)
         self._admission = admission = Admission(
             Reserve(journal.path.parent), str(journal.path), connections, lambda *held: server.on_changes(*held)

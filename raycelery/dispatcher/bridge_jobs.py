@@ -66,6 +66,7 @@ _SETTLED: dict[str | None, type[Terminated | TimedOut | Lost]] = {
     "terminated": Terminated,
     "timeout": TimedOut,
     "lost": Lost,
+    "preempted": Lost,
 }
 
 Remembered = TypeVar("Remembered")

@@ -15,6 +15,7 @@ from raycelery.dispatcher.rewriting import Rewriting
 from raycelery.scheduler import events
 
 if TYPE_CHECKING:
+    from raycelery.dispatcher.autoscaler import Autoscaler
     from raycelery.dispatcher.connection import Connection
     from raycelery.dispatcher.core import Core
     from raycelery.dispatcher.journal import Journal
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 SECONDS = 1.0
 RESTING_SECONDS = 10.0
 SOON_SECONDS = 0.05
+#: Ray's label for the name of a node's type; old versions have none.
+NODE_TYPE = "ray.io/node-group"
 #: Seconds between looks at connections, at least.
 CONNECTIONS_SECONDS = 5.0
 
@@ -41,6 +44,7 @@ class ClusterMonitor:
         journal: rewritten when it has grown.
         metrics: sampled.
         tools: those that look are told regularly.
+        autoscaler: looked for.
         turns: taken after each look.
         connections: ended where their hosts are out of reach.
     """
@@ -51,6 +55,7 @@ class ClusterMonitor:
         journal: Journal,
         metrics: Metrics,
         tools: Tools,
+        autoscaler: Autoscaler,
         turns: Turns,
         connections: Collection[Connection],
     ) -> None:
@@ -58,10 +63,12 @@ class ClusterMonitor:
         self._journal = journal
         self._metrics = metrics
         self._tools = tools
+        self._autoscaler = autoscaler
         self._turns = turns
         self._connections = connections
         self._looked_at_connections = 0.0
         self._nodes: dict[str, Mapping[str, float]] = {}
+        self._draining: set[str] = set()
         self._resting = False
         self._looked = float("-inf")
         self._rewriting = Rewriting(journal, core.scheduler.view, core.store)
@@ -74,7 +81,11 @@ class ClusterMonitor:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     def _look(self) -> None:
-        for look in (self._look_at_nodes, self._look_at_books, self._look_at_tools, self._look_at_connections):
+        looks = (
+            self._look_at_nodes, self._autoscaler.look, self._look_at_books, self._look_at_tools,
+            self._look_at_connections,
+        )  # fmt: skip
+        for look in looks:
             try:
                 look()
             except Exception:  # whatever it is (a full disk, say), the others are looked at, and it again
@@ -117,18 +128,37 @@ class ClusterMonitor:
 
     def _look_at_nodes(self) -> None:
         now = time.time()
+        nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
         alive: dict[str, Mapping[str, float]] = {
-            node["NodeID"]: {
+            node_id: {
                 name: amount
                 for name, amount in node["Resources"].items()
                 if not name.startswith("node:") and name != "object_store_memory"
             }
-            for node in ray.nodes()
-            if node["Alive"]
+            for node_id, node in nodes.items()
         }
         for node_id, resources in alive.items():
             if self._nodes.get(node_id) != resources:
-                self._core.scheduler.handle(events.NodeChanged(node_id, resources), now)
+                node_type = nodes[node_id].get("Labels", {}).get(NODE_TYPE, "")
+                self._core.scheduler.handle(events.NodeChanged(node_id, resources, node_type), now)
+        self._look_at_draining(alive, now)
         for node_id in self._nodes.keys() - alive.keys():
             self._core.scheduler.handle(events.NodeRemoved(node_id), now)
         self._nodes = alive
+
+    def _look_at_draining(self, alive: Mapping[str, Mapping[str, float]], now: float) -> None:
+        for node_id, milliseconds in _draining_nodes().items():
+            if node_id in alive and node_id not in self._draining:
+                deadline = milliseconds / 1000 or None
+                when = "once it is empty" if deadline is None else f"in {deadline - now:.0f} s"
+                logger.warning("node %s will be taken away %s: nothing new is run there", node_id, when)
+                self._core.scheduler.handle(events.NodeDraining(node_id, deadline), now)
+                self._draining.add(node_id)
+        self._draining &= alive.keys()
+
+
+def _draining_nodes() -> Mapping[str, int]:
+    """Return the nodes that will be taken away, and when: in ms since the epoch, 0 if there is no deadline."""
+    state = ray._private.state.state
+    # Ray Train and Data ask the same; it is Ray's own, and may go.
+    return state.get_draining_nodes() if hasattr(state, "get_draining_nodes") else {}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy, NotIn
 
 from raycelery.protocol.definitions import DefineApplication
 from raycelery.protocol.limits import Limits
@@ -86,6 +87,8 @@ def start(
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(
             instruction.node, soft=not instruction.without_cpus
         )
+    elif instruction.not_on and (label := _node_label()) is not None:
+        options["scheduling_strategy"] = NodeLabelSchedulingStrategy(hard={label: NotIn(*instruction.not_on)})
     title = f"{name} [{_title(lane)}] #{instruction.executor_id}"
     arguments = (instruction.executor_id, title, dict(lane.request), app.spec, endpoint, lane.app, env_text)
     if lane.one_shot:
@@ -97,6 +100,13 @@ def start(
         .remote(*arguments)
     )
     return Handle(actor.run.remote(), actor, request)
+
+
+@lru_cache(maxsize=1)
+def _node_label() -> str | None:
+    """Return the label by which Ray tells nodes apart, which is not called the same in all of its versions."""
+    labels = [(name, value == node["NodeID"]) for node in ray.nodes() for name, value in node.get("Labels", {}).items()]
+    return next((name for name, is_id in labels if is_id), None)
 
 
 def crashed(exc: Exception) -> bool:

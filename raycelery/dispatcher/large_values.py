@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from raycelery.names import NAMESPACE
+from raycelery.names import NAMESPACE, ON_HEAD
 from raycelery.reasons import reason_of
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,10 @@ CLAIM_SECONDS = 600.0
 
 
 class LargeValueOwner:
-    """An actor that owns the large values, so that they outlive a dispatcher that is killed."""
+    """An actor that owns the large values, so that they outlive a dispatcher that is killed.
+
+    It is on the head, and so are they: nodes that come and go are not kept for them, and take none with them.
+    """
 
     def __init__(self) -> None:
         self._refs: dict[str, Any] = {}
@@ -124,7 +127,10 @@ class LargeValues:
         async with self._opening:
             if self._owner is None:
                 options = {"name": self._owner_name, "namespace": NAMESPACE, "lifetime": "detached"}
-                owner = ray.remote(LargeValueOwner).options(**options, get_if_exists=True, num_cpus=0).remote()
+                actor = ray.remote(LargeValueOwner).options(
+                    **options, get_if_exists=True, num_cpus=0, resources=ON_HEAD
+                )
+                owner = actor.remote()
                 await owner.held.remote()
                 self._owner = owner
         return self._owner

@@ -196,6 +196,8 @@ class DirectMessage(TaskMessage):
             exc = TimeLimitExceeded(limit)
             self._ending = ending.failed(exc)
             self._bookkeeping.time_out(request, exc, limit)
+        elif settle_reason == "preempted" and (request.task.acks_late or request.app.conf.ray_rerun_preempted):
+            self._requeued = True
         else:
             # Other backends are read by Celery alone, too, which does not have our classes.
             ours = isinstance(request.task.backend, RayBackend)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from raycelery.scheduler.capacity import Capacity
 from raycelery.scheduler.executors import Executors
+from raycelery.scheduler.growth import Growth
 from raycelery.scheduler.instructions import Assign
 from raycelery.scheduler.lanes import Lanes, LaneState
 from raycelery.scheduler.model import Message
@@ -30,11 +31,12 @@ class Assigning:
         settlement: gives out bookkeeping.
         capacity: starts executors.
         preemption: ends executors.
+        growth: has nodes added.
     """
 
     def __init__(
         self, turn: Turn, lanes: Lanes, waiting: Waiting, executors: Executors, runtimes: Runtimes,
-        settlement: Settlement, capacity: Capacity, preemption: Preemption,
+        settlement: Settlement, capacity: Capacity, preemption: Preemption, growth: Growth,
     ) -> None:  # fmt: skip
         self._turn = turn
         self._policy = turn.policy
@@ -45,6 +47,7 @@ class Assigning:
         self._settlement = settlement
         self._capacity = capacity
         self._preemption = preemption
+        self._growth = growth
 
     def run(self) -> None:
         """Go on until there is nothing more to be decided."""
@@ -66,6 +69,8 @@ class Assigning:
                     self._capacity.feed()
                 elif turn.seeking:
                     self._preemption.seek()
+                elif turn.growing:
+                    self._growth.run()
                 else:
                     return
 

@@ -11,6 +11,7 @@ import heapq
 import itertools
 from itertools import islice
 
+from raycelery.scheduler.autoscaler import Autoscaler
 from raycelery.scheduler.claims import Claims
 from raycelery.scheduler.executors import Executors
 from raycelery.scheduler.gates import Limit
@@ -43,6 +44,7 @@ class Capacity:
         waiting: what they want them for.
         limits: that bound how many are of use.
         nodes: where they could run.
+        autoscaler: which nodes may come.
         occupancy: how many there are.
         executors: that are started.
         claims: of lanes on nodes.
@@ -52,7 +54,8 @@ class Capacity:
 
     def __init__(
         self, turn: Turn, timers: Timers, lanes: Lanes, waiting: Waiting, limits: Limits, nodes: Nodes,
-        occupancy: Occupancy, executors: Executors, claims: Claims, runtimes: Runtimes, settlement: Settlement,
+        autoscaler: Autoscaler, occupancy: Occupancy, executors: Executors, claims: Claims, runtimes: Runtimes,
+        settlement: Settlement,
     ) -> None:  # fmt: skip
         self._turn = turn
         self._policy = turn.policy
@@ -61,6 +64,7 @@ class Capacity:
         self._waiting = waiting
         self._limits = limits
         self._nodes = nodes
+        self._autoscaler = autoscaler
         self._occupancy = occupancy
         self._executors = executors
         self._claims = claims
@@ -68,8 +72,8 @@ class Capacity:
         self._settlement = settlement
         self._try_again = Kind(self._on_retry)
         self._infeasible_for_long = Kind(self._on_infeasible)
-        #: Keys of lanes that want executors for which there is no room.
-        self.starved: dict[str, None] = {}
+        #: Keys of lanes that want executors for which there is no room, and since when.
+        self.starved: dict[str, float] = {}
         #: Whether all of them are to be tried again; whether a timer is set for that.
         self._retry = False
         self.retry_armed = False
@@ -86,8 +90,8 @@ class Capacity:
         if self._waiting.next_stream(lane) is None:
             # Others had executors ready when a limit had room for it: it needs one to have its turn.
             return int(lane.missed and not (lane.starting or lane.quick or lane.idle))
-        # What was requested ahead of the nodes counts only until there is a node.
-        starting = len(lane.starting) - (len(lane.ahead) if lane.infeasible_since is None else 0)
+        # What is asked for ahead of nodes is on top, except for the one that is where no autoscaler is known.
+        starting = lane.coming if lane.infeasible_since is None else len(lane.starting)
         most = self._policy.max_executors + starting
         rooms: dict[Limit, int] = {}
         # How many could use an executor each; how many are short, and how long those run in all.
@@ -110,6 +114,8 @@ class Capacity:
         if brief:
             # Short messages wait for executors that come free soon, if there are any.
             soon = len(lane.quick)
+            if lane.leaving:
+                soon -= sum(self._executors.all[executor_id].leaving for executor_id in lane.quick)
             enough = 0 if soon or starting else 1
             many += max(enough, int(seconds / _START_SECONDS) - soon)
         return max(0, min(many, most) - starting - len(lane.idle))
@@ -120,7 +126,7 @@ class Capacity:
 
     def held_back(self, lane: LaneState) -> bool:
         """Return whether the lane may not start another executor now whatever room there is."""
-        if self._turn.now < lane.not_before or (lane.failures and lane.starting):
+        if self._turn.now < lane.not_before or (lane.failures and lane.coming):
             return True
         # Executors without CPUs are bounded as if they needed one each.
         return not lane.request.get("CPU") and len(lane.executors) >= max(1, self._nodes.total_cpus // UNIT)
@@ -131,7 +137,7 @@ class Capacity:
         """Start executors for the lanes that want more, the one with the smallest share first."""
         contenders: list[tuple[int, int, str]] = []
         hungry, self._turn.hungry = self._turn.hungry, {}
-        again = dict(self.starved) if self.room_changed() else {}
+        again = dict.fromkeys(self.starved) if self.room_changed() else {}
         self._seen, self._retry = (self._nodes.gains, self._occupancy.slots), False
         lanes = [lane for key in hungry | again if (lane := self._lanes.active.get(key)) is not None]
         # Of those that come together, what needs most starts last: it would keep all others waiting.
@@ -168,7 +174,8 @@ class Capacity:
         for executor_id in islice(lane.resting, _LOOKS):
             executor = self._executors.all[executor_id]
             node = self._occupancy.node_of(executor)
-            if node is not None and node.claim in (None, lane.key) and node.fits({"CPU": executor.cpus}):
+            free = node is not None and not node.draining and node.claim in (None, lane.key)
+            if node is not None and free and node.fits({"CPU": executor.cpus}):
                 self._claims.use(lane, node)
                 self._executors.wake(executor)
                 return True
@@ -204,7 +211,9 @@ class Capacity:
 
     def _fed(self, lane: LaneState) -> None:
         lane.hungry_since = None
-        self.starved.pop(lane.key, None)
+        if lane.key in self.starved:
+            del self.starved[lane.key]
+            self._turn.growing = True
         for node_id in list(lane.claims):
             self._claims.drop(lane, node_id)
         for executor_id in list(lane.asked):
@@ -215,8 +224,8 @@ class Capacity:
 
     def _starve(self, lane: LaneState) -> None:
         if lane.key not in self.starved:
-            self.starved[lane.key] = None
-            self._turn.seeking = True
+            self.starved[lane.key] = self._turn.now
+            self._turn.seeking = self._turn.growing = True
         if not self.retry_armed:
             # Whatever happens, all that starve are looked at again soon.
             self.retry_armed = True
@@ -228,19 +237,27 @@ class Capacity:
         for key in self.starved:
             self._lanes.active[key].looked = -1
         self._retry = bool(self.starved)
-        self._turn.seeking = self._retry
+        self._turn.seeking = self._turn.growing = self._retry
 
     # -- what cannot be met -------------------------------------------------------------------------------------
 
+    def may_come(self, lane: LaneState) -> bool:
+        """Return whether the autoscaler may add a node for what a lane asks for, as far as is known."""
+        return self._policy.max_nodes_ahead > 0 and self._autoscaler.could_hold(lane.shape)
+
     def infeasible(self, lane: LaneState) -> None:
-        """Take note that no node could ever hold what a lane asks for."""
-        if lane.infeasible_since is None:
+        """Take note that no node there is could ever hold what a lane asks for."""
+        if self.may_come(lane):
+            return
+        if self._autoscaler.known and self._policy.max_nodes_ahead:
+            self._never_comes(lane, self._autoscaler.largest(lane.lane.request), "add a node type")
+        elif lane.infeasible_since is None:
             now = self._turn.now
             lane.infeasible_since = now
             self._timers.add(now + self._policy.infeasible_seconds, self._infeasible_for_long, lane.key, now)
             if self._policy.demand_ahead and not lane.starting and not self.full():
                 # Ray keeps the request pending, which is what makes an autoscaler add a node for it.
-                lane.ahead.add(self._executors.start(lane, None))
+                self._executors.start(lane, None, ahead=True)
 
     def _on_infeasible(self, key: str, since: float) -> None:
         """Give up on the messages of a lane that no node can hold."""
@@ -251,8 +268,12 @@ class Capacity:
         self._turn.changed[key] = None
         if not len(self._nodes) or self._nodes.could_fit(lane.shape):
             return
-        asked, most = in_words(lane.lane.request), in_words(self._nodes.largest(lane.lane.request))
-        reason = f"no node has {asked}: the most that any has is {most}; ask for less, or add a node"
+        most = in_words(self._nodes.largest(lane.lane.request))
+        self._never_comes(lane, f"the most that any has is {most}", "add a node")
+
+    def _never_comes(self, lane: LaneState, most: str, remedy: str) -> None:
+        """Give up on a lane for which there is no node and will be none."""
+        reason = f"no node has {in_words(lane.lane.request)}: {most}; ask for less, or {remedy}"
         self._give_up(lane, "infeasible", reason)
         for executor_id in list(lane.starting):
             self._executors.kill(self._executors.all[executor_id], 0, "infeasible", "no node is large enough for it")
@@ -271,7 +292,7 @@ class Capacity:
             lane.tries += 1
             lane.failures += 1
             self._back_off(lane)
-        if lane.failures < tries or lane.ready or lane.starting:
+        if lane.failures < tries or lane.ready or lane.coming:
             return
         app = lane.lane.app
         if lane.for_settlement and any(other.ready for other in self._lanes.active.values() if other.lane.app == app):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raycelery.scheduler import instructions
-from raycelery.scheduler.model import Lane, Message
+from raycelery.scheduler.model import Lane, Message, NodeType
 
 # -- what users ask for -------------------------------------------------------------------------------------------
 
@@ -227,10 +227,19 @@ class Unblocked:
 
 @dataclass(slots=True, eq=False)
 class NodeChanged:
-    """A live node and its total resources, in Ray's units."""
+    """A live node and its total resources, in Ray's units; the autoscaler's name for its type, where it has one."""
 
     node: str
     resources: Mapping[str, float]
+    node_type: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class NodeDraining:
+    """A node will be taken away, at ``deadline`` in seconds since the epoch; None: when it is empty."""
+
+    node: str
+    deadline: float | None
 
 
 @dataclass(slots=True, eq=False)
@@ -238,6 +247,19 @@ class NodeRemoved:
     """A node is gone; its executors are reported lost one by one."""
 
     node: str
+
+
+@dataclass(slots=True, eq=False)
+class AutoscalerFound:
+    """There is an autoscaler, or its configuration has changed.
+
+    Arguments:
+        node_types: that it may add; None: that is not known.
+        maximum: most nodes that it may add in all; None: no limit but those of the types.
+    """
+
+    node_types: Sequence[NodeType] | None
+    maximum: int | None = None
 
 
 # -- what peers say: other applications of the cluster, see raycelery.scheduler.leases ----------------------------
@@ -346,4 +368,5 @@ Event = (
     | ExecutorReady | ExecutorFailed | ExecutorStopped | ExecutorLost | Begun | Finished | Requeued | Recalled | Blocked
     | Unblocked | NodeChanged | NodeRemoved | MakeRoom | FreeCounted | DemandAnswered | PeerDemand | LeasesConfirmed
     | LeaseRefused | LeaseReturned | LeaseGranted | LeaseReclaimed | LeasesChecked | ExecutorConnected
+    | AutoscalerFound | NodeDraining
 )  # fmt: skip

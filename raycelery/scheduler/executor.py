@@ -21,9 +21,10 @@ class ExecutorState:
     """
 
     __slots__ = (
-        "attempt", "backfilled", "begun", "blocked", "counted", "doomed", "head_since", "id", "idle_armed",
-        "idle_since", "killed", "lane", "late_at", "leased", "leaving", "long", "node", "outstanding", "paused",
-        "phase", "ready", "ready_at", "recalling", "refill", "resting", "started_at", "watched", "yielding",
+        "ahead", "asked_at", "asked_before", "attempt", "backfilled", "begun", "blocked", "counted", "doomed",
+        "head_since", "id", "idle_armed", "idle_since", "killed", "lane", "late_at", "leased", "leaving", "long",
+        "node", "outstanding", "paused", "phase", "ready", "ready_at", "recalling", "refill", "resting", "started_at",
+        "watched", "yielding",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +41,11 @@ class ExecutorState:
         #: When it was asked of Ray; and when others are to be asked to make room for it, if it has not come by then.
         self.started_at = now
         self.late_at = now
+        #: It is asked for so that the autoscaler adds a node for it, and has no CPU before there is one; since when;
+        #: and how many nodes had come by the time that Ray was asked.
+        self.ahead = False
+        self.asked_at = now
+        self.asked_before = 0
         #: Whether, and when, it has loaded the application; or since when it has its CPUs again.
         self.ready = False
         self.ready_at = 0.0

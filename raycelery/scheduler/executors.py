@@ -66,25 +66,48 @@ class Executors:
 
     # -- start and end ------------------------------------------------------------------------------------------
 
-    def start(self, lane: LaneState, node: Node | None, *, leased: bool = False) -> int:
+    def start(
+        self, lane: LaneState, node: Node | None, *, leased: bool = False, ahead: bool = False,
+        not_on: tuple[str, ...] = (),
+    ) -> int:  # fmt: skip
         """Start an executor, on ``node`` or, where none has room, wherever Ray finds some one day.
 
         Arguments:
             leased: another application has the CPUs, so that Ray is not to be asked for them.
+            ahead: it is for a node that has yet to come.
+            not_on: nodes that it must not run on.
         """
         backfilled = node is not None and not leased and lane.request.get("CPU", 0) > node.free_for_ray()
         executor = ExecutorState(next(self._ids), lane, backfilled=backfilled, leased=leased, now=self._turn.now)
         self.all[executor.id] = executor
-        self.unconnected[executor.id] = None
         lane.executors[executor.id] = None
         lane.starting.add(executor.id)
-        self._occupancy.count(executor)
+        if ahead:
+            self.set_ahead(executor, True)
+        else:
+            self.unconnected[executor.id] = None
+            self._occupancy.count(executor)
         if node is not None:
             self._occupancy.place(executor, node)
         name = None if node is None else node.id
         self._turn.note("start", executor.id, lane.key, name)
-        self._turn.instructions.append(Start(executor.id, lane.lane, name, backfilled or leased))
+        self._turn.instructions.append(Start(executor.id, lane.lane, name, backfilled or leased, not_on))
         return executor.id
+
+    def set_ahead(self, executor: ExecutorState, ahead: bool) -> None:
+        """Note whether an executor can start only once a node has come: so long it counts nowhere."""
+        executor.ahead = ahead
+        (executor.lane.ahead.add if ahead else executor.lane.ahead.discard)(executor.id)
+        self._occupancy.count(executor)
+
+    def book(self, executor: ExecutorState, node: Node) -> None:
+        """Take an executor that was asked for ahead to start on a node that has come, as Ray will have it."""
+        self._occupancy.move(executor, node.id)
+        executor.started_at = executor.late_at = self._turn.now
+        self.unconnected.pop(executor.id, None)  # it is now the youngest
+        self.unconnected[executor.id] = None
+        self.set_ahead(executor, False)
+        self._turn.note("booked", executor.id, node.id)
 
     def connected(self, executor_id: int) -> None:
         """Take note that Ray has started an executor's process; it may have to load the application yet."""
@@ -98,8 +121,8 @@ class Executors:
         if executor.phase is ExecutorPhase.STARTING:
             executor.move(ExecutorPhase.IDLE)
         lane.starting.discard(executor.id)
-        if executor.id in lane.ahead:
-            lane.ahead.discard(executor.id)
+        if executor.ahead:
+            self.set_ahead(executor, False)
             lane.infeasible_since = None
         lane.ready += 1
         lane.failures = 0
@@ -114,6 +137,9 @@ class Executors:
             executor.move(ExecutorPhase.STOPPING)
             self._leave(executor)
             self.file(executor)
+            if executor.lane.waiting:
+                # Others may be needed in its place.
+                self._turn.changed[executor.lane.key] = None
             self._turn.note("stop", executor.id)
             self._turn.instructions.append(Stop(executor.id))
 

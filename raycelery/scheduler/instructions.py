@@ -24,13 +24,14 @@ class Start:
     """Start an executor of ``lane``, on ``node`` if one is named.
 
     ``without_cpus``: Ray is not to be asked for its CPUs, which others have on exactly that node: executors that wait
-    for their subtasks, or another application's.
+    for their subtasks, or another application's. ``not_on``: nodes that it must not run on, as it is for one to come.
     """
 
     executor_id: int
     lane: Lane
     node: str | None = None
     without_cpus: bool = False
+    not_on: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

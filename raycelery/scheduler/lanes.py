@@ -61,7 +61,7 @@ class LaneState:
         self.waiting = 0
         #: Messages that need Celery's bookkeeping, not a run.
         self.to_settle: deque[Message] = deque()
-        #: All executors; those not ready yet; those of them that no node could hold; how many are ready.
+        #: All executors; those not ready yet; those of them for which a node must come first; how many are ready.
         self.executors: dict[int, None] = {}
         self.starting: set[int] = set()
         self.ahead: set[int] = set()
@@ -92,6 +92,11 @@ class LaneState:
         #: Nodes that are kept clear for it, and for how many executors; the executors asked to end for it.
         self.claims: dict[str, int] = {}
         self.asked: dict[int, None] = {}
+
+    @property
+    def coming(self) -> int:
+        """How many executors are being started on nodes that there are."""
+        return len(self.starting) - len(self.ahead)
 
 
 class Lanes:

@@ -21,10 +21,11 @@ from raycelery.scheduler.phases import MessagePhase
 #: ``terminated``     revoked with ``terminate=True`` while it ran
 #: ``timeout``        its hard time limit passed
 #: ``lost``           the executor running it died (Celery's ``WorkerLostError``)
+#: ``preempted``      its node was taken away, as had been announced, before it had ended
 #: ``infeasible``     no node is large enough for what it asks for
 #: ``undeliverable``  it can never run: too many deliveries, no executor starts
 #: ``chord``          not a task's message: all parts of a chord are there, its body is to be called
-SettleReason = Literal["revoked", "terminated", "timeout", "lost", "infeasible", "undeliverable", "chord"]
+SettleReason = Literal["revoked", "terminated", "timeout", "lost", "preempted", "infeasible", "undeliverable", "chord"]
 
 
 def in_words(request: Mapping[str, float]) -> str:
@@ -127,6 +128,21 @@ def lane_of(request: Mapping[str, float], app: str, env: str = "", one_shot: boo
 
 
 @dataclass(frozen=True, slots=True)
+class NodeType:
+    """A kind of nodes that Ray's autoscaler may add.
+
+    Arguments:
+        name: what the cluster's configuration calls it.
+        resources: of a node, in Ray's units.
+        maximum: most nodes of it; None: no limit.
+    """
+
+    name: str
+    resources: Mapping[str, float]
+    maximum: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What may be tuned about the scheduler's decisions; times in seconds."""
 
@@ -145,8 +161,10 @@ class Policy:
     finish_seconds: float = 6.0
     #: Most executors of the application, idle ones included; not those that wait for subtasks or only settle messages.
     max_executors: int = 1000
-    #: Whether an executor is requested for what no node could hold, so that a Ray autoscaler sees the demand.
+    #: Whether an executor is requested for what no node could hold where no autoscaler is known: there may be one.
     demand_ahead: int = 1
+    #: Most nodes that Ray's autoscaler is asked for before they have come; 0: it is asked for none.
+    max_nodes_ahead: int = 100
     #: How long a message may wait for a node that could hold its request before it is infeasible.
     infeasible_seconds: float = 10.0
     #: A message whose executors keep dying is undeliverable after this many deliveries.

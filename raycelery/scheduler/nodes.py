@@ -25,10 +25,12 @@ def scaled(request: Mapping[str, float]) -> Amounts:
 class Node:
     """One node; ``free`` may fall below zero when executors take back the CPUs that they had vacated."""
 
-    __slots__ = ("backfilled", "claim", "executors", "free", "id", "total", "vacated")
+    __slots__ = ("backfilled", "claim", "draining", "executors", "free", "id", "node_type", "total", "vacated")
 
-    def __init__(self, node_id: str, total: Amounts) -> None:
+    def __init__(self, node_id: str, total: Amounts, node_type: str = "") -> None:
         self.id = node_id
+        #: What the autoscaler calls its type, "" where it is not told.
+        self.node_type = node_type
         self.total = total
         self.free = dict(total)
         #: CPUs of executors that wait for subtasks, and those of executors that were started on such CPUs.
@@ -37,6 +39,13 @@ class Node:
         self.executors: dict[int, None] = {}
         #: Key of the lane this node is kept clear for.
         self.claim: str | None = None
+        #: It will be taken away: nothing new goes there.
+        self.draining = False
+
+    @property
+    def open(self) -> bool:
+        """Whether any lane may use what is free here."""
+        return self.claim is None and not self.draining
 
     def fits(self, request: Amounts) -> bool:
         """Return whether ``request`` is free here now."""
@@ -78,7 +87,7 @@ class Nodes:
         """Return a live node."""
         return None if node_id is None else self._nodes.get(node_id)
 
-    def change(self, node_id: str, resources: Mapping[str, float]) -> Node | None:
+    def change(self, node_id: str, resources: Mapping[str, float], node_type: str = "") -> Node | None:
         """Add a node, or note its new total resources; returns it unless nothing is new."""
         total = scaled(resources)
         node = self._nodes.get(node_id)
@@ -86,7 +95,7 @@ class Nodes:
             return None
         self._feasible.clear()
         if node is None:
-            node = self._nodes[node_id] = Node(node_id, total)
+            node = self._nodes[node_id] = Node(node_id, total, node_type)
             self.total_cpus += total.get("CPU", 0)
             self._bucket_in(node)
             self._gained(node)
@@ -101,7 +110,7 @@ class Nodes:
         """Forget a node."""
         node = self._nodes.pop(node_id, None)
         if node is not None:
-            if node.claim is None:
+            if node.open:
                 self._bucket_out(node)
             self.total_cpus -= node.total.get("CPU", 0)
             self._feasible.clear()
@@ -128,18 +137,18 @@ class Nodes:
 
     def add(self, node: Node, amounts: Mapping[str, int], sign: int = 1) -> None:
         """Give ``amounts`` back to a node, or take them with ``sign=-1``."""
-        if node.claim is None:
+        if node.open:
             self._bucket_out(node)
         for name, amount in amounts.items():
             node.free[name] = node.free.get(name, 0) + sign * amount
-        if node.claim is None:
+        if node.open:
             self._bucket_in(node)
         if any(sign * amount > 0 for amount in amounts.values()):
             self._gained(node)
 
     def claim(self, node: Node, lane: str) -> None:
         """Keep a node clear for a lane."""
-        if node.claim is None:
+        if node.open:
             self._bucket_out(node)
         node.claim = lane
 
@@ -147,9 +156,16 @@ class Nodes:
         """Let all use it again."""
         if node.claim is not None:
             node.claim = None
-            if self._nodes.get(node.id) is node:
+            if self._nodes.get(node.id) is node and node.open:
                 self._bucket_in(node)
                 self._gained(node)
+
+    def drain(self, node: Node) -> None:
+        """Let nobody use it any more, and count on it no more."""
+        if node.open:
+            self._bucket_out(node)
+        node.draining = True
+        self._feasible.clear()
 
     def best_fit(self, request: Amounts, since: int = -1) -> Node | None:
         """Return the node with the fewest free CPUs on which ``request`` fits, among those that nobody claims.
@@ -161,7 +177,7 @@ class Nodes:
         missed = self.gains - since
         if since >= 0 and missed <= len(self._latest):
             latest = (self._latest[-index] for index in range(1, missed + 1))
-            fitting = (n for n in latest if n.claim is None and self._nodes.get(n.id) is n and n.fits(request))
+            fitting = (n for n in latest if n.open and self._nodes.get(n.id) is n and n.fits(request))
             return min(fitting, key=lambda n: n.free.get("CPU", 0), default=None)
         for free in sorted(self._buckets):
             if free < cpus and cpus:
@@ -177,7 +193,9 @@ class Nodes:
         found = self._feasible.get(shape)
         if found is None:
             request = dict(shape)
-            found = self._feasible[shape] = any(node.could_fit(request) for node in self._nodes.values())
+            found = self._feasible[shape] = any(
+                node.could_fit(request) for node in self._nodes.values() if not node.draining
+            )
         return found
 
     def roomiest(self, request: Amounts, most: int) -> Iterable[Node]:

@@ -28,7 +28,7 @@ class Occupancy:
     def count(self, executor: ExecutorState) -> None:
         """Count an executor in its lane's share as it counts now: not at all where it uses no CPU."""
         lane = executor.lane
-        here = executor.phase is not ExecutorPhase.ENDED and not executor.blocked
+        here = executor.phase is not ExecutorPhase.ENDED and not (executor.blocked or executor.ahead)
         share = lane.weight if here and not (executor.resting or executor.paused) else 0
         leaving = share if executor.leaving else 0
         slots = int(here and not lane.for_settlement)

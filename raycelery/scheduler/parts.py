@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from raycelery.scheduler.assigning import Assigning
+from raycelery.scheduler.autoscaler import Autoscaler
 from raycelery.scheduler.capacity import Capacity
 from raycelery.scheduler.claims import Claims
+from raycelery.scheduler.draining import Draining
 from raycelery.scheduler.executors import Executors
+from raycelery.scheduler.growth import Growth
 from raycelery.scheduler.helpers import Helpers
 from raycelery.scheduler.lanes import Lanes
 from raycelery.scheduler.leases import Leases
@@ -17,6 +20,7 @@ from raycelery.scheduler.messages import Messages
 from raycelery.scheduler.model import Policy
 from raycelery.scheduler.nodes import Nodes
 from raycelery.scheduler.occupancy import Occupancy
+from raycelery.scheduler.packing import Packing
 from raycelery.scheduler.pausing import Pausing
 from raycelery.scheduler.preemption import Preemption
 from raycelery.scheduler.reports import Reports
@@ -44,6 +48,7 @@ class Parts:
         self.messages = messages = Messages()
         self.lanes = lanes = Lanes()
         self.nodes = nodes = Nodes()
+        self.autoscaler = autoscaler = Autoscaler(nodes)
         # Where messages and executors are.
         self.limits = limits = Limits(turn, timers)
         self.helpers = helpers = Helpers(turn)
@@ -54,18 +59,21 @@ class Parts:
         self.settlement = settlement = Settlement(turn, timers, messages, lanes, executors, helpers)
         self.claims = claims = Claims(nodes, executors)
         self.capacity = capacity = Capacity(
-            turn, timers, lanes, waiting, limits, nodes, occupancy, executors, claims, runtimes, settlement
+            turn, timers, lanes, waiting, limits, nodes, autoscaler, occupancy, executors, claims, runtimes, settlement
         )
+        self.growth = growth = Growth(turn, timers, lanes, nodes, occupancy, executors, runtimes, autoscaler, capacity)
         self.preemption = preemption = Preemption(turn, timers, lanes, nodes, occupancy, executors, claims, capacity)
-        self.assigning = Assigning(turn, lanes, waiting, executors, runtimes, settlement, capacity, preemption)
+        self.packing = Packing(turn, timers, nodes, executors, autoscaler, preemption)
+        self.assigning = Assigning(turn, lanes, waiting, executors, runtimes, settlement, capacity, preemption, growth)
         # What applications lease each other.
         self.pausing = pausing = Pausing(turn, nodes, occupancy, waiting, executors)
         self.leases_given = given = LeasesGiven(name, turn, messages, executors, capacity, pausing)
         self.leases_taken = taken = LeasesTaken(turn, executors, capacity, pausing)
         self.leases = leases = Leases(turn, timers, executors, given, taken)
         # What happens.
+        self.draining = draining = Draining(turn, timers, lanes, nodes, executors, claims)
         self.revocation = revocation = Revocation(messages, waiting, executors)
         self.reports = Reports(
-            turn, messages, waiting, executors, helpers, revocation, runtimes, settlement, capacity, leases
+            turn, messages, waiting, executors, helpers, revocation, runtimes, settlement, capacity, leases, draining
         )
-        self.membership = Membership(turn, lanes, nodes, occupancy, executors, claims)
+        self.membership = Membership(turn, lanes, nodes, occupancy, executors, claims, growth)

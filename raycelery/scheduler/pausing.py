@@ -61,7 +61,7 @@ class Pausing:
         Return its id, or None if there is no such node.
         """
         waiting, node = self._executors.all[instead_of], self._nodes.get(node_id)
-        if node is None:
+        if node is None or node.draining:
             return None
         self._executors.kill(waiting, 0, "terminated", "it uses the CPUs of another application instead")
         return self._executors.start(waiting.lane, node, leased=True)

@@ -122,7 +122,7 @@ class Preemption:
                 self._claims.claim(lane, node, plan)
                 claimed += 1
         # It grows at most twofold at a time, so that what it takes proves useful.
-        many = min(want, max(1, lane.ready)) - claimed - len(lane.starting)
+        many = min(want, max(1, lane.ready)) - claimed - lane.coming
         if busy and many > 0:
             self._seek_busy(lane, claimed, min(many, _LOOKS))
 
@@ -145,7 +145,8 @@ class Preemption:
             if other is not lane:
                 for executor_id in list(islice(other.idle, want + _LOOKS)):
                     node = self._occupancy.node_of(self._executors.all[executor_id])
-                    if node is not None and node.id not in seen and node.claim in (None, lane.key):
+                    usable = node is not None and not node.draining and node.claim in (None, lane.key)
+                    if node is not None and usable and node.id not in seen:
                         seen.add(node.id)
                         yield node
 
@@ -157,7 +158,7 @@ class Preemption:
             if other is not lane:
                 for executor_id in islice(other.executors, 4 * _LOOKS):
                     node = self._occupancy.node_of(self._executors.all[executor_id])
-                    if node is not None and node.claim is None:
+                    if node is not None and node.open:
                         found[node.id] = node
         return [node for node in found.values() if node.could_fit(lane.request)]
 

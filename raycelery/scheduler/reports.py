@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from raycelery.scheduler import events
 from raycelery.scheduler.capacity import Capacity
+from raycelery.scheduler.draining import Draining
 from raycelery.scheduler.executor import ExecutorState
 from raycelery.scheduler.executors import Executors
 from raycelery.scheduler.helpers import Helpers
 from raycelery.scheduler.leases import Leases
 from raycelery.scheduler.messages import Messages
-from raycelery.scheduler.model import Message
+from raycelery.scheduler.model import Message, SettleReason
 from raycelery.scheduler.phases import MessagePhase
 from raycelery.scheduler.revocation import Revocation
 from raycelery.scheduler.runtimes import Runtimes
@@ -52,12 +53,13 @@ class Reports:
         settlement: told of messages whose bookkeeping failed too often.
         capacity: told of executors that did not start.
         leases: told of executors that have ended.
+        draining: told of executors that have come up.
     """
 
     def __init__(
         self, turn: Turn, messages: Messages, waiting: Waiting, executors: Executors, helpers: Helpers,
         revocation: Revocation, runtimes: Runtimes, settlement: Settlement, capacity: Capacity,
-        leases: Leases,
+        leases: Leases, draining: Draining,
     ) -> None:  # fmt: skip
         self._turn = turn
         self._policy = turn.policy
@@ -70,6 +72,7 @@ class Reports:
         self._settlement = settlement
         self._capacity = capacity
         self._leases = leases
+        self._draining = draining
 
     # -- of messages --------------------------------------------------------------------------------------------
 
@@ -103,6 +106,10 @@ class Reports:
             # The task's own wish: it goes behind the others, as a new message.
             self._messages.renumber(message)
             message.rejections += 1
+        elif message.settle_reason == "preempted":
+            # It was not its own fault.
+            message.deliveries -= 1
+            message.settle_reason, message.reason = None, ""
         elif message.settle_reason in ("lost", "timeout"):
             if message.deliveries >= self._policy.max_deliveries:
                 message.settle_reason = "undeliverable"
@@ -173,6 +180,7 @@ class Reports:
         state = self._executors.all.get(event.executor_id)
         if state is not None and not state.ready:
             self._executors.ready(state, event.node)
+            self._draining.settle(state)
 
     def failed(self, event: events.ExecutorFailed) -> None:
         """See :class:`raycelery.scheduler.events.ExecutorFailed`."""
@@ -196,6 +204,7 @@ class Reports:
             crashed: its process was killed or crashed.
             last_begun: see :class:`raycelery.scheduler.events.ExecutorLost`.
         """
+        taken_away = self._draining.concerns(executor_id)
         state = self._executors.remove(executor_id)
         if state is None:
             return
@@ -206,11 +215,11 @@ class Reports:
                 tries = _CRASHES if crashed else _TRIES
                 self._capacity.did_not_start(state.lane, state.attempt, reason or "it ended before it was ready", tries)
         elif reason is not None:
-            self._settle_begun(state, reason, last_begun)
+            self._settle_begun(state, reason, last_begun, "preempted" if taken_away else "lost")
         self._give_back(state, list(state.outstanding))
         self._helpers.look_again(state.lane.lane.app)
 
-    def _settle_begun(self, state: ExecutorState, reason: str, last_begun: int | None) -> None:
+    def _settle_begun(self, state: ExecutorState, reason: str, last_begun: int | None, why: SettleReason) -> None:
         begun = state.begun
         if last_begun is not None:
             known = begun_of(state.outstanding, last_begun)
@@ -220,9 +229,11 @@ class Reports:
                 self._settle(state, state.outstanding[seq], reason, True)
         running = state.running()
         if running is not None:
-            self._settle(state, running, reason, begun)
+            self._settle(state, running, reason, begun, why)
 
-    def _settle(self, state: ExecutorState, running: Message, reason: str, begun: bool) -> None:
+    def _settle(
+        self, state: ExecutorState, running: Message, reason: str, begun: bool, why: SettleReason = "lost"
+    ) -> None:
         settling = running.phase is MessagePhase.SETTLING
         self._executors.take_from(state, running.seq)
         if settling:
@@ -236,6 +247,6 @@ class Reports:
             if state.killed is not None and state.killed[0] == running.seq:
                 running.settle_reason, running.reason = state.killed[1:]
             elif begun or running.deliveries >= self._policy.max_deliveries:
-                running.settle_reason, running.reason = "lost", reason
+                running.settle_reason, running.reason = why, reason
             # Else it was dead already when it was given this, which can run elsewhere.
         self._waiting.enqueue(running)

@@ -61,6 +61,8 @@ class Scheduler:
             events.Unblocked: parts.reports.unblocked,
             events.NodeChanged: parts.membership.changed,
             events.NodeRemoved: parts.membership.removed,
+            events.NodeDraining: parts.draining.announced,
+            events.AutoscalerFound: parts.growth.found,
             events.MakeRoom: lambda event: parts.preemption.make_room(event.amounts, event.share),
             events.FreeCounted: parts.leases_taken.counted,
             events.DemandAnswered: parts.leases_taken.answered,
@@ -92,6 +94,7 @@ class Scheduler:
         self._parts.timers.run(now)
         self._parts.assigning.run()
         self._parts.leases.settle()
+        self._parts.packing.settle()
         if self._debug:
             self.validate()
         return self._turn.take()

@@ -20,7 +20,7 @@ class Turn:
         policy: what may be tuned.
     """
 
-    __slots__ = ("changed", "hungry", "instructions", "log", "now", "policy", "roomy", "seeking")
+    __slots__ = ("changed", "growing", "hungry", "instructions", "log", "now", "policy", "roomy", "seeking")
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -36,6 +36,8 @@ class Turn:
         self.roomy: dict[Gate, None] = {}
         #: Whether an executor has become idle, or a lane starves, since it was looked at who must make room.
         self.seeking = False
+        #: Whether it is to be seen which nodes the autoscaler is asked for.
+        self.growing = False
 
     def note(self, kind: str, *about: Any) -> None:
         """Write to the log."""

@@ -108,7 +108,7 @@ def _helpers(parts: Parts) -> None:
     expected: defaultdict[str, set[int]] = defaultdict(set)
     slots = 0
     for executor in parts.executors.all.values():
-        slots += not executor.blocked and not executor.lane.for_settlement
+        slots += not (executor.blocked or executor.ahead or executor.lane.for_settlement)
         if (executor.id in parts.executors.idle or _quick(executor)) and not executor.lane.lane.one_shot:
             expected[executor.lane.lane.app].add(executor.id)
     _agree(parts.occupancy.slots == slots, "executors are miscounted")
@@ -157,8 +157,9 @@ def _lane(parts: Parts, lane: LaneState) -> None:
     _agree(list(lane.executors) == [e.id for e in members], "a lane's executors are not its own:", about)
     _agree(lane.starting == {e.id for e in members if not e.ready}, "executors that start are misfiled:", about)
     _agree(lane.ahead <= lane.starting, "it was started ahead of nodes, and does not start:", about)
+    _agree(lane.ahead == {e.id for e in members if e.ahead}, "executors ahead of nodes are misfiled:", about)
     _agree(lane.ready == sum(e.ready for e in members), "executors that have started are miscounted:", about)
-    counting = [e for e in members if not (e.blocked or e.resting or e.paused)]
+    counting = [e for e in members if not (e.blocked or e.resting or e.paused or e.ahead)]
     _agree(lane.share == lane.weight * len(counting), "a share is miscounted:", about)
     _agree(lane.leaving == lane.weight * sum(e.leaving for e in counting), "what leaves is miscounted:", about)
     _agree(set(lane.idle) == {e.id for e in members if e.id in parts.executors.idle}, "idle ones are misfiled:", about)
@@ -178,7 +179,7 @@ def _nodes(parts: Parts) -> None:
     _agree(parts.nodes.total_cpus == total, "the cluster's CPUs are miscounted")
     for node in parts.nodes:
         _node(parts, node)
-        _agree(parts.nodes.indexed(node) == (node.claim is None), "a node is misfiled:", node.id)
+        _agree(parts.nodes.indexed(node) == node.open, "a node is misfiled:", node.id)
         if node.claim is not None:
             _agree(node.id in parts.lanes.active[node.claim].claims, "a node is kept clear for nobody:", node.id)
 
@@ -209,8 +210,8 @@ def _leases(parts: Parts) -> None:
     for taken in parts.leases_taken.taken.values():
         for executor_id in taken.executors:
             _agree(executors[executor_id].leased, "an executor uses a lease without being leased:", executor_id)
-    unconnected = [executor_id for executor_id, e in executors.items() if executor_id in parts.executors.unconnected]
-    _agree(unconnected == list(parts.executors.unconnected), "executors that Ray is to start are misfiled")
+    unconnected = [executors[executor_id].started_at for executor_id in parts.executors.unconnected]
+    _agree(unconnected == sorted(unconnected), "executors that Ray is to start are misfiled")
 
 
 def _decided(parts: Parts) -> None:

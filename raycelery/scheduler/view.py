@@ -123,9 +123,19 @@ class View:
         return self._parts.nodes.get(node_id)
 
     @property
-    def starved(self) -> Mapping[str, None]:
-        """Keys of lanes that want executors for which there is no room."""
+    def starved(self) -> Mapping[str, float]:
+        """Keys of lanes that want executors for which there is no room, and since when."""
         return self._parts.capacity.starved
+
+    @property
+    def growth(self) -> str:
+        """What waits for nodes that the autoscaler adds, in a sentence; "" where nothing does."""
+        return self._parts.growth.said()
+
+    @property
+    def nodes_asked(self) -> int:
+        """How many nodes the autoscaler is asked for."""
+        return self._parts.growth.nodes_asked
 
     # -- leases, see raycelery.scheduler.leases -----------------------------------------------------------------
 

@@ -24,6 +24,7 @@ _SETTLED = {
     "terminated": "it was terminated",
     "timeout": "it passed its hard time limit",
     "lost": "its executor died",
+    "preempted": "its node was taken away",
     "infeasible": "no node is large enough for it",
     "undeliverable": "it can never run",
     "chord": "all parts of its chord are there, and the chord's body is to be called",
@@ -157,6 +158,15 @@ class _Explaining:
                 f"No node is large enough: it asks for {asked}, and the most that any has is {most}. "
                 f"It has waited for such a node for {_about(self._now - lane.infeasible_since)}, "
                 f"and fails in {_about(left)} unless one comes."
+            )
+        if lane.ahead and parts.autoscaler.known:
+            nodes = parts.growth.nodes_asked
+            since = self._now - min(parts.executors.all[executor_id].asked_at for executor_id in lane.ahead)
+            usual = parts.autoscaler.seconds
+            took = f", which took {_about(usual)} the last times" if usual is not None else ""
+            return (
+                f"It waits for a node: it asks for {asked}, and the autoscaler is adding {_count(nodes, 'node')} since "
+                f"{_about(since)}{took}; {self._ahead(message)}."
             )
         if self._now < lane.not_before:
             return (

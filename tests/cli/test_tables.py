@@ -26,9 +26,10 @@ def overview(**more: Any) -> dict[str, Any]:
     return {
         "application": "warehouse", "time": NOW, "since": NOW - 3725, "scheduled": 12,
         "outcomes": {TASK: {"succeeded": 123456, "failed": 120, "retried": 33}}, "dispatcher": {"memory": 147e6},
-        "leased_from": {}, "leased_to": {},
-        "nodes": [{"hostname": NODE, "cpus": 64.0, "cpus_held": 61.5, "cpu_percent": 97.3, "memory_used": 203.04e9,
-                   "memory_total": 251.3e9, "loadavg": [63.65, 1, 1], "executors": {"busy": 58, "starting": 3}}],
+        "leased_from": {}, "leased_to": {}, "waits_for_nodes": "",
+        "nodes": [{"hostname": NODE, "cpus": 64.0, "cpus_held": 61.5, "draining": False, "cpu_percent": 97.3,
+                   "memory_used": 203.04e9, "memory_total": 251.3e9, "loadavg": [63.65, 1, 1],
+                   "executors": {"busy": 58, "starting": 3}}],
         "queues": [{"name": "a-queue-with-a-rather-long-name-for-nights", "waiting": 1234567, "running": 120,
                     "limit": 128}],
         "lanes": [{"request": {"CPU": 4.0, "GPU": 1.0, "memory": 2e9}, "bookkeeping": False, "one_shot": True,

@@ -49,6 +49,7 @@ class Worker:
         self.asked = start.node
         self.node: str | None = None
         self.without_cpus = start.without_cpus
+        self.not_on = start.not_on
         self.ready = False
         self.stopping = False
         self.blocked = False
@@ -193,6 +194,8 @@ class Cluster:
             if worker.without_cpus:
                 nodes = [node for node in nodes if node.id == worker.asked]
             for node in nodes:
+                if node.id in worker.not_on or node.draining:
+                    continue
                 if worker.without_cpus or self._has_room(node, worker.lane.request):
                     worker.node = node.id
                     break

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from raycelery.scheduler.events import (
     AddLane,
+    AutoscalerFound,
     Blocked,
     ExecutorFailed,
     ExecutorLost,
@@ -18,6 +19,7 @@ from raycelery.scheduler.events import (
     Finished,
     MakeRoom,
     NodeChanged,
+    NodeDraining,
     NodeRemoved,
     Recalled,
     Requeued,
@@ -26,7 +28,7 @@ from raycelery.scheduler.events import (
     SetLimit,
     Unblocked,
 )
-from raycelery.scheduler.model import Lane, Message
+from raycelery.scheduler.model import Lane, Message, NodeType
 from tests.dispatcher.scheduler_cluster import Cluster, Worker
 
 TASKS = ("quick", "slow", "rated", "other")
@@ -272,6 +274,16 @@ class Dispatching(RuleBasedStateMachine):
         self.cluster.scheduler.validate()
         self.cluster.check_messages()
 
+    @rule(number=st.integers(0, 3), seconds=st.sampled_from([None, 2.0, 20.0]))
+    def node_drains(self, number: int, seconds: float | None) -> None:
+        deadline = None if seconds is None else self.cluster.now + seconds
+        self.cluster.scheduler.handle(NodeDraining(f"n{number}", deadline), self.cluster.now)
+
+    @rule(which=st.sets(st.integers(0, len(NODES) - 1)), maximum=st.sampled_from([None, 1, 3]))
+    def autoscaler(self, which: set[int], maximum: int | None) -> None:
+        types = [NodeType(f"t{number}", NODES[number], maximum) for number in sorted(which)]
+        self.cluster.scheduler.handle(AutoscalerFound(types), self.cluster.now)
+
     # -- the end ------------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
@@ -286,6 +298,9 @@ class Dispatching(RuleBasedStateMachine):
         for number in list(cluster.scheduler.view.executors):
             cluster.pausing.resume(number)
         cluster.scheduler.handle(NodeChanged("n9", {"CPU": 1}), cluster.now)
+        if cluster.scheduler._parts.autoscaler.known:
+            # No node comes any more.
+            cluster.scheduler.handle(AutoscalerFound([]), cluster.now)
         cluster.turn()
         for _ in range(3000):
             if not cluster.live:
