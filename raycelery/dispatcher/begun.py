@@ -45,11 +45,12 @@ async def last_begun(places: Iterable[Place]) -> dict[Place, int]:
     for place in places:
         # A file of another cluster's node may be on this machine; its name is its own.
         by_node["" if os.path.exists(place.path) else place.node].append(place)
-    answers = await asyncio.gather(*(_ask(node, found) for node, found in by_node.items()))
+    answers = await asyncio.gather(*(on_node(node, found) for node, found in by_node.items()))
     return {place: last for answer in answers for place, last in answer.items()}
 
 
-async def _ask(node: str, places: list[Place]) -> dict[Place, int]:
+async def on_node(node: str, places: list[Place]) -> dict[Place, int]:
+    """Return the same for executors of one node; "": of this machine."""
     paths = [place.path for place in places]
     found: list[int | None] = [None] * len(paths)
     if not node:

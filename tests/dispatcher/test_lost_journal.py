@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -10,9 +11,13 @@ import pytest
 import ray
 from celery.exceptions import WorkerLostError
 
+from raycelery.dispatcher import begun
+from raycelery.dispatcher.begun import Place
 from raycelery.errors import JournalLost
+from raycelery.executor.begun import BegunFile
 from raycelery.protocol import questions
 from raycelery.protocol.messages import Submission
+from raycelery.scheduler.events import UNKNOWN
 from tests import scripts
 from tests.chaos import work
 from tests.support import RaySession, until
@@ -73,3 +78,17 @@ def test_a_lane_that_nobody_has_defined(ray_session: RaySession) -> None:
     until(lambda: not client.connected, SECONDS)
     assert work.again.delay("/dev/null", 1, 0.0).get(timeout=SECONDS) == 1
     assert issubclass(JournalLost, WorkerLostError), "code that handles lost workers handles it"
+
+
+def test_what_executors_of_other_nodes_had_begun(ray_session: RaySession, tmp_path: Path) -> None:
+    """All nodes of these tests are this machine, where the file would be read at once."""
+    file = BegunFile(tmp_path / "begun")
+    file.begin(5)
+    file.close()
+    here, gone = ray.get_runtime_context().get_node_id(), "0" * 56
+
+    async def ask(node: str) -> list[int]:
+        return list((await begun.on_node(node, [Place(node, file.path)])).values())
+
+    assert asyncio.run(ask(here)) == [5]
+    assert asyncio.run(ask(gone)) == [UNKNOWN], "with its node"
