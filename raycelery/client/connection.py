@@ -29,7 +29,7 @@ from raycelery.client.forgotten import Epochs
 from raycelery.client.inbox import Awaited, Inbox
 from raycelery.client.reconnecting import Reconnecting
 from raycelery.errors import DispatcherGone, DispatcherUnreachable, JournalFull, QueueFull
-from raycelery.protocol import asking, framing, operations, refusals
+from raycelery.protocol import asking, framing, operations, questions, refusals
 from raycelery.protocol.asking import Question
 from raycelery.protocol.codec import ProtocolError, Tagged, encode
 from raycelery.protocol.definitions import Definition
@@ -48,6 +48,7 @@ from raycelery.protocol.frames import (
     Watch,
     Welcome,
     from_dispatcher,
+    to_dispatcher,
 )
 from raycelery.protocol.messages import Submission
 from raycelery.protocol.operations import ChordPart, LastPart, Operation
@@ -547,6 +548,40 @@ class Client:
                 self.ensure()
                 if not frame_id:
                     self._send(frame)
+
+    def unconfirmed(self) -> int:
+        """Return how many messages the dispatcher has not said to have, be it that they were not even sent."""
+        with self._lock, self._told:
+            frames = [framing.Unpacker(to_dispatcher).feed(frame)[0] for frame in self._unacked.values()]
+            return len(self._submissions) + sum(len(one.submissions) for one in frames if isinstance(one, Changes))
+
+    def hand_over(self, seconds: float, *, connect: bool = True) -> None:
+        """See that the dispatcher has all messages, and has written them down.
+
+        A frame that is not acknowledged may be one of too many that wait; what is answered after it tells that it is
+        there.
+
+        Arguments:
+            seconds: that it may take.
+            connect: whether to connect again, where the connection is lost.
+
+        Raises:
+            DispatcherUnreachable: it is not known whether it has them.
+        """
+        deadline = time.monotonic() + seconds
+        while self._unacked or self._submissions:
+            try:
+                if not connect and not self.connected:
+                    raise NotInTime(f"the connection is lost: {self._lost}")
+                self._ask(questions.Pending(), left(deadline))
+                return
+            except DispatcherGone:
+                raise
+            except DispatcherUnreachable:
+                remaining = left(deadline)
+                if not remaining or not connect:
+                    raise
+                time.sleep(min(0.5, remaining))
 
     def flush_if_possible(self) -> None:
         """Send what is buffered; where the dispatcher is out of reach it is kept, and sent when it is back."""

@@ -7,7 +7,9 @@ An executor, and a forked child, reach the dispatchers of further applications t
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
+import multiprocessing.util
 import os
 import sys
 import threading
@@ -15,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.imports import symbol_by_name
 
-from raycelery.client import leaving
+from raycelery.client import asking_ray, leaving
 from raycelery.client.connection import Client
 from raycelery.client.large_values import LargeValueStore
 from raycelery.cluster import connecting, local, process
 from raycelery.errors import DispatcherGone, DispatcherUnreachable
 from raycelery.logs import lines
-from raycelery.names import NAMESPACE, dispatcher_name
+from raycelery.names import DISPATCHER_PREFIX, NAMESPACE, dispatcher_name
 from raycelery.protocol import framing
 from raycelery.protocol.frames import Hello
 from raycelery.protocol.limits import Limits
@@ -135,8 +137,11 @@ def _open(app: Celery, name: str) -> Session:
     embedded = connecting.connect(app)
     # By name, since what it starts imports this module.
     dispatcher = symbol_by_name("raycelery.actors:find_dispatcher")(name, _limits(app))
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
     client = Client(
-        lambda: endpoint(dispatcher),
+        lambda: asking_ray.ask(address, f"{DISPATCHER_PREFIX}{name}") if _forked else endpoint(dispatcher),
         Hello("client", logs=lines.wanted(app.conf.ray_init)),
         on_frame=_shower.on_frame,
         submit_timeout=app.conf.ray_submit_timeout,
@@ -146,8 +151,15 @@ def _open(app: Celery, name: str) -> Session:
     session = Session(name, client, dispatcher, embedded)
     if embedded:
         local.uses(name)
-    atexit.register(_at_exit, session, os.getpid())
+    _have_handed_over_at_exit(session)
     return session
+
+
+def _have_handed_over_at_exit(session: Session) -> None:
+    atexit.register(_at_exit, session, os.getpid())
+    multiprocessing.util.register_after_fork(session, _after_multiprocessing_fork)
+    if multiprocessing.parent_process() is not None:
+        _after_multiprocessing_fork(session)
 
 
 def _known() -> Session:
@@ -184,14 +196,16 @@ def _open_through(known: Session, app: Celery, name: str) -> Session:
 
         dispatcher = ray.get_actor(f"raycelery:{name}", namespace=NAMESPACE)
     session = Session(name, client, dispatcher)
-    atexit.register(_at_exit, session, os.getpid())
+    _have_handed_over_at_exit(session)
     return session
 
 
 def _after_fork() -> None:
     global _forked
     ray = sys.modules.get("ray")
-    _forked = _forked or (ray is not None and bool(ray.is_initialized()))
+    if ray is not None and ray.is_initialized():
+        _forked = True
+        leaving.leave_ray_to_parent()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -242,21 +256,34 @@ def endpoint(dispatcher: Any) -> framing.Endpoint:
 
 
 def _at_exit(session: Session, pid: int) -> None:
-    if os.getpid() != pid or not session.client.submitted or not usable(session):
-        # Where the program has ended its Ray itself, a question to the dispatcher would start another.
-        return
     client = session.client
-    if (
-        session.embedded
-        and getattr(sys, "last_type", None) is not KeyboardInterrupt
-        and not process.terminated.is_set()
-    ):
+    if not client.submitted:
+        return
+    forked = os.getpid() != pid
+    # Where the program has ended its Ray itself, a question to the dispatcher would start another.
+    there = usable(session)
+    patient = getattr(sys, "last_type", None) is not KeyboardInterrupt and not process.terminated.is_set()
+    if session.embedded and not patient and not forked:
+        return  # what it called ends with it
+    patient = patient and not installed()
+    handed_over = leaving.hand_over(client, connect=there, patient=patient)
+    if handed_over and session.embedded and there and patient and not forked:
         leaving.wait(client)
-    try:
-        client.close()
-    except DispatcherUnreachable as exc:
-        logger.warning("messages could not be handed to the dispatcher before the program ended: %s", exc)
-    _shower.finish()
+    if handed_over:
+        with contextlib.suppress(DispatcherUnreachable):  # it has all that it should have
+            client.close()
+    if not forked:
+        _shower.finish()
+
+
+def _after_multiprocessing_fork(session: Session) -> None:
+    # Such a child ends without Python's exit hooks.
+    multiprocessing.util.Finalize(None, _at_child_exit, (session,), exitpriority=0)
+
+
+def _at_child_exit(session: Session) -> None:
+    if session.client.submitted and not leaving.hand_over(session.client):
+        leaving.end_now(1)
 
 
 def shutdown() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -222,6 +223,83 @@ def test_a_process_on_a_cluster_leaves_without_waiting(tmp_path: Path, ray_sessi
     assert code == 0, output
     assert "waiting for" not in output
     until(lambda: ran(tmp_path) == set(range(30)), SECONDS, "the cluster does not go on with it")
+
+
+KILL = """
+    touch.delay(1000).get(timeout=60)
+    pid = app.client.call(questions.Stats())["pid"]
+"""
+
+
+def test_what_was_submitted_while_the_dispatcher_was_down_is_handed_over(
+    tmp_path: Path, ray_session: RaySession
+) -> None:
+    script = f"""
+    {KILL}
+    os.kill(pid, signal.SIGKILL)
+    for number in range(50):
+        touch.delay(number)
+    """
+    code, output = run(script, tmp_path, ray_session.address)
+    assert code == 0, output
+    until(lambda: ran(tmp_path) == {*range(50), 1000}, SECONDS, output)
+
+
+@pytest.mark.parametrize("how", ["script", "fork", "multiprocessing"])
+def test_what_could_not_be_handed_over_is_told(tmp_path: Path, ray_session: RaySession, how: str) -> None:
+    script = f"""
+    from raycelery.client import leaving
+    leaving.HAND_OVER_SECONDS = 1.0
+    {KILL}
+    print("frozen", pid)
+
+    def submit():
+        touch.delay(1001).get(timeout=60)
+        os.kill(pid, signal.SIGSTOP)
+        for number in range(50):
+            touch.delay(number)
+    """
+    ends = {
+        "script": "submit()",
+        "fork": """
+    child = os.fork()
+    if not child:
+        submit()
+        sys.exit()
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """,
+        "multiprocessing": """
+    import multiprocessing
+    child = multiprocessing.get_context("fork").Process(target=submit)
+    child.start()
+    child.join()
+    sys.exit(child.exitcode)
+    """,
+    }
+    code, output = run(script + ends[how], tmp_path, ray_session.address)
+    pid = int(next(line.split()[1] for line in output.splitlines() if line.startswith("frozen")))
+    os.kill(pid, signal.SIGCONT)
+    assert code == 1, output
+    # The first ones may have been confirmed before it stood still.
+    assert re.search(r"raycelery: \d+ tasks? that this program called may never run", output), output
+    assert "did not answer" in output
+    until(lambda: ran(tmp_path) == {*range(50), 1000, 1001}, SECONDS, "here it had only not confirmed them")
+
+
+def test_a_forked_child_ends_by_itself_with_its_own_status(tmp_path: Path) -> None:
+    script = """
+    touch.delay(1).get(timeout=60)
+    child = os.fork()
+    if not child:
+        touch.delay(2).get(timeout=60)
+        sys.exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    print("third", touch.delay(3).get(timeout=60))
+    """
+    code, output = run(script, tmp_path)
+    assert code == 0, output
+    assert "third 3" in output, "the child has left its parent's Ray alone"
+    assert ran(tmp_path) == {1, 2, 3}
 
 
 def test_two_processes_share_one_dispatcher_by_its_name(tmp_path: Path, ray_session: RaySession) -> None:

@@ -85,6 +85,24 @@ def test_submissions_while_it_is_down_are_not_lost(ray_session: RaySession, tmp_
     assert Counter(path.read_text().split()) == {str(i): 1 for i in range(300)}
 
 
+def test_a_forked_child_finds_the_dispatcher_again(ray_session: RaySession, tmp_path: Path) -> None:
+    path = tmp_path / "said"
+    assert sample.add.delay(1, 2).get(timeout=SECONDS) == 3
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            assert sample.add.delay(3, 4).get(timeout=SECONDS) == 7
+            kill_dispatcher()
+            path.write_text(str(sample.add.delay(5, 6).get(timeout=SECONDS)))
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert path.read_text() == "11"
+    assert sample.add.delay(1, 2).get(timeout=SECONDS) == 3
+
+
 def journal_of(name: str) -> Path:
     return Path(ray._private.worker._global_node.get_session_dir_path()) / "raycelery" / f"{name}.journal"
 
