@@ -41,6 +41,7 @@ from raycelery.protocol.frames import (
     FromDispatcher,
     Full,
     Hello,
+    LargeValuesLost,
     Lines,
     Refusal,
     Result,
@@ -128,6 +129,8 @@ class Client:
         #: Returns the keys of the large values that this process keeps.
         self.holds: Callable[[], list[str]] = list
         self.linger = LINGER_SECONDS
+        #: Called when all that it keeps is lost.
+        self.lose_large_values: Callable[[], None] = lambda: None
         #: States of which nobody hears before an executor's report of the message that it runs: they leave together.
         self.quiet: tuple[str, ...] = ()
         #: How many submissions this process has handed over, for the notice at exit.
@@ -349,6 +352,8 @@ class Client:
                 with self._told:
                     self._answers[frame.question_id] = frame
                     self._told.notify_all()
+            elif type(frame) is LargeValuesLost:
+                self.lose_large_values()
             elif type(frame) is Welcome:
                 self._epochs.welcome(frame.epoch)
             elif type(frame) is Full:

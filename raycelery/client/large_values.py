@@ -47,6 +47,7 @@ class LargeValueStore:
         # Stand-ins may be collected at any time, in the middle of any method here.
         self._lock = threading.RLock()
         client.holds = self.kept
+        client.lose_large_values = self._lose
 
     def keep(self, flat: Flat) -> str | None:
         """Store a value unless it is there; the key is in use until :meth:`done` is called with it."""
@@ -74,6 +75,11 @@ class LargeValueStore:
         """Note that a message being made refers to ``key``, until :meth:`done`."""
         with self._lock:
             self._busy[key] += 1
+
+    def _lose(self) -> None:
+        """Take note that nothing is stored any more."""
+        with self._lock:
+            self._kept.clear()
 
     def kept(self) -> list[str]:
         """Return the keys that this process keeps alive."""

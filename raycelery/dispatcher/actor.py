@@ -47,7 +47,7 @@ from raycelery.dispatcher.store import Store
 from raycelery.dispatcher.turns import Turns
 from raycelery.dispatcher.waiters import Waiters
 from raycelery.protocol import framing
-from raycelery.protocol.frames import Ask, Changes, Recall, Run, Stop
+from raycelery.protocol.frames import Ask, Changes, LargeValuesLost, Recall, Run, Stop
 from raycelery.protocol.limits import Limits
 from raycelery.protocol.messages import Assignment, BatchAssignment, ChordAssignment
 from raycelery.protocol.operations import Operation
@@ -114,7 +114,7 @@ class Dispatcher:
         store, definitions, self._large_values = (
             Store(limits.max_result_bytes),
             Definitions(scheduler),
-            LargeValues(name),
+            LargeValues(name, on_lost=lambda: self._server.tell_all(LargeValuesLost())),
         )
         waiters = Waiters(store)
         self._core = core = Core(

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import pickle
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ray
@@ -29,20 +29,24 @@ class LargeValueOwner:
     def __init__(self) -> None:
         self._refs: dict[str, Any] = {}
 
-    def keep(self, key: str, refs: list[Any]) -> list[Any]:
+    async def keep(self, key: str, refs: list[Any]) -> list[Any]:
         """Copy a value that another process owns; references are in lists, so that Ray does not pass the value."""
         if key not in self._refs:
-            stream, *buffers = ray.get(refs[0])
+            stream, *buffers = await refs[0]
             # What arrives as shared memory must be wrapped again to be stored as such.
             self._refs[key] = ray.put([stream, *(pickle.PickleBuffer(buffer) for buffer in buffers)])
         return [self._refs[key]]
 
-    def drop(self, keys: list[str]) -> None:
+    async def end(self) -> None:
+        """Never return: who waits for that hears of the end of this process."""
+        await asyncio.Event().wait()
+
+    async def drop(self, keys: list[str]) -> None:
         """Let go of these."""
         for key in keys:
             self._refs.pop(key, None)
 
-    def held(self) -> dict[str, list[Any]]:
+    async def held(self) -> dict[str, list[Any]]:
         """Return all references."""
         return {key: [ref] for key, ref in self._refs.items()}
 
@@ -52,9 +56,12 @@ class LargeValues:
 
     Arguments:
         name: the application's.
+        on_lost: called when the process that owned all of them has died.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, on_lost: Callable[[], None] = lambda: None) -> None:
+        self._on_lost = on_lost
+        self._watching: asyncio.Task[None] | None = None
         self._owner_name = f"raycelery-values:{name}"
         self._owner: Any = None
         self._opening = asyncio.Lock()
@@ -104,7 +111,12 @@ class LargeValues:
         found = self.refs(key)
         if refs and not found:
             owner = await self._open_owner()
-            found = await owner.keep.remote(key, refs)
+            try:
+                found = await owner.keep.remote(key, refs)
+            except ray.exceptions.RayActorError as exc:
+                self._lose(owner, exc)
+                owner = await self._open_owner()
+                found = await owner.keep.remote(key, refs)
         for ref in found:
             self.hold(key, holder, ref)
         return bool(found)
@@ -132,8 +144,33 @@ class LargeValues:
                 )
                 owner = actor.remote()
                 await owner.held.remote()
-                self._owner = owner
+                self._use(owner)
         return self._owner
+
+    def _use(self, owner: Any) -> None:
+        self._owner = owner
+        self._watching = asyncio.get_running_loop().create_task(self._watch(owner))
+
+    async def _watch(self, owner: Any) -> None:
+        try:
+            await owner.end.remote()
+        except ray.exceptions.RayError as exc:
+            self._lose(owner, exc)
+
+    def _lose(self, owner: Any, exc: Exception) -> None:
+        """Forget what an owner had that has died: what was stored is gone with it."""
+        if self._owner is not owner:
+            return
+        if self._refs:
+            logger.error(
+                "%d large values were lost with the process that held them (%s): calls and results that refer to them "
+                "fail, and those that are sent from now on are stored again", len(self._refs), reason_of(exc),
+            )  # fmt: skip
+        self._owner = None
+        self._refs.clear()
+        self._holders.clear()
+        self._dropped.clear()
+        self._on_lost()
 
     async def recover(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take over what a dispatcher that was killed has left; what nobody claims soon is dropped."""
@@ -143,7 +180,7 @@ class LargeValues:
         except (ValueError, ray.exceptions.RayError) as exc:
             logger.debug("there are no large values to take over: %s", reason_of(exc))
             return
-        self._owner = owner
+        self._use(owner)
         self._refs.update({key: ref for key, (ref,) in held.items()})
         loop.call_later(CLAIM_SECONDS, self._drop_unclaimed)
 

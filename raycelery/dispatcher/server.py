@@ -18,6 +18,7 @@ from raycelery.errors import DispatcherUnreachable
 from raycelery.protocol import framing
 from raycelery.protocol.asking import Change
 from raycelery.protocol.bus_questions import BusQuestion
+from raycelery.protocol.codec import Tagged
 from raycelery.protocol.definitions import DefineApplication
 from raycelery.protocol.frames import (
     Ask,
@@ -155,6 +156,12 @@ class Server:
         if all(conn.source != source for conn in self._connections):
             self._core.large_values.release_all(source)
             self._turns.soon()
+
+    def tell_all(self, frame: Tagged) -> None:
+        """Send a frame to all processes that have said who they are."""
+        for conn in self._connections:
+            if conn.source:
+                conn.send(frame)
 
     # -- frames -------------------------------------------------------------------------------------------------
 

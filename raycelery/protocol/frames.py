@@ -248,6 +248,10 @@ class Welcome(Tagged, frozen=True):
     epoch: str
 
 
+class LargeValuesLost(Tagged, frozen=True):
+    """The process that held all large values has died: they are to be stored anew. Dispatcher -> client or executor."""
+
+
 class Full(Tagged, frozen=True):
     """The disk that has the journal is full, so that submissions wait, or has room again. Dispatcher -> client.
 
@@ -426,7 +430,7 @@ class Stop(Tagged, frozen=True):
 
 
 FromDispatcher = (
-    Acknowledged | Welcome | Full | Results | Answer | Refusal | Lines | BatchReports
+    Acknowledged | Welcome | Full | LargeValuesLost | Results | Answer | Refusal | Lines | BatchReports
     | Run | Recall | RecallFromBatch | LookForChanges | SendLines | SendEvents | SendSamples | UseTimeLimits | Stop
 )  # fmt: skip
 

@@ -291,6 +291,23 @@ def test_values_outlive_a_dispatcher_that_is_killed(ray_session: RaySession) -> 
     assert total.delay(_frame(1.0, 2)).get(timeout=SECONDS) == 250_000.0
 
 
+def test_a_killed_holder_of_large_values_breaks_only_what_it_held(ray_session: RaySession) -> None:
+    value = np.full(100_000, 6.0)
+    assert describe.delay(value).get(timeout=SECONDS)["sum"] == 600_000.0
+    shared = raycelery_put(np.full(100_000, 5.0))
+    before = _stored()
+    assert before >= 2
+    ray.kill(ray.get_actor("raycelery-values:values", namespace="raycelery"), no_restart=True)
+    until(lambda: _stored() == 0, SECONDS)
+    assert describe.delay(value).get(timeout=SECONDS)["sum"] == 600_000.0, "it is stored again"
+    assert make.delay(2).get(timeout=SECONDS).sum() == 750_000.0
+    with pytest.raises(ArgumentError, match="is gone"):
+        describe.delay(shared).get(timeout=SECONDS)
+    ray.kill(ray.get_actor("raycelery-values:values", namespace="raycelery"), no_restart=True)
+    value = np.full(100_000, 7.0)
+    assert describe.delay(value).get(timeout=SECONDS)["sum"] == 700_000.0, "also where it was not known to be dead"
+
+
 def test_a_forked_child_passes_and_receives_large_values(tmp_path: Path) -> None:
     out = tmp_path / "out"
     frame = _frame(3.0, 2)
