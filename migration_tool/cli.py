@@ -32,9 +32,14 @@ _EPILOG = (
 )
 
 
+def _here(context: click.Context, parameter: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Take the working directory where no path is named."""
+    return paths or (Path("."),)
+
+
 def _common(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True)),
+        click.argument("paths", nargs=-1, type=click.Path(path_type=Path, allow_dash=True), callback=_here),
         click.option(
             "--exclude", multiple=True, metavar="PATTERN", help="leave files out, as in .gitignore; may be repeated"
         ),

@@ -47,7 +47,7 @@ def examine(source: Source, options: Options) -> Outcome:
         if source.kind in commands.KINDS:
             outcome.findings += commands.find(source, source.text.content)
         after, left = requirements.swap(source)
-        outcome.findings += left
+        outcome.findings += [*left, *requirements.installs(source)]
         if after != source.text.content:
             pairs = zip(source.text.content.split("\n"), after.split("\n"), strict=False)
             line = next((number for number, (old, new) in enumerate(pairs, 1) if old != new), 1)

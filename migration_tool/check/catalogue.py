@@ -34,6 +34,14 @@ _ROUTED = changes(
 )
 _EVENTS = changes("in direct mode events are sent only while somebody listens to them")
 BEAT = changes("`celery beat` works unchanged and sends to Ray; `raycelery beat` runs the schedule in the cluster")
+REDBEAT = changes(
+    "`celery beat` works unchanged and sends to Ray; its schedule stays in Redis, which must go on running"
+)
+EXTENSION = manual(
+    "an extension makes the application, of Celery's class",
+    "make it of raycelery.Celery, as Flask's documentation does",
+)
+SERVER = manual("results on Ray have no server to speak to", "set ray_keep_result_backend = True to keep a backend")
 _CONNECTION = changes("in direct mode it leads to Ray and carries remote control and events, not tasks")
 
 #: Modules and names of Celery's; the longest that matches decides.

@@ -20,7 +20,9 @@ _PACKAGES = {
     "django_celery_results": catalogue.SETTINGS["result_backend"],
     "flower": catalogue.changes("it works as it is; its broker page does not"),
     "celery_batches": catalogue.manual("it works inside Celery's worker", 'keep it on ray_mode = "bridge"'),
-    "redbeat": catalogue.BEAT,
+    "redbeat": catalogue.REDBEAT,
+    "flask_celery": catalogue.EXTENSION,
+    "flask_celeryext": catalogue.EXTENSION,
     "celery_once": catalogue.changes("its lock stays in Redis, which must go on running"),
     "celery_singleton": catalogue.changes("its lock stays in Redis, which must go on running"),
     "djcelery": catalogue.manual("django-celery ended with Celery 3", "use Celery's own Django support first"),
@@ -43,9 +45,9 @@ def uses(view: View, source: Source) -> list[Finding]:
                 found += _class(view, source, node)
             case cst.Call():
                 found += _call(view, source, node)
-            case cst.SimpleString() if "celery" in node.value:
-                text = node.evaluated_value
-                if isinstance(text, str) and not isinstance(view.parents.get(node), cst.Expr):
+            case cst.SimpleString() | cst.FormattedString() | cst.List() | cst.Tuple():
+                text = _command(node)
+                if text is not None and "celery" in text and not isinstance(view.parents.get(node), cst.Expr):
                     for one in commands.find(source, text):
                         found.append(
                             finding(view, source, node, one.kind, one.name, one.verdict, one.message, one.instead)
@@ -53,6 +55,24 @@ def uses(view: View, source: Source) -> list[Finding]:
             case cst.Attribute():
                 found += _attribute(view, source, node)
     return found
+
+
+def _command(node: cst.SimpleString | cst.FormattedString | cst.List | cst.Tuple) -> str | None:
+    """Return the text of what may be a command; ``?`` for what is only known when it runs."""
+    match node:
+        case cst.SimpleString():
+            text = node.evaluated_value
+            return text if isinstance(text, str) else None
+        case cst.FormattedString():
+            return "".join(part.value if isinstance(part, cst.FormattedStringText) else "?" for part in node.parts)
+    words = []
+    for element in node.elements:
+        value = element.value
+        text = value.evaluated_value if isinstance(value, cst.SimpleString) else "?"
+        if not isinstance(text, str) or " " in text:
+            return None
+        words.append(text)
+    return " ".join(words).removeprefix("? -m ") if words[:1] == ["celery"] or words[1:3] == ["-m", "celery"] else None
 
 
 def _entry(view: View, source: Source, node: cst.CSTNode, kind: str, name: str, entry: catalogue.Entry) -> Finding:
@@ -224,6 +244,8 @@ def _attribute(view: View, source: Source, node: cst.Attribute) -> list[Finding]
         signal = value.name.removesuffix(".connect")
         entry = catalogue.longest(catalogue.NAMES, signal) or catalogue.WORKS
         return [_entry(view, source, node, "signal", signal.rpartition(".")[2], entry)]
+    if value.kind == "app.attribute" and value.name.startswith("backend."):
+        return [_entry(view, source, node, "app", value.name, catalogue.SERVER)]
     if value.kind == "app.attribute" and value.name.partition(".")[0] in ("steps", "user_options", "events"):
         return [_entry(view, source, node, "app", value.name, catalogue.OF_APP[value.name.partition(".")[0]])]
     return []

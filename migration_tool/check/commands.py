@@ -11,14 +11,18 @@ from .catalogue import Entry, changes, manual
 #: ``celery -A proj worker -c 4``, ``["celery", "-A", "proj", "worker"]``, ``manage.py celery worker``
 _COMMAND = re.compile(
     r"(?<![\w./-])(?P<program>(?:[\w./$\{\}~-]*/)?celery|(?:python[\d.]*\s+)?\S*manage\.py\s+celery)(?=[\s\"',]|$)"
-    r"(?P<options>(?:[\s\"',\[\]\\]+(?!worker\b|beat\b|flower\b|multi\b|events\b|inspect\b|control\b|call\b|purge\b|shell\b|status\b"
-    r"|graph\b|result\b|migrate\b|amqp\b|upgrade\b|report\b|logtool\b|list\b)[^\s\"',;&|\\]{1,200}){0,16})"
+    # An option with a value, which may be called as a command is, or anything else that is no command.
+    r"(?P<options>(?:[\s\"',\[\]\\]+(?:(?:-A|--app|-b|--broker|--result-backend|--config|--loader|--workdir)"
+    r"[\s\"',=]+[^\s\"',;&|\\]{1,200}|(?!-A[\s\"',]|--app[\s\"',=]|worker\b|beat\b|flower\b|multi\b|events\b|inspect\b|control\b|call\b|purge\b|shell\b|status\b"
+    r"|graph\b|result\b|migrate\b|amqp\b|upgrade\b|report\b|logtool\b|list\b)[^\s\"',;&|\\]{1,200})){0,16})"
     r"[\s\"',\[\]\\]+(?P<command>worker|beat|flower|multi|events|inspect|control|call|purge|shell|status|graph|result|migrate|amqp"
     r"|upgrade|report|logtool|list)\b(?P<tail>(?:\\\r?\n|[^\n;&|])*)"
 )
 _OLD = re.compile(
     r"(?<![\w./-])(?P<command>celeryd|celerybeat|celeryev|celeryctl|celeryd-multi|celerycam|watchmedo\b.*\bcelery)(?![\w./-])"
 )
+#: What may come before a command in a string that is one.
+_BEFORE = re.compile(r"(?:^|[;&|(]|\b(?:exec|sudo|nohup|env|run|-m)\b|\w+=\S*)\s*$")
 _FLOWER = re.compile(r"(?<![\w./-])flower\s+(?=-A|--broker|--port)")
 _CONCURRENCY = re.compile(r"(?:-c[\s=\"',]*|--concurrency[\s=\"',]*)(\d+)")
 _POOL = re.compile(r"(?:-P[\s=\"',]*|--pool[\s=\"',]*)(\w+)")
@@ -56,7 +60,9 @@ def find(source: Source, text: str, offset_line: int = 0) -> list[Finding]:
     """
     found = []
     comments = _comment_lines(text) if source.kind != "python" else set()
-    for match in _COMMAND.finditer(text):
+    runs = source.kind not in ("python", "notebook")
+    matches = [match for match in _COMMAND.finditer(text) if runs or _is_command(text, match)]
+    for match in matches:
         line, column = _place(text, match.start("program"))
         if line in comments:
             continue
@@ -71,12 +77,22 @@ def find(source: Source, text: str, offset_line: int = 0) -> list[Finding]:
         )
     for match in [*_OLD.finditer(text), *_FLOWER.finditer(text)]:
         line, column = _place(text, match.start())
-        if line in comments:
+        if line in comments or any(one.start() <= match.start() < one.end() for one in matches):
             continue
+        if source.kind == "compose" and text[match.end() : match.end() + 1] == ":":
+            continue  # the name of a service
         name = "flower" if match.re is _FLOWER else match["command"].partition(" ")[0]
         command = {"celerybeat": "beat", "celeryev": "events", "flower": "flower"}.get(name, "worker")
         found.append(Finding(str(source.path), line + offset_line, column, "worker", name, *COMMANDS[command]))
     return found
+
+
+def _is_command(text: str, match: re.Match[str]) -> bool:
+    """Return whether a string of a program is to be run, and does not only speak of a worker."""
+    if match["options"].strip():
+        return True
+    tail = match["tail"].strip()
+    return bool(_BEFORE.search(text[: match.start()])) and (not tail or tail.startswith(("-", "&", "|", ";", ">")))
 
 
 def _worker(arguments: str) -> str:

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..model import Outcome, Verdict
-from .formats import text
-from .summary import summarise
+from .formats import WORDS, text
+from .summary import Summary, summarise
 
 #: Printed once, if a finding mentions direct mode.
 DIRECT_MODE = (
@@ -45,7 +45,7 @@ def show_check(console: Console, outcomes: Sequence[Outcome], everything: bool) 
                 place = f"{one.cell}:{one.line}" if one.cell is not None else str(one.line)
                 colour = _COLOURS[one.verdict]
                 table.add_row(
-                    place, f"[{colour}]{one.verdict.value}[/]", f"{one.kind} {escape(one.name)}", escape(text(one))
+                    place, f"[{colour}]{WORDS[one.verdict]}[/]", f"{one.kind} {escape(one.name)}", escape(text(one))
                 )
             console.print(table)
         if silent:
@@ -53,7 +53,17 @@ def show_check(console: Console, outcomes: Sequence[Outcome], everything: bool) 
             console.print(f"  [dim]works as it is: {escape(kinds)}[/]", highlight=False)
     if any("direct mode" in text(one) for outcome in outcomes for one in outcome.findings):
         console.print(f"\n{DIRECT_MODE}", style="dim", markup=False, highlight=False)
-    console.print(f"\n{escape(str(summarise(outcomes)))}", highlight=False)
+    summary = summarise(outcomes)
+    console.print(f"\n{escape(str(summary))}", highlight=False)
+    if summary.with_celery:
+        console.print(_next(summary), markup=False, highlight=False)
+
+
+def _next(summary: Summary) -> str:
+    """Return what to do after a check."""
+    if summary.manual:
+        return "Next: do what is to be done by hand, then raycelery-migrate shim --write"
+    return "Next: raycelery-migrate shim --write, and run the project's tests"
 
 
 def diff_lines(outcome: Outcome) -> list[str]:

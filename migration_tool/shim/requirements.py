@@ -24,6 +24,18 @@ _ASSIGNED = re.compile(
     r"^(?P<key>[ \t]*[\"']?celery[\"']?[ \t]*=[ \t]*)(?P<value>[^#\n\r]*?)(?P<tail>[ \t]*(#[^\n]*)?\r?)$", re.M
 )
 _PINS = re.compile(r"^[ \t]*[\"']?(?P<name>amqp|billiard|kombu|vine)[\"']?[ \t]*=", re.M)
+#: Kinds of files with commands that may install something.
+INSTALLING = frozenset({"dockerfile", "shell", "compose", "systemd", "procfile"})
+_INSTALL = re.compile(
+    r"\b(?:pip[\d.]*|uv(?:\s+pip)?|poetry|pipenv|conda|mamba)\s+(?:install|add)\b(?P<packages>(?:\\\r?\n|[^\n;&|])*)"
+)
+_PACKAGE = re.compile(r"(?<![\w./:@-])celery(?![\w./-])", re.I)
+_CONDA = re.compile(r"(.*[-_.])?(environment|conda)([-_.].*)?\.ya?ml")
+_ITEM = re.compile(
+    r"^[ \t]*(?:-[ \t]+|deps[ \t]*=[ \t]*)?[\"']?(?P<name>celery)(?:\[[^\]\n]*\])?[ \t]*(?:[<>=!~@][^\n]*)?[\"']?"
+    r"[ \t]*\r?$",
+    re.I | re.M,
+)
 _SECTION = re.compile(r"^[ \t]*\[+(?P<name>[^\]\n]+)\]+", re.M)
 _DEPENDENCY_SECTION = re.compile(
     r"dependencies$|^(dev-)?packages$|dependency-groups|optional-dependencies|^project$|^build-system$"
@@ -67,12 +79,30 @@ def swap(source: Source, to: str = "raycelery") -> tuple[str, list[Finding]]:
         edits += _assigned(text, source, findings, to)
     for match in _PINS.finditer(text) if edits else ():
         findings.append(
-            Finding(str(source.path), *_place(text, match.start("name")), "dependency", match["name"], Verdict.CHANGES,
+            Finding(str(source.path), *_place(text, match.start("name")), "dependency", match["name"], Verdict.MANUAL,
                     "Celery's own dependency is pinned, for the Celery that was there", "take the pin away")
         )  # fmt: skip
     for start, end, new in sorted(set(edits), reverse=True):
         text = text[:start] + new + text[end:]
     return text, findings
+
+
+def installs(source: Source) -> list[Finding]:
+    """Return a finding for each place that installs Celery and is changed by hand: commands, conda's and tox's."""
+    assert source.text is not None
+    text, name = source.text.content, source.path.name
+    places = [
+        command.start("packages") + match.start()
+        for command in (_INSTALL.finditer(text) if source.kind in INSTALLING else ())
+        for match in _PACKAGE.finditer(command["packages"])
+    ]
+    if _CONDA.fullmatch(name) or name == "tox.ini":
+        places += [match.start("name") for match in _ITEM.finditer(text)]
+    return [
+        Finding(str(source.path), *_place(text, place), "dependency", "celery", Verdict.MANUAL, "it installs Celery",
+                "have it install raycelery, which brings Celery along")
+        for place in places
+    ]  # fmt: skip
 
 
 def _place(text: str, offset: int) -> tuple[int, int]:
@@ -134,12 +164,15 @@ def _quoted(text: str, source: Source, findings: list[Finding], to: str) -> list
 def _is_dependency(text: str, match: re.Match[str], whole: bool) -> bool:
     """Whether a quoted requirement stands in a list of dependencies."""
     section = _section(text, match.start())
-    if not whole or not _DEPENDENCY_SECTION.search(section):
-        return False
     before = text[: match.start()]
     opened = before.rfind("[")
     key = before[:opened].rstrip().rstrip("=").rstrip() if opened != -1 else ""
     name = re.search(r"[\w.\-\"']+$", key)
+    if not whole:
+        return False
+    if not _DEPENDENCY_SECTION.search(section):
+        # A tool's own, such as uv's and hatch's.
+        return name is not None and name[0].strip("\"'").endswith("dependencies") and opened > before.rfind("]")
     if section in ("project", "build-system"):
         return name is not None and name[0].strip("\"'") in ("dependencies", "requires")
     return opened > before.rfind("]")

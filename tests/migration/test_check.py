@@ -61,6 +61,37 @@ def use():
 }  # fmt: skip
 
 
+#: What only looks like a command, or like none.
+LOOKS = {
+    "start.py": """\
+import subprocess
+from celery import Celery
+from flask_celeryext import FlaskCeleryExt
+
+app = Celery("x")
+SAID = "is the celery worker up?"
+server = app.backend.client
+
+
+def start(name):
+    subprocess.Popen(["celery", "-A", name, "worker", "-c", "4"])
+    subprocess.run(f"exec celery --app {name} beat", shell=True)
+""",
+    "compose.yml": """\
+services:
+  celerybeat:
+    command: celery -A worker beat
+  flower:
+    command: celery -A app flower --port=5555
+""",
+    "Dockerfile": "RUN pip install celery[redis]==5.3 gunicorn\n",
+    "environment.yml": "dependencies:\n- pip:\n  - celery==5.4\n",
+    "tox.ini": "[testenv]\ndeps =\n    celery==5.4\n",
+    "requirements.txt": "celery==5.4\nkombu==4.6.8\n",
+    "pyproject.toml": '[project]\nkeywords = ["celery"]\n[tool.uv]\ndev-dependencies = ["celery>=5"]\n',
+}
+
+
 def report(folder: Path, form: str = "json") -> str:
     for name, text in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True)
@@ -117,6 +148,27 @@ def test_every_use_has_a_verdict(tmp_path: Path) -> None:
     assert "beat runs inside this worker" in procfile["message"]
 
 
+def test_what_only_looks_like_a_command_or_like_none(tmp_path: Path) -> None:
+    for name, text in LOOKS.items():
+        (tmp_path / name).write_text(text)
+    done = CliRunner().invoke(main, ["check", "--format", "json", str(tmp_path)])
+    document = json.loads(done.stdout)
+    found = [(Path(one["path"]).name, one["line"], one["name"], one["verdict"]) for one in document["findings"]]
+    assert [one for one in found if one[3] != "works"] == [
+        ("Dockerfile", 1, "celery", "manual"),
+        ("compose.yml", 3, "celery beat", "changes"),
+        ("compose.yml", 5, "celery flower", "changes"),
+        ("environment.yml", 3, "celery", "manual"),
+        ("requirements.txt", 2, "kombu", "manual"),
+        ("start.py", 3, "flask_celeryext", "manual"),
+        ("start.py", 7, "backend.client", "manual"),
+        ("start.py", 11, "celery worker", "manual"),
+        ("start.py", 12, "celery beat", "changes"),
+        ("tox.ini", 3, "celery", "manual"),
+    ]
+    assert ("pyproject.toml", 4, "celery", "works") in found
+
+
 def test_annotations_for_github(tmp_path: Path) -> None:
     lines = report(tmp_path, "github").splitlines()
     path = f"{tmp_path}/Procfile"
@@ -148,9 +200,10 @@ def test_whatever_a_file_holds_is_text_on_the_page(tmp_path: Path) -> None:
     assert "&lt;img src=x&gt;&amp;.py" in done.stdout
 
 
-def test_a_table_ends_with_the_estimate(tmp_path: Path) -> None:
+def test_a_table_ends_with_the_estimate_and_what_is_next(tmp_path: Path) -> None:
     table = report(tmp_path, "table")
-    assert table.splitlines()[-1].startswith(f"{len(FILES) - 1} files, ")
+    assert table.splitlines()[-2].startswith(f"{len(FILES) - 1} files, ")
+    assert table.splitlines()[-1].startswith("Next: ")
     assert "must be changed by hand" in table.splitlines()[-1]
 
 

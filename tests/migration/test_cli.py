@@ -86,12 +86,17 @@ def test_near_commands_are_named() -> None:
 @pytest.mark.parametrize("command", ["check", "shim", "actors"])
 def test_wrong_use_is_status_2(command: str, project: Path) -> None:
     assert invoke(command, project / "nowhere").exit_code == 2
-    assert invoke(command).exit_code == 2
     assert invoke(command, "-", project).exit_code == 2
     (project / "old.py").write_text("import celery\nprint 'x'\n")
     done = invoke(command, project)
     assert done.exit_code == 2
     assert "old.py:2: it is not valid Python 3" in done.output
+
+
+def test_the_working_directory_is_taken_where_none_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    assert invoke("check").output == invoke("check", ".").output
+    assert "tasks.py" in invoke("shim").stdout
 
 
 def test_standard_input_and_output() -> None:

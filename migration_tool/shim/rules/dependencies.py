@@ -14,10 +14,10 @@ from ..file import SHIM
 class Dependencies(TextRule):
     """The dependency on Celery becomes one on raycelery, which installs Celery too.
 
-    Lock files and lines with hashes cannot be changed this way and are reported.
+    Lock files and lines with hashes cannot be changed this way and are reported, and so are commands that install it.
     """
 
-    kinds = requirements.KINDS
+    kinds = requirements.KINDS | requirements.INSTALLING
     examples = (
         Example(
             """\
@@ -81,4 +81,5 @@ celery==5.4.0 --hash=sha256:aa
     )
 
     def rewrite(self, source: Source) -> tuple[str, list[Finding]]:
-        return requirements.swap(source)
+        after, findings = requirements.swap(source)
+        return after, [*findings, *requirements.installs(source)]

@@ -14,6 +14,8 @@ from ...rule import TreeRule
 from ..file import SHIM, File
 from ..requirements import REQUIREMENT, requirement
 
+#: Arguments of ``setup`` that hold other lists than requirements.
+_OTHER = frozenset({"keywords", "packages", "py_modules", "classifiers", "scripts", "platforms", "license_files"})
 _ALREADY = re.compile(r"(?<![\w-])raycelery(?![\w-])")
 
 
@@ -27,12 +29,12 @@ class SetupPy(TreeRule[File]):
             """\
 from setuptools import setup
 
-setup(name="shop", install_requires=["celery[redis]>=5.3", "numpy"])
+setup(name="shop", install_requires=["celery[redis]>=5.3", "numpy"], keywords=["celery"])
 """,
             """\
 from setuptools import setup
 
-setup(name="shop", install_requires=["raycelery[redis]", "numpy"])
+setup(name="shop", install_requires=["raycelery[redis]", "numpy"], keywords=["celery"])
 """,
             file="setup.py",
         ),
@@ -51,12 +53,19 @@ setup(name="shop", install_requires=["celery>=5.3", "raycelery"], keywords="cele
             return False
         return not _ALREADY.search(re.sub(r"(?m)^.*import.*$", "", file.view.text))
 
+    def _argument(self, file: File, node: cst.CSTNode) -> str | None:
+        """Return the name of the argument that a node is in; None if it is in none that has a name."""
+        parent = file.view.parents.get(node)
+        while parent is not None and not isinstance(parent, cst.Arg):
+            parent = file.view.parents.get(parent)
+        return parent.keyword.value if parent is not None and parent.keyword is not None else None
+
     def write(self, file: File, node: cst.SimpleString) -> Iterator[Edit]:
         if not isinstance(file.view.parents.get(node), cst.Element):
             return
         text = node.raw_value
         match = REQUIREMENT.fullmatch(text)
-        if match is None:
+        if match is None or self._argument(file, node) in _OTHER:
             return
         new, lost = requirement(match)
         if lost:
