@@ -202,9 +202,10 @@ def test_whatever_a_file_holds_is_text_on_the_page(tmp_path: Path) -> None:
 
 def test_a_table_ends_with_the_estimate_and_what_is_next(tmp_path: Path) -> None:
     table = report(tmp_path, "table")
-    assert table.splitlines()[-2].startswith(f"{len(FILES) - 1} files, ")
-    assert table.splitlines()[-1].startswith("Next: ")
-    assert "must be changed by hand" in table.splitlines()[-1]
+    estimate, following = table.splitlines()[-2:]
+    assert estimate.startswith(f"{len(FILES) - 1} files, ")
+    assert "must be changed by hand" in estimate
+    assert following.startswith("Next: ")
 
 
 def test_variables_made_out_of_each_other_are_no_trap(tmp_path: Path) -> None:
