@@ -197,7 +197,7 @@ class DirectMessage(TaskMessage):
             self._ending = ending.failed(exc)
             self._bookkeeping.time_out(request, exc, limit)
         elif settle_reason == "preempted" and (request.task.acks_late or request.app.conf.ray_rerun_preempted):
-            self._requeued = True
+            request.message.requeued = True
         else:
             # Other backends are read by Celery alone, too, which does not have our classes.
             ours = isinstance(request.task.backend, RayBackend)

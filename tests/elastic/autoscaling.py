@@ -1,6 +1,6 @@
 """A cluster with Ray's own autoscaler, whose nodes are processes of this machine.
 
-The autoscaler is the one of ``ray up``; its provider ``fake_multinode`` starts nodes here. As
+The autoscaler is the one of ``ray up``; its provider of fake nodes starts them here. As
 ``ray.cluster_utils.AutoscalingCluster`` does it, which cannot be used: it ends every Ray of the machine.
 """
 
@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 import ray
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 from tests.support import ENVIRONMENT, free_port, short_directory, until
 
@@ -55,7 +56,9 @@ def configuration(types: Mapping[str, Mapping[str, Any]], port: int, idle_second
         "upscaling_speed": 10.0,
         "idle_timeout_minutes": idle_seconds / 60,
         "provider": {
-            "type": "fake_multinode",
+            # `fake_multinode` by another name: its own defaults, which the second version asks for, are in no wheel.
+            "type": "external",
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
             "gcs_address": f"{_this_machine()}:{port}",
             "launch_multiple": True,
             "use_node_id_as_ip": True,
@@ -139,6 +142,7 @@ def elastic(types: Mapping[str, Mapping[str, Any]], idle_seconds: float = 6.0, v
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             "RAY_AUTH_MODE": "disabled",
             "RAY_enable_autoscaler_v2": "1" if v2 else "0",
+            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
         }
         with log.open("wb") as output:
             head = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)

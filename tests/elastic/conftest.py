@@ -1,4 +1,4 @@
-"""A cluster with an autoscaler, for all tests of this folder."""
+"""A cluster with an autoscaler, for the tests of each file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from tests.support import until
 IDLE_SECONDS = 6.0
 
 
-@pytest.fixture(scope="session")
-def shared_cluster() -> Iterator[Elastic]:
-    """Zero to four nodes of 4 CPUs, one of which may be an odd one instead; this process uses it."""
+@pytest.fixture(scope="module")
+def shared_cluster(request: pytest.FixtureRequest) -> Iterator[Elastic]:
+    """Zero to four nodes of 4 CPUs, one of which may be an odd one instead; this process uses it.
+
+    A module's `AUTOSCALER` says which version of the autoscaler it has.
+    """
     os.environ["RAY_AUTH_MODE"] = "disabled"
     types = {"cpu": {"CPU": 4, "max_workers": 4}, "odd": {"CPU": 1, "odd": 1, "max_workers": 1}}
-    with elastic(types, IDLE_SECONDS) as cluster:
+    with elastic(types, IDLE_SECONDS, v2=request.module.AUTOSCALER == 2) as cluster:
         ray.init(address=cluster.address, namespace="raycelery", log_to_driver=False)
         yield cluster
         from raycelery.client import session

@@ -14,6 +14,7 @@ from tests.elastic.autoscaling import Elastic
 from tests.support import until
 
 SECONDS = 100
+AUTOSCALER = 1
 
 
 def said() -> str:
