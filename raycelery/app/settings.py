@@ -276,6 +276,9 @@ DEFAULTS: dict[str, Any] = {
     # Celery's own settings and defaults, marked so that a project's choice of the same name can be told from them.
     "task_serializer": Unchosen("json"),
     "result_serializer": Unchosen("json"),
+    # A beat that is killed knows what it has sent.
+    "beat_scheduler": "raycelery.control.beat_scheduler:BeatScheduler",
+    "beat_sync_every": 1,
 }
 
 

@@ -491,6 +491,14 @@ class Client:
             if now and not self._held:
                 self.flush()
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Have what is submitted and stored in here by this thread leave in one frame: all of it is taken, or none."""
+        with self._lock:
+            self.flush()
+            yield
+            self.flush()
+
     def store_part(self, part: ChordPart) -> LastPart | None:
         """Write a chord's part to the store and return the others, if it was the last.
 

@@ -6,6 +6,7 @@ import shelve
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,67 @@ def test_beat_in_the_cluster_outlives_whoever_started_it(ray_session: RaySession
     with shelve.open(str(tmp_path / "schedule")) as kept:
         assert kept["entries"]["ticking"].total_run_count >= 3
     assert "no beat of shop runs" in raycelery(ray_session, *beat[:3], "--stop", env=env, status=1)
+
+
+def test_a_beat_that_is_killed_sends_each_run_once(ray_session: RaySession, tmp_path: Path) -> None:
+    """It is killed when one has been sent, and that was not saved."""
+    (tmp_path / "hourly.py").write_text(
+        """
+import os, signal
+from raycelery import Celery
+from raycelery.control.beat_scheduler import BeatScheduler
+app = Celery("hourly", set_as_current=False)
+app.conf.beat_max_loop_interval = 0.2
+
+@app.task(name="hourly.run", ignore_result=True)
+def run(path):
+    with open(path, "a") as file:
+        file.write("ran\\\\n")
+
+path = os.environ["CELERY_HOURLY_FILE"]
+app.conf.beat_schedule = {"hourly": {"task": "hourly.run", "schedule": 3600.0, "args": (path,)}}
+
+class Killed(BeatScheduler):
+    def _do_sync(self):
+        # Of the first one, which ran long ago.
+        for entry in self.schedule.values():
+            if entry.total_run_count == 1 and os.environ.get("HOURLY_KILL") == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+        super()._do_sync()
+""".replace("\\\\n", "\\n")
+    )
+    schedule, ran = tmp_path / "schedule", tmp_path / "ran"
+    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "CELERY_HOURLY_FILE": str(ran)}
+    line = [
+        sys.executable, "-m", "celery", "-A", "hourly", "beat", "-l", "INFO", "--pidfile=", "-s", str(schedule),
+        "-S", "hourly.Killed",
+    ]  # fmt: skip
+
+    def beat(kill: str) -> int:
+        env["HOURLY_KILL"] = kill
+        with (tmp_path / f"{kill}.log").open("wb") as output:
+            process = subprocess.Popen(
+                line, cwd=tmp_path, env=environment(ray_session, env), stdout=output, stderr=subprocess.STDOUT
+            )
+        try:
+            if kill == "no":
+                until(lambda: "not sent again" in (tmp_path / "no.log").read_text(), 60)
+            return process.wait(60 if kill != "no" else 0.01)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            return process.wait(60)
+
+    # An entry that has never run is due an hour after beat begins: it began an hour ago.
+    code = "import shelve,sys,datetime; s=shelve.open(sys.argv[1]); e=s['entries']; " \
+           "e['hourly'].last_run_at -= datetime.timedelta(hours=2); s['entries']=e; s.close()"  # fmt: skip
+    env["HOURLY_KILL"] = "never"
+    first = subprocess.Popen(line, cwd=tmp_path, env=environment(ray_session, env))
+    until(lambda: list(tmp_path.glob("schedule*")), 60)
+    time.sleep(1)  # it may just be writing
+    first.terminate()
+    first.wait(60)
+    subprocess.run([sys.executable, "-c", code, str(schedule)], check=True, env=environment(ray_session, env))
+    assert beat("before") == -9
+    until(ran.exists)
+    beat("no")
+    assert ran.read_text() == "ran\n"
