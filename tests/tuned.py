@@ -95,9 +95,10 @@ redis_like = tuned(
 )
 amqp_like = tuned("amqp-like", broker_url="amqp://nowhere.invalid//", worker_concurrency=1)
 full = tuned("full", ray_max_pending=100, ray_submit_timeout=0.5, worker_concurrency=1)
+heavy = tuned("heavy", ray_max_pending_bytes=1_000_000, ray_submit_timeout=0.5, worker_concurrency=1)
 patient = tuned("patient", ray_max_pending=100)
 
-for _app in (bounded, queued, redis_like, amqp_like, full, patient):
+for _app in (bounded, queued, redis_like, amqp_like, full, heavy, patient):
     _app.task(tasks.span.run, name="span")
     _app.task(tasks.hold.run, name="hold")
 

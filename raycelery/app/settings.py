@@ -182,7 +182,15 @@ SETTINGS: dict[str, Setting] = {
         environment.check,
     ),
     "ray_max_pending": Setting(
-        1_000_000, "number", "messages that may wait; when there are more, `apply_async` blocks", _one_or_more
+        1_000_000, "number",
+        "messages that may wait; when there are more, `apply_async` blocks (each program may have some on the way)",
+        _one_or_more,
+    ),
+    "ray_max_pending_bytes": Setting(
+        4_000_000_000, "bytes",
+        "what waiting messages carry, without large values, which are in Ray's object store; when it is more, "
+        "`apply_async` blocks",
+        _number,
     ),
     "ray_submit_timeout": Setting(
         None, "seconds",
@@ -218,7 +226,8 @@ SETTINGS: dict[str, Setting] = {
     ),
     "ray_max_result_bytes": Setting(
         2_000_000_000, "bytes",
-        "results that the dispatcher keeps in memory; when there are more, the oldest are dropped",
+        "memory for results, values and parts of chords at the dispatcher; when they take more, the oldest results and "
+        "values are dropped, but no parts of chords that run",
         _number,
     ),
     "ray_journal": Setting(

@@ -104,6 +104,8 @@ class Client:
         submit_timeout: seconds that a submission may be held up by a full queue before it raises; None: no limit.
         reconnect_seconds: how long a dispatcher that went away is looked for, and how long one that has lost its
             journal may not know a task before that fails.
+        max_pending: so many messages may wait at the dispatcher.
+        max_pending_bytes: so many bytes of what they carry.
     """
 
     def __init__(
@@ -113,7 +115,13 @@ class Client:
         on_frame: OnFrame | None = None,
         submit_timeout: float | None = None,
         reconnect_seconds: float = RECONNECT_SECONDS,
+        max_pending: float = 1e18,
+        max_pending_bytes: float = 1e18,
     ) -> None:
+        #: Messages in a frame, and frames that need not be acknowledged: a small queue is not to be overrun by them.
+        self._batch = int(max(1, min(BATCH_MESSAGES, max_pending // 4)))
+        quarter = min(max_pending // (4 * self._batch), max_pending_bytes // (4 * BATCH_BYTES))
+        self._window = int(max(0, min(WINDOW_FRAMES, quarter - 1)))
         self._find = find
         self._finder = Finder(find)
         self._hello = hello
@@ -420,7 +428,7 @@ class Client:
                 f"the disk of the dispatcher's journal {self._full} is full: free some room there, or have ray_journal "
                 "name a folder on another disk; what was taken before runs"
             )
-        if len(self._unacked) > WINDOW_FRAMES:
+        if len(self._unacked) > self._window:
             self._hold()
         with self._lock:
             first = not self._submissions
@@ -429,7 +437,7 @@ class Client:
             self.submitted += 1
             if awaited:
                 self.inbox.submitted(submission.task_id)
-            full = len(self._submissions) >= BATCH_MESSAGES or self._bytes >= BATCH_BYTES
+            full = len(self._submissions) >= self._batch or self._bytes >= BATCH_BYTES
             if (full or not self.linger) and not self._held:
                 self.flush()
         if first and not full and self.linger:
@@ -448,12 +456,12 @@ class Client:
                 if self._told.wait_for(self._has_room, None if limit is None else limit - silent):
                     return
         raise QueueFull(
-            f"the queue has been full for {limit} s: wait for results, raise ray_max_pending, or give the cluster more "
-            "CPUs"
+            f"the queue has been full for {limit} s: wait for results, raise ray_max_pending or "
+            "ray_max_pending_bytes, or give the cluster more CPUs"
         )
 
     def _has_room(self) -> bool:
-        return len(self._unacked) <= WINDOW_FRAMES or self._lost is not None
+        return len(self._unacked) <= self._window or self._lost is not None
 
     def _flush_soon(self) -> None:
         if self._wake is None:

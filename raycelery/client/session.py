@@ -146,6 +146,8 @@ def _open(app: Celery, name: str) -> Session:
         on_frame=_shower.on_frame,
         submit_timeout=app.conf.ray_submit_timeout,
         reconnect_seconds=app.conf.ray_reconnect_seconds,
+        max_pending=app.conf.ray_max_pending,
+        max_pending_bytes=app.conf.ray_max_pending_bytes,
     )
     client.ensure()
     session = Session(name, client, dispatcher, embedded)
@@ -215,6 +217,7 @@ def _limits(app: Celery) -> Limits:
     conf = app.conf
     return Limits(
         max_pending=int(conf.ray_max_pending),
+        max_pending_bytes=float(conf.ray_max_pending_bytes),
         max_result_bytes=float(conf.ray_max_result_bytes),
         max_deliveries=int(conf.ray_max_deliveries),
         max_executors=int(conf.ray_max_executors),

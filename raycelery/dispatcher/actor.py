@@ -139,7 +139,7 @@ class Dispatcher:
         self._tools = tools = Tools(Subject(queries, core, executors.connected, self._change, turns.soon))
         logs, profiling = Logs(executors.connected, self._bridge_jobs), Profiling(executors.connected)
         self._rpc = Rpc(name, core, queries, self._bridge_jobs, tools, profiling, journal, executors.connected)
-        self._back_pressure = BackPressure(scheduler.view, limits.max_pending)
+        self._back_pressure = BackPressure(scheduler.view, limits.max_pending, limits.max_pending_bytes)
         self._cpu_leases = CpuLeases(name, scheduler, turns.soon)
         autoscaler = Autoscaler(scheduler, turns.soon)
         self._monitor = ClusterMonitor(core, journal, metrics, tools, autoscaler, turns, connections)

@@ -15,11 +15,13 @@ class BackPressure:
     Arguments:
         view: tells how many messages are not finished.
         max_pending: so many may be.
+        max_pending_bytes: so many bytes of what they carry.
     """
 
-    def __init__(self, view: View, max_pending: float) -> None:
+    def __init__(self, view: View, max_pending: float, max_pending_bytes: float) -> None:
         self._view = view
         self._max_pending = max_pending
+        self._max_pending_bytes = max_pending_bytes
         #: Frames of submissions that are not acknowledged before there is room in the queues.
         self._frames: list[tuple[Connection, int]] = []
         #: Questions that are answered when nothing is left to be done.
@@ -27,10 +29,13 @@ class BackPressure:
 
     def acknowledge(self, conn: Connection, frame_id: int) -> None:
         """Acknowledge a frame of submissions, now or when there is room; executors do not wait."""
-        if conn.executor_id is None and self._view.pending > self._max_pending:
+        if conn.executor_id is None and self._full():
             self._frames.append((conn, frame_id))
         else:
             conn.acknowledge(frame_id)
+
+    def _full(self) -> bool:
+        return self._view.pending > self._max_pending or self._view.pending_bytes > self._max_pending_bytes
 
     def await_end(self, conn: Connection, question_id: int) -> None:
         """Answer a question once nothing is left to be done."""
@@ -41,11 +46,10 @@ class BackPressure:
 
     def settle(self) -> None:
         """See what need not be held back any longer; to be called in each turn."""
-        pending = self._view.pending
-        while self._frames and pending <= self._max_pending:
+        while self._frames and not self._full():
             conn, frame_id = self._frames.pop(0)
             conn.acknowledge(frame_id)
-        if not pending and self._drainers:
+        if not self._view.pending and self._drainers:
             for conn, question_id in self._drainers:
                 conn.answer(question_id, None)
             self._drainers.clear()

@@ -60,6 +60,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that the large values of a process are kept after its connection was lost.
 HOLD_SECONDS = 5.0
+#: Seconds for which it is known which frames a process has sent whose connection was lost.
+FRAME_SECONDS = 3600.0
 _BUS_QUESTIONS = get_args(BusQuestion)
 
 
@@ -129,6 +131,8 @@ class Server:
         server = await loop.create_server(lambda: Connection(self, self._turns), host, 0, start_serving=False)
         self.endpoint = framing.Endpoint(host, server.sockets[0].getsockname()[1], self.endpoint.secret)
         await server.start_serving()
+        # Of what the journal says of processes that are gone.
+        loop.call_later(FRAME_SECONDS, self._forget_absent)
 
     # -- connections --------------------------------------------------------------------------------------------
 
@@ -149,8 +153,18 @@ class Server:
             parts.bridge_jobs.gone(conn)
             self._turns.soon()
         if conn.source:
+            asyncio.get_running_loop().call_later(FRAME_SECONDS, self._forget, conn.source)
             # It may only have to connect again.
             asyncio.get_running_loop().call_later(HOLD_SECONDS, self._release_values, conn.source)
+
+    def _forget(self, source: str) -> None:
+        """Forget which frames a process has sent that does not come back."""
+        if all(conn.source != source for conn in self._connections):
+            self._core.frame_ids.pop(source, None)
+
+    def _forget_absent(self) -> None:
+        for source in set(self._core.frame_ids) - {conn.source for conn in self._connections}:
+            del self._core.frame_ids[source]
 
     def _release_values(self, source: str) -> None:
         if all(conn.source != source for conn in self._connections):

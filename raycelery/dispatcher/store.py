@@ -26,6 +26,10 @@ from raycelery.protocol.operations import (
 from raycelery.protocol.questions import StoredResult
 
 _READY = states.READY_STATES
+#: What a result, a value or a chord's part takes besides its payload, in bytes: objects, ids, places in tables.
+ENTRY_BYTES = 600
+#: Times of expiry that may be kept of what is forgotten.
+LEAST_DUE = 1000
 
 
 @dataclass(slots=True)
@@ -44,7 +48,7 @@ class Store:
     """States and results, keys and values, chords in progress.
 
     Arguments:
-        max_bytes: payload bytes to keep; past it the oldest finished results are forgotten.
+        max_bytes: that may be held, with what is around payloads; past it the oldest results and values are forgotten.
     """
 
     def __init__(self, max_bytes: float) -> None:
@@ -69,11 +73,17 @@ class Store:
                 return False
             self._drop_meta(task_id)
         self._metas[task_id] = result
-        self.bytes += len(result.payload)
+        self.bytes += len(result.payload) + ENTRY_BYTES
         self._expire("meta", task_id, result.expires, now)
+        self._bound()
+        return True
+
+    def _bound(self) -> None:
+        """Forget the oldest results and values while all takes too much; the latest of each stays."""
         while self.bytes > self._max_bytes and len(self._metas) > 1:
             self._drop_meta(next(iter(self._metas)))
-        return True
+        while self.bytes > self._max_bytes and len(self._values) > 1:
+            self.delete(next(iter(self._values)))
 
     def meta(self, task_id: str) -> StoredResult | None:
         """Return state and payload, or None."""
@@ -92,7 +102,7 @@ class Store:
 
     def _drop_meta(self, task_id: str) -> None:
         dropped = self._metas.pop(task_id)
-        self.bytes -= len(dropped.payload)
+        self.bytes -= len(dropped.payload) + ENTRY_BYTES
         self.released.extend(dropped.keys)
         self._expiry.pop(("meta", task_id), None)
 
@@ -104,12 +114,17 @@ class Store:
 
     def set(self, key: bytes, value: bytes, expires: float | None, now: float) -> None:
         """Keep a value."""
+        self.delete(key)
         self._values[key] = value
+        self.bytes += len(key) + len(value) + ENTRY_BYTES
         self._expire("value", key, expires, now)
+        self._bound()
 
     def delete(self, key: bytes) -> None:
         """Drop a value."""
-        self._values.pop(key, None)
+        value = self._values.pop(key, None)
+        if value is not None:
+            self.bytes -= len(key) + len(value) + ENTRY_BYTES
         self._expiry.pop(("value", key), None)
 
     # -- chords ----------------------------------------------------------------------------------------------------
@@ -122,7 +137,8 @@ class Store:
         """
         chord = self._chord(group)
         if chord.done:
-            chord.done, chord.parts = False, {}
+            chord.done = False
+            self._set_parts(chord, {})
         chord.size = size
         return self._complete(chord)
 
@@ -134,11 +150,18 @@ class Store:
             return None
         chord.keys += part.keys
         chord.parts[part.task_id] = Part(part.task_id, part.index, len(chord.parts), part.payload)
+        self.bytes += len(part.payload) + ENTRY_BYTES
         chord.completion = part.completion
         if chord.size is None:
             chord.size = part.size
         self._expire("chord", part.group, part.expires, now)
+        self._bound()
         return self._complete(chord)
+
+    def _set_parts(self, chord: _Chord, parts: dict[str, Part]) -> None:
+        self.bytes -= sum(len(part.payload) + ENTRY_BYTES for part in chord.parts.values())
+        self.bytes += sum(len(part.payload) + ENTRY_BYTES for part in parts.values())
+        chord.parts = parts
 
     def _chord(self, group: str) -> _Chord:
         found = self._chords.get(group)
@@ -165,7 +188,8 @@ class Store:
         if len(chord.parts) < chord.size + chord.extra:
             return None
         parts = [part.payload for part in sorted(chord.parts.values(), key=lambda part: (part.index, part.order))]
-        chord.done, chord.parts, chord.extra = True, {}, 0
+        chord.done, chord.extra = True, 0
+        self._set_parts(chord, {})
         return chord.completion, parts
 
     # -- age -------------------------------------------------------------------------------------------------------
@@ -175,6 +199,10 @@ class Store:
             due = now + expires
             self._expiry[kind, key] = due
             heapq.heappush(self._due, (due, kind, key))
+            if len(self._due) > 2 * len(self._expiry) + LEAST_DUE:
+                # What was forgotten or written again has left its place.
+                self._due = [(due, kind, key) for (kind, key), due in self._expiry.items()]
+                heapq.heapify(self._due)
 
     @property
     def due(self) -> float | None:
@@ -191,10 +219,11 @@ class Store:
             if kind == "meta":
                 self.forget(key)
             elif kind == "value":
-                self._values.pop(key, None)
+                self.delete(key)
             else:
                 self.chord_keys(key)
-                self._chords.pop(key, None)
+                self._set_parts(self._chord(key), {})
+                del self._chords[key]
 
     def ops(self, now: float) -> Iterator[Operation]:
         """Forget what is past its age, and yield the operations that would bring an empty store to what is left."""
@@ -213,7 +242,8 @@ class Store:
         """Take over a chord in progress."""
         one = chord
         parts = {part.task_id: part for part in one.parts}
-        self._chords[one.group] = _Chord(one.size, one.extra, one.done, one.completion, parts, one.keys)
+        taken = self._chords[one.group] = _Chord(one.size, one.extra, one.done, one.completion, {}, one.keys)
+        self._set_parts(taken, parts)
 
     def __len__(self) -> int:
         return len(self._metas)

@@ -14,6 +14,7 @@ class Limits(Plain, frozen=True):
     max_executors: int
     idle_seconds: float
     infeasible_seconds: float
+    max_pending_bytes: float = 1e18
     max_nodes_ahead: int = 100
     journal: str | None = None
     journal_key: str | None = None

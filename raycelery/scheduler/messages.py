@@ -11,11 +11,11 @@ from raycelery.scheduler.phases import MessagePhase
 class Messages:
     """Numbers messages, and knows those that are not finished."""
 
-    __slots__ = ("_by_id", "_stamped", "pending", "seq")
+    __slots__ = ("_by_id", "_stamped", "pending", "pending_bytes", "seq")
 
     def __init__(self) -> None:
-        #: How many are not finished; number of the latest.
-        self.pending = 0
+        #: How many are not finished, and the bytes of what they carry; number of the latest.
+        self.pending = self.pending_bytes = 0
         self.seq = 0
         #: A list where there are several of one id, as during a retry.
         self._by_id: dict[str, Message | list[Message]] = {}
@@ -26,6 +26,8 @@ class Messages:
         self.seq += 1
         message.seq, message.submitted = self.seq, now
         self.pending += 1
+        if type(message.payload) is bytes:
+            self.pending_bytes += len(message.payload)
         known = self._by_id.get(message.id)
         if known is None:
             self._by_id[message.id] = message
@@ -47,6 +49,8 @@ class Messages:
         """Forget a message, which is finished."""
         message.move(MessagePhase.DONE)
         self.pending -= 1
+        if type(message.payload) is bytes:
+            self.pending_bytes -= len(message.payload)
         known = self._by_id.pop(message.id, None)
         if isinstance(known, list):
             known.remove(message)

@@ -38,6 +38,11 @@ class View:
         return self._messages.pending
 
     @property
+    def pending_bytes(self) -> int:
+        """Bytes of what messages carry that are not finished."""
+        return self._messages.pending_bytes
+
+    @property
     def scheduled(self) -> int:
         """Messages that wait for their time."""
         return self._parts.waiting.scheduled

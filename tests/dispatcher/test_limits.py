@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,10 @@ from celery.exceptions import NotRegistered
 from celery.result import ResultSet
 
 from raycelery.client import connection
+from raycelery.dispatcher.store import Store
 from raycelery.errors import QueueFull
 from raycelery.protocol import questions
+from raycelery.protocol.operations import ChordPart, Completion, StoreResult
 from tests import records, sample, tasks, tuned
 from tests.support import until
 
@@ -202,7 +205,7 @@ def test_a_full_queue_raises_after_the_timeout(tmp_path: Path) -> None:
     with held(tuned.full, tmp_path):
         with pytest.raises(QueueFull, match="ray_max_pending"):
             submitted.extend(tuned.full.tasks["span"].delay("/dev/null", 0.0) for _ in range(100_000))
-        assert len(submitted) < 10_000
+        assert 100 <= len(submitted) < 250, "a little more is on the way"
         # What was refused is not in the queue: calling again makes no second one.
         assert tuned.full.control.purge() == len(submitted)
 
@@ -225,11 +228,63 @@ def test_a_full_queue_makes_producers_wait(
 
         def stands_still() -> bool:
             counts.append(app.client.call(questions.Pending()))
-            return counts[-1] == counts[-2] >= 1000
+            return counts[-1] == counts[-2] >= 100
 
         until(stands_still, every=0.5)
         assert producer.is_alive()
-        assert len(results) < 8000
+        assert len(results) < 300
         assert "the queue is full (ray_max_pending): calls wait" in caplog.text
     producer.join(SECONDS)
     assert len(join(results, app)) == 8000
+
+
+def test_what_messages_carry_is_bounded_too(tmp_path: Path) -> None:
+    app = tuned.heavy
+    with held(app, tmp_path):
+        submitted = []
+        with pytest.raises(QueueFull, match="ray_max_pending_bytes"):
+            submitted.extend(app.tasks["span"].delay("/dev/null" + "/" * 50_000, 0.0) for _ in range(1_000))
+        # 1 MB may wait; frames of up to 256 kB are on the way.
+        assert 20 <= len(submitted) < 60
+        assert app.control.purge() == len(submitted)
+
+
+def test_parts_of_chords_and_values_count_as_results() -> None:
+    store = Store(100_000)
+    for number in range(50):
+        store.set_meta(StoreResult(str(number), "SUCCESS", bytes(1_000), (), 60.0, True), 0.0)
+    assert len(store) == 50
+    for number in range(90):
+        store.chord_part(
+            ChordPart("group", str(number), number, bytes(1_000), 100, 60.0, Completion("", "group", b"", b"")), 0.0
+        )
+    assert store.bytes > 90_000
+    assert len(store) == 1, "results give way"
+    for number in range(90, 100):
+        complete = store.chord_part(
+            ChordPart("group", str(number), number, bytes(1_000), 100, 60.0, Completion("", "group", b"", b"")), 0.0
+        )
+    assert complete is not None
+    assert len(complete[1]) == 100, "chords that run do not"
+    assert store.bytes < 10_000
+    for number in range(1_000):
+        store.set(b"%d" % number, bytes(1_000), 60.0, 0.0)
+    assert store.bytes <= 100_000
+    assert store.get(b"999") is not None
+    assert store.get(b"0") is None
+    store.expire(61.0)
+    assert store.bytes == 0
+
+
+def test_a_state_that_is_written_again_and_again_leaves_nothing() -> None:
+    store = Store(1e9)
+    store.set_meta(StoreResult("one", "PROGRESS", b"", (), 86_400.0, False), 0.0)
+    tracemalloc.start()
+    try:
+        for number in range(50_000):
+            store.set_meta(StoreResult("one", "PROGRESS", b"", (), 86_400.0, False), float(number))
+            store.set_meta(StoreResult("two", "PROGRESS", b"", (), 86_400.0, False), float(number))
+            store.forget("two")
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
