@@ -19,9 +19,11 @@ COMMANDS = {
     "demo": "raycelery.cli.demo",
     "down": "raycelery.cli.down",
     "failures": "raycelery.cli.failures",
+    "job": "raycelery.cli.job",
     "logs": "raycelery.cli.logs",
     "rightsize": "raycelery.cli.rightsize",
     "status": "raycelery.cli.status",
+    "submit": "raycelery.cli.submit",
     "top": "raycelery.cli.top",
     "up": "raycelery.cli.up",
 }

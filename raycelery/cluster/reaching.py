@@ -57,7 +57,7 @@ def see_that_it_takes_us(address: str, said: str) -> None:
             "address, or unset it to run Ray inside this process"
         ) from exc
     version = _ask(address, said)
-    if version is None and _use_token():
+    if version is None and use_token():
         version = _ask(address, said)
     if version is None:
         raise DispatcherUnreachable(_refused(said))
@@ -102,7 +102,7 @@ def _ask(address: str, said: str) -> str | None:
     return str(gcs_service_pb2.CheckAliveReply.FromString(answer).ray_version)
 
 
-def _use_token() -> bool:
+def use_token() -> bool:
     """Have Ray use the token that is there, where no mode was chosen; return whether it does.
 
     Ray does so itself for addresses that it finds, but not for one that is given.

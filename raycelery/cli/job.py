@@ -1,0 +1,144 @@
+"""``raycelery job``: looks at the runs that ``raycelery submit`` has started, and ends them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from functools import wraps
+from typing import Any
+
+import click
+
+from raycelery.cli.submit import TIMED_OUT, fail
+from raycelery.launch.errors import LaunchError, SpecError
+from raycelery.launch.launching import address_of, attach, runs
+from raycelery.launch.run import Run
+from raycelery.terminal.group import Group
+from raycelery.terminal.output import own_stdout
+
+_address = click.option("--address", help="Ray's dashboard (http://host:8265) or cluster.  [default: RAY_ADDRESS]")
+
+
+@click.group("job", cls=Group)
+def command() -> None:
+    """Look at runs of `raycelery submit`, from any machine that reaches the cluster.
+
+    Exit status: 0 done, 1 the run has failed, 2 wrong use, 3 the cluster is out of reach, 4 it has not ended in time,
+    5 there is no such run, 130 it was cancelled.
+    """
+
+
+def _told(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Have errors end the command with their exit status."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except LaunchError as exc:
+            fail(exc)
+
+    return call
+
+
+def _found(name: str, address: str | None) -> Run:
+    where = address_of(address)
+    if where is None:
+        raise SpecError("no cluster is named: give --address, or set RAY_ADDRESS")
+    return attach({"backend": "ray", "address": where, "name": name})
+
+
+def _described(run: Run) -> dict[str, Any]:
+    status = run.status()
+    return {
+        "name": run.name,
+        "state": status.state.value,
+        "started": status.started,
+        "ended": status.ended,
+        "message": status.message,
+    }
+
+
+def _time(seconds: float | None) -> str:
+    return "" if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+@command.command("list")
+@_address
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@_told
+def list_runs(address: str | None, as_json: bool) -> None:
+    """List the runs of a cluster, the latest first."""
+    out = own_stdout()
+    found = [_described(run) for run in runs(address)]
+    if as_json:
+        click.echo(json.dumps(found), file=out)
+        return
+    width = max((len(one["name"]) for one in found), default=0)
+    for one in found:
+        click.echo(f"{one['name']:<{width}}  {one['state']:<9}  {_time(one['started'])}", file=out)
+
+
+@command.command("status")
+@_address
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.argument("name")
+@_told
+def status(name: str, address: str | None, as_json: bool) -> None:
+    """Tell how a run is."""
+    out = own_stdout()
+    one = _described(_found(name, address))
+    if as_json:
+        click.echo(json.dumps(one), file=out)
+        return
+    click.echo(f"{one['name']} {one['state']}{': ' + one['message'] if one['message'] else ''}", file=out)
+
+
+@command.command("logs")
+@_address
+@click.option("-f", "--follow", is_flag=True, help="Until it has ended.")
+@click.argument("name")
+@_told
+def logs(name: str, address: str | None, follow: bool) -> None:
+    """Show what a run has printed."""
+    out = own_stdout()
+    for piece in _found(name, address).logs(follow):
+        out.write(piece)
+        out.flush()
+
+
+@command.command("wait")
+@_address
+@click.option("--timeout", type=float, metavar="SECONDS", help="So long at most.")
+@click.argument("name")
+@_told
+def wait(name: str, address: str | None, timeout: float | None) -> None:
+    """Wait until a run has ended; the exit status tells how."""
+    run = _found(name, address)
+    try:
+        found = run.wait(timeout)
+    except TimeoutError as exc:
+        click.echo(f"Error: {exc}", err=True)
+        sys.exit(TIMED_OUT)
+    click.echo(f"{run.name} {found.state.value}", err=True)
+    sys.exit(found.state.exit_code)
+
+
+@command.command("cancel")
+@_address
+@click.argument("name")
+@_told
+def cancel(name: str, address: str | None) -> None:
+    """End a run: its program gets SIGTERM, and is killed if it goes on."""
+    _found(name, address).cancel()
+
+
+@command.command("delete")
+@_address
+@click.argument("name")
+@_told
+def delete(name: str, address: str | None) -> None:
+    """Remove what is kept of a run; it is cancelled first if it runs."""
+    _found(name, address).delete()

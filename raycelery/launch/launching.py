@@ -1,0 +1,106 @@
+"""Starts runs, and finds them again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from raycelery.errors import DispatcherUnreachable
+from raycelery.launch.errors import LaunchError, SpecError
+from raycelery.launch.ray_jobs import JobRun, Jobs
+from raycelery.launch.run import Run
+from raycelery.launch.spec import Spec
+
+
+def name_of(spec: Spec) -> str:
+    """Return the name of a new run: the specification's, or one made of the program's."""
+    if spec.name is not None:
+        return spec.name
+    words = [word for word in spec.entrypoint if word not in ("python", "python3", "-m", "-u")]
+    stem = re.sub(r"[^a-z0-9]+", "-", Path(words[0] if words else "run").stem.lower()).strip("-")[:32]
+    return f"{stem or 'run'}-{uuid.uuid4().hex[:8]}"
+
+
+def address_of(address: str | None) -> str | None:
+    """Return the address that is meant: the one that is given, or ``RAY_ADDRESS``; None: a cluster of one's own."""
+    return address or os.environ.get("RAY_ADDRESS") or None
+
+
+def submit(spec: Spec, *, address: str | None = None) -> Run:
+    """Start an application on a Ray cluster.
+
+    Arguments:
+        spec: what to start.
+        address: of Ray's dashboard (``http://host:8265``) or of the cluster; None: the one in ``RAY_ADDRESS``.
+
+    Raises:
+        SpecError: no cluster is named; :func:`on_own_cluster` starts one.
+        LaunchError: the cluster does not answer, or refuses it.
+    """
+    where = address_of(address)
+    if where is None:
+        raise SpecError("no cluster is named: give its address, set RAY_ADDRESS, or use on_own_cluster")
+    return Jobs(where).submit(spec, name_of(spec))
+
+
+@contextlib.contextmanager
+def on_own_cluster(spec: Spec, num_cpus: int | None = None) -> Iterator[Run]:
+    """Start an application on a cluster of its own on this machine, which ends with the block.
+
+    Arguments:
+        spec: what to start.
+        num_cpus: CPUs of the cluster; None: those of the machine.
+
+    Raises:
+        LaunchError: the cluster does not start.
+    """
+    from raycelery.cluster import head
+
+    try:
+        with head.running(num_cpus) as found:
+            run: JobRun = Jobs(found.dashboard).submit(spec, name_of(spec))
+            try:
+                yield run
+            finally:
+                with contextlib.suppress(LaunchError):  # the cluster ends, and with it the run
+                    run.cancel()
+    except DispatcherUnreachable as exc:
+        raise LaunchError(str(exc)) from exc
+
+
+def attach(run: Mapping[str, Any]) -> Run:
+    """Find a run again.
+
+    Arguments:
+        run: what :meth:`Run.to_dict` has returned, here or in another process.
+
+    Raises:
+        SpecError: it is something else.
+        NotFound: there is no such run any more.
+        LaunchError: the cluster does not answer.
+    """
+    try:
+        backend, address, name = run["backend"], str(run["address"]), str(run["name"])
+    except KeyError as exc:
+        raise SpecError(f"it is no run: it has no {exc.args[0]!r}; give what Run.to_dict() has returned") from exc
+    if backend != "ray":
+        raise SpecError(f"there is no backend {backend!r}")
+    return Jobs(address).find(name)
+
+
+def runs(address: str | None = None) -> list[Run]:
+    """Return the runs of a cluster, the latest first.
+
+    Raises:
+        SpecError: no cluster is named.
+        LaunchError: it does not answer.
+    """
+    where = address_of(address)
+    if where is None:
+        raise SpecError("no cluster is named: give --address, or set RAY_ADDRESS")
+    return list(Jobs(where).all())

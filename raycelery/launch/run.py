@@ -1,0 +1,107 @@
+"""One run of an application, whatever runs it."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+
+class RunState(str, Enum):
+    """Where a run is."""
+
+    #: Its cluster or environment is being made ready.
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it stays as it is."""
+        return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+
+    @property
+    def exit_code(self) -> int:
+        """What a command line returns for it: 0, 1 where the application failed, 130 where it was cancelled."""
+        return {RunState.SUCCEEDED: 0, RunState.CANCELLED: 130}.get(self, 1)
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What is known of a run.
+
+    Arguments:
+        state: where it is.
+        message: Ray's words; "" for none.
+        started, ended: in seconds since the epoch; None: not yet.
+    """
+
+    state: RunState
+    message: str = ""
+    started: float | None = None
+    ended: float | None = None
+
+
+class Run(ABC):
+    """A run of an application.
+
+    Attributes:
+        name: by which it is found again.
+    """
+
+    name: str
+
+    @abstractmethod
+    def status(self) -> RunStatus:
+        """Return what is known of it.
+
+        Raises:
+            NotFound: there is no such run any more.
+            LaunchError: the cluster is out of reach.
+        """
+
+    @abstractmethod
+    def logs(self, follow: bool = False) -> Iterator[str]:
+        """Yield what it has printed, in pieces of any size; nothing is lost or told twice.
+
+        Arguments:
+            follow: go on until it has ended.
+        """
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """End it: the program gets SIGTERM, and is killed if it goes on. One that has ended stays as it is."""
+
+    @abstractmethod
+    def delete(self) -> None:
+        """Remove what is kept of it; it is cancelled first if it runs."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data from which :func:`raycelery.launch.attach` finds it, also in another process."""
+
+    def wait(self, timeout: float | None = None) -> RunStatus:
+        """Wait until it has ended, and return how.
+
+        Arguments:
+            timeout: seconds; None: as long as it takes.
+
+        Raises:
+            TimeoutError: it has not ended by then, and goes on.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not (status := self.status()).state.ended:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError(f"the run {self.name} has not ended in {timeout:g} s; it is {status.state.value}")
+            self._await_change(1.0 if left is None else min(1.0, left))
+        return status
+
+    def _await_change(self, seconds: float) -> None:
+        """Wait for something to change, so many seconds at most."""
+        time.sleep(seconds)

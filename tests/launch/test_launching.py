@@ -1,0 +1,230 @@
+"""Applications as Ray jobs, on a real Job API: what they get, how they end, how they are found again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raycelery.cluster import head
+from raycelery.launch import LaunchError, NotFound, RunState, Spec, SpecError, attach, load, runs, submit
+from raycelery.launch.spec import made
+from tests.support import ROOT, free_port, short_directory, until
+
+pytestmark = pytest.mark.timeout(240)
+PROGRAM = """
+import json, os, signal, sys, time
+from raycelery import Celery
+
+app = Celery("launched")
+
+
+@app.task
+def add(x, y):
+    return x + y
+
+
+def stop(*_):
+    print("asked to end", flush=True)
+    sys.exit(0)
+
+
+print("got", json.dumps([sys.argv[1:], os.environ.get("WHO"), sorted(os.listdir("."))]), flush=True)
+if "wait" in sys.argv:
+    signal.signal(signal.SIGTERM, stop)
+    print("waiting", flush=True)
+    time.sleep(600)
+if "fail" in sys.argv:
+    sys.exit(3)
+if "many" in sys.argv:
+    for number in range(2000):
+        print("line", number, "." * 100)
+if "greet" in sys.argv:
+    import greeting
+    print(greeting.VERSION, flush=True)
+if "add" in sys.argv:
+    print("sum", add.delay(1, 2).get(timeout=100))
+"""
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> Iterator[str]:
+    """URL of the dashboard of a cluster of two CPUs."""
+    with short_directory("rc-launch-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", str(folder))
+        # As on a cluster whose image has it installed.
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        with head.running(2) as found:
+            yield found.dashboard
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "program.py").write_text(PROGRAM)
+    return tmp_path / "shop"
+
+
+def spec(folder: Path, *arguments: str, **fields: Any) -> Spec:
+    return Spec(entrypoint=["python", "program.py", *arguments], working_dir=str(folder), **fields)
+
+
+def test_a_program_gets_its_words_as_they_are(folder: Path, dashboard: str, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    hostile = [
+        f"$(touch {mark})",
+        f"`touch {mark}`",
+        f"; touch {mark}",
+        "it's",
+        '"q"',
+        "a\nb",
+        "\\",
+        "${HOME}",
+        "*",
+        "ü",
+        "",
+    ]
+    run = submit(spec(folder, *hostile, "add", env={"WHO": f"`touch {mark}` $(touch {mark})"}), address=dashboard)
+    said = "".join(run.logs(follow=True))
+    got, *others = [line for line in said.splitlines() if line.startswith(("got ", "sum "))]
+    assert json.loads(got[4:]) == [[*hostile, "add"], f"`touch {mark}` $(touch {mark})", ["program.py"]]
+    assert others == ["sum 3"]
+    assert run.status().state is RunState.SUCCEEDED
+    assert not mark.exists()
+    assert run.name in [one.name for one in runs(dashboard)]
+
+
+def test_nothing_of_the_logs_is_lost_or_told_twice(folder: Path, dashboard: str) -> None:
+    run = submit(spec(folder, "many"), address=dashboard)
+    said = "".join(run.logs(follow=True)).splitlines()
+    assert [int(line.split()[1]) for line in said if line.startswith("line ")] == list(range(2000))
+    assert "".join(run.logs()).splitlines() == said
+
+
+def test_a_program_that_fails(folder: Path, dashboard: str) -> None:
+    run = submit(spec(folder, "fail"), address=dashboard)
+    status = run.wait(200)
+    assert (status.state, status.state.exit_code) == (RunState.FAILED, 1)
+    assert "exit code 3" in status.message
+    assert status.started is not None
+    assert status.ended is not None
+    assert status.ended >= status.started
+
+
+def test_a_run_is_found_and_ended_from_elsewhere(folder: Path, dashboard: str) -> None:
+    run = submit(spec(folder, "wait", name="found-again"), address=dashboard)
+    until(lambda: "waiting" in "".join(run.logs()), 100)
+    with pytest.raises(TimeoutError, match=r"found-again has not ended in 0\.1 s; it is running"):
+        run.wait(0.1)
+    with pytest.raises(LaunchError, match="there is a run of that name"):
+        submit(spec(folder, name="found-again"), address=dashboard)
+    found = attach(json.loads(json.dumps(run.to_dict())))
+    found.cancel()
+    assert run.status().state is RunState.CANCELLED
+    assert "asked to end" in "".join(run.logs())
+    found.cancel()
+    found.delete()
+    with pytest.raises(NotFound, match="there is no run 'found-again'"):
+        run.status()
+    with pytest.raises(NotFound):
+        attach(run.to_dict())
+
+
+def test_two_applications_with_two_versions_of_a_package(folder: Path, dashboard: str, tmp_path: Path) -> None:
+    started = []
+    for version in ("1", "2"):
+        module = tmp_path / version / "greeting"
+        module.mkdir(parents=True)
+        (module / "__init__.py").write_text(f'VERSION = "greeting {version}"\n')
+        started.append(submit(spec(folder, "greet", py_modules=[str(module)]), address=dashboard))
+    for version, run in zip(("1", "2"), started, strict=True):
+        assert f"greeting {version}" in "".join(run.logs(follow=True)).splitlines()
+
+
+def test_a_command_line_follows_a_run(folder: Path, dashboard: str) -> None:
+    def raycelery(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "raycelery", *arguments], cwd=folder, capture_output=True, text=True, timeout=200,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": dashboard}, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    done = raycelery("submit", "--env", "WHO=me", "--", "python", "program.py", "fail")
+    assert done.returncode == 1, done.stderr
+    assert '"me"' in done.stdout
+    assert "failed" in done.stderr
+    late = raycelery("submit", "--timeout", "1", "--", "python", "program.py", "wait")
+    assert late.returncode == 4, late.stderr
+    started = raycelery("submit", "--no-wait", "--name", "by-hand", "--", "python", "program.py", "wait")
+    assert started.stdout == "by-hand\n"
+    assert raycelery("job", "cancel", "by-hand").returncode == 0
+    waited = raycelery("job", "wait", "by-hand")
+    assert waited.returncode == 130, waited.stderr
+    listed = json.loads(raycelery("job", "list", "--json").stdout)
+    assert next(one["state"] for one in listed if one["name"] == "by-hand") == "cancelled"
+    unknown = raycelery("job", "status", "nobody")
+    assert unknown.returncode == 5
+    assert "there is no run 'nobody'" in unknown.stderr
+
+
+def test_an_application_on_a_cluster_of_its_own(folder: Path) -> None:
+    (folder / "app.yaml").write_text("entrypoint: python program.py add\nenv: {WHO: yaml}\n")
+    with short_directory("rc-own-") as ray_directory:
+        environ = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+        done = subprocess.run(
+            [sys.executable, "-m", "raycelery", "submit", "-f", "app.yaml", "--num-cpus", "2"],
+            cwd=folder, capture_output=True, text=True, timeout=200, stdin=subprocess.DEVNULL,
+            env={**environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(ray_directory)},
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert '"yaml"' in done.stdout
+    assert "sum 3" in done.stdout
+
+
+def test_a_cluster_that_does_not_answer(folder: Path) -> None:
+    with pytest.raises(LaunchError, match="no Ray dashboard answers at") as raised:
+        submit(spec(folder), address=f"http://127.0.0.1:{free_port()}")
+    assert raised.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"entrypoint": "python x.py", "nmae": "x"}, "no field 'nmae'; did you mean 'name'?"),
+        ({"entrypoint": []}, "entrypoint is empty"),
+        ({"entrypoint": "python x.py", "name": "Not A Name"}, "is no name of a run"),
+        ({"entrypoint": "python x.py", "timeout": 0}, "timeout=0.0 must be a number of seconds above zero"),
+        ({"entrypoint": "python x.py", "working_dir": "/nowhere/at/all"}, "is no folder"),
+        ({"entrypoint": "python x.py", "pip": ["a"], "uv": ["b"]}, "choose one of them"),
+        ({"entrypoint": "python x.py", "env": {"A": 1}}, "Expected `str`, got `int`"),
+        ({}, "missing required field `entrypoint`"),
+    ],
+)
+def test_a_wrong_specification_is_refused_by_its_field(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        made(fields)
+    assert said in str(raised.value)
+    assert raised.value.exit_code == 2
+
+
+def test_specifications_are_read_from_files(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.raycelery.app]\nentrypoint = ["python", "-m", "shop"]\nworking_dir = "code"\npip = ["numpy<3"]\n'
+    )
+    found = load(tmp_path / "pyproject.toml", {"name": "nightly"})
+    assert (found.words, found.name) == (["python", "-m", "shop"], "nightly")
+    assert found.runtime_env == {"working_dir": str(tmp_path / "code"), "pip": ["numpy<3"]}
+    (tmp_path / "bad.yaml").write_text("entrypoint: [\n")
+    with pytest.raises(SpecError, match="cannot be read"):
+        load(tmp_path / "bad.yaml")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "pyproject.toml").write_text("[project]\n")
+    with pytest.raises(SpecError, match=r"has no table \[tool.raycelery.app\]"):
+        load(tmp_path / "other" / "pyproject.toml")
