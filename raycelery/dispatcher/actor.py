@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import ray
 
+from raycelery.dispatcher import steady
 from raycelery.dispatcher.admission import Admission
 from raycelery.dispatcher.autoscaler import Autoscaler
 from raycelery.dispatcher.back_pressure import BackPressure
@@ -135,7 +135,7 @@ class Dispatcher:
             max_deliveries=limits.max_deliveries,
         )
         connections: set[Connection] = set()
-        queries = Queries(core, self._outcomes, executors.connected, connections, since=time.time())
+        queries = Queries(core, self._outcomes, executors.connected, connections, since=steady.now())
         self._tools = tools = Tools(Subject(queries, core, executors.connected, self._change, turns.soon))
         logs, profiling = Logs(executors.connected, self._bridge_jobs), Profiling(executors.connected)
         self._rpc = Rpc(name, core, queries, self._bridge_jobs, tools, profiling, journal, executors.connected)
@@ -191,7 +191,7 @@ class Dispatcher:
 
     async def make_room(self, amounts: dict[str, float], share: float) -> None:
         """Give executors up for another application of the cluster, which has ``share`` CPUs and lacks ``amounts``."""
-        self._scheduler.handle(events.MakeRoom(amounts, share), time.time())
+        self._scheduler.handle(events.MakeRoom(amounts, share), steady.now())
         if self._listening:
             self._turns.soon()
 
@@ -239,7 +239,7 @@ class Dispatcher:
 
     def _carry_out(self) -> float | None:
         """Do what the scheduler decides now; return when it is to be asked again, in seconds since the epoch."""
-        now = time.time()
+        now = steady.now()
         decided = self._scheduler.decide(now)
         if self._limits.debug:
             self._check_books()

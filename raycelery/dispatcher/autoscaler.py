@@ -20,6 +20,7 @@ import psutil
 import ray
 import yaml
 
+from raycelery.dispatcher import steady
 from raycelery.reasons import reason_of
 from raycelery.scheduler.events import AutoscalerFound
 from raycelery.scheduler.model import NodeType
@@ -80,7 +81,7 @@ class Autoscaler:
         if found is not None and not _same(found, self._found):
             self._found = found
             logger.info("the cluster has an autoscaler: %s", _in_words(found))
-            self._scheduler.handle(found, time.time())
+            self._scheduler.handle(found, steady.now())
             self._on_change()
 
     def _say(self, now: float) -> None:

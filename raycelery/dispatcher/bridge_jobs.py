@@ -11,11 +11,11 @@ on, or gets the outcome of the one that has ended.
 from __future__ import annotations
 
 import logging
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
+from raycelery.dispatcher import steady
 from raycelery.protocol import framing
 from raycelery.protocol.frames import (
     Batch,
@@ -167,7 +167,7 @@ class BridgeJobs:
             case KillMessage(batch_id, index):
                 self._kill(Requester(conn, batch_id, index))
             case NewCode():
-                self._scheduler.handle(events.Retire(list(self._scheduler.view.executors)), time.time())
+                self._scheduler.handle(events.Retire(list(self._scheduler.view.executors)), steady.now())
         self._on_change()
 
     def _take(self, conn: BridgeConnection, batch: Batch) -> None:
@@ -196,7 +196,7 @@ class BridgeJobs:
         message = Message(
             jobs[0].task_id, batch.task, batch.queue, batch.lane, payload, time_limit=batch.time_limit, bridged=True
         )
-        self._scheduler.handle(events.Submit(message), time.time())
+        self._scheduler.handle(events.Submit(message), steady.now())
         self._journal.append("", framing.pack(Numbered(message.seq)))
         self._batches[message.seq] = (message, jobs)
 
@@ -214,7 +214,7 @@ class BridgeJobs:
         if message.at_executor:
             self._tell(message.executor_id, RecallFromBatch(seq))
         elif message.phase is MessagePhase.WAITING:
-            self._scheduler.handle(events.Withdraw(message), time.time())
+            self._scheduler.handle(events.Withdraw(message), steady.now())
             del self._batches[seq]
             for job in jobs:
                 self._not_begun(job)
@@ -228,7 +228,7 @@ class BridgeJobs:
             if not message.at_executor:
                 self._recall(seq)
                 continue
-            self._scheduler.handle(events.Terminate(message, f"task {job.task_id} was terminated"), time.time())
+            self._scheduler.handle(events.Terminate(message, f"task {job.task_id} was terminated"), steady.now())
 
     def message_of(self, task_id: str) -> Message | None:
         """Return the scheduler's message for the batch that has a task's message, if that has not ended."""
@@ -284,7 +284,7 @@ class BridgeJobs:
                     _remember(self._outcomes, job.identity, event)
                 self._losses.pop(job.identity, None)
                 if not job.ended:
-                    self._count(message, outcome, seconds, node, time.time())
+                    self._count(message, outcome, seconds, node, steady.now())
                 self._end(job, event)
 
     def finished(self, message: Message) -> None:
@@ -300,7 +300,7 @@ class BridgeJobs:
         settle_reason, reason = message.settle_reason, message.reason
         if settle_reason in ("undeliverable", "infeasible"):
             for job in left:
-                self._count(message, "failed", 0.0, "", time.time())
+                self._count(message, "failed", 0.0, "", steady.now())
                 self._end(job, Undeliverable(reason))
             return
         # The first one ran; those behind it had not begun.
@@ -308,7 +308,7 @@ class BridgeJobs:
             self._not_begun(job)
         if left:
             event = _SETTLED.get(settle_reason, Undeliverable)(reason)
-            self._count(message, "revoked" if isinstance(event, Terminated) else "failed", 0.0, "", time.time())
+            self._count(message, "revoked" if isinstance(event, Terminated) else "failed", 0.0, "", steady.now())
             self._end(left[0], self._loss(left[0], event) if isinstance(event, (Lost, TimedOut)) else event)
 
     def _loss(self, job: Job, event: Lost | TimedOut) -> Event:

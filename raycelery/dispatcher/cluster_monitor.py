@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from raycelery.dispatcher import steady
 from raycelery.dispatcher.recovery import rewrite
 from raycelery.dispatcher.rewriting import Rewriting
 from raycelery.scheduler import events
@@ -34,6 +35,8 @@ SOON_SECONDS = 0.05
 NODE_TYPE = "ray.io/node-group"
 #: Seconds between looks at connections, at least.
 CONNECTIONS_SECONDS = 5.0
+#: By so many seconds the machine's time may be corrected without a word.
+SET_SECONDS = 0.2
 
 
 class ClusterMonitor:
@@ -67,6 +70,7 @@ class ClusterMonitor:
         self._turns = turns
         self._connections = connections
         self._looked_at_connections = 0.0
+        self._ahead = 0.0
         self._nodes: dict[str, Mapping[str, float]] = {}
         self._draining: set[str] = set()
         self._resting = False
@@ -83,7 +87,7 @@ class ClusterMonitor:
     def _look(self) -> None:
         looks = (
             self._look_at_nodes, self._autoscaler.look, self._look_at_books, self._look_at_tools,
-            self._look_at_connections,
+            self._look_at_connections, self._look_at_clock,
         )  # fmt: skip
         for look in looks:
             try:
@@ -92,7 +96,7 @@ class ClusterMonitor:
                 logger.exception("%s failed", look.__name__.strip("_"))
         self._resting, self._looked = not self._busy(), time.monotonic()
         due = self._core.store.due
-        expiry = RESTING_SECONDS if due is None else due - time.time()
+        expiry = RESTING_SECONDS if due is None else due - steady.now()
         self._look_in(max(SECONDS, min(RESTING_SECONDS, expiry)) if self._resting else SECONDS)
         self._turns.soon()
 
@@ -110,10 +114,17 @@ class ClusterMonitor:
             self._look_in(max(SOON_SECONDS, self._looked + SECONDS - time.monotonic()))
 
     def _look_at_books(self) -> None:
-        self._core.store.expire(time.time())
+        self._core.store.expire(steady.now())
         if self._rewriting.due():
             rewrite(self._core, self._journal)
             self._rewriting.done()
+
+    def _look_at_clock(self) -> None:
+        ahead = steady.ahead()
+        if abs(ahead - self._ahead) > SET_SECONDS:
+            logger.warning("this machine's time was set by %+.1f s: ETAs are by the new one", ahead - self._ahead)
+            self._ahead = ahead
+            self._core.scheduler.handle(events.WallClock(ahead), steady.now())
 
     def _look_at_connections(self) -> None:
         if time.monotonic() - self._looked_at_connections >= CONNECTIONS_SECONDS:
@@ -124,10 +135,10 @@ class ClusterMonitor:
     def _look_at_tools(self) -> None:
         self._metrics.sample(self._core.scheduler.view)
         if self._tools.plane is not None:
-            self._tools.plane.tick(time.time())
+            self._tools.plane.tick(steady.now())
 
     def _look_at_nodes(self) -> None:
-        now = time.time()
+        now = steady.now()
         nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
         alive: dict[str, Mapping[str, float]] = {
             node_id: {
@@ -149,7 +160,7 @@ class ClusterMonitor:
     def _look_at_draining(self, alive: Mapping[str, Mapping[str, float]], now: float) -> None:
         for node_id, milliseconds in _draining_nodes().items():
             if node_id in alive and node_id not in self._draining:
-                deadline = milliseconds / 1000 or None
+                deadline = milliseconds / 1000 - steady.ahead() if milliseconds else None
                 when = "once it is empty" if deadline is None else f"in {deadline - now:.0f} s"
                 logger.warning("node %s will be taken away %s: nothing new is run there", node_id, when)
                 self._core.scheduler.handle(events.NodeDraining(node_id, deadline), now)

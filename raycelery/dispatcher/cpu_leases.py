@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import ray
 
+from raycelery.dispatcher import steady
 from raycelery.dispatcher.peers import Peers
 from raycelery.reasons import reason_of
 from raycelery.scheduler import events
@@ -51,7 +51,7 @@ class CpuLeases:
         self._calls: set[asyncio.Task[None]] = set()
 
     def _handle(self, event: events.Event) -> None:
-        self._scheduler.handle(event, time.time())
+        self._scheduler.handle(event, steady.now())
         self._on_change()
 
     # -- what the scheduler says --------------------------------------------------------------------------------

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
+from raycelery.dispatcher import steady
 from raycelery.protocol import questions
 from raycelery.protocol.definitions import (
     DefineApplication,
@@ -46,7 +45,7 @@ class Definitions:
             case DefineApplication(key):
                 if key not in self.apps:
                     # Another program, or another release of it: what the others have warm would only hold CPUs.
-                    self._scheduler.handle(events.RetireOthers(key), time.time())
+                    self._scheduler.handle(events.RetireOthers(key), steady.now())
                 self.apps[key] = definition
             case DefineCode():
                 codes = self._codes.setdefault(definition.app, [])
@@ -54,31 +53,31 @@ class Definitions:
                     codes.append(definition)
             case DefineLane():
                 self._lanes[definition.key] = definition
-                self._scheduler.handle(events.AddLane(_lane(definition)), time.time())
+                self._scheduler.handle(events.AddLane(_lane(definition)), steady.now())
             case DefineLimit(name, maximum):
                 self.limits[name] = definition
                 if name not in self.set_limits:
-                    self._scheduler.handle(events.SetLimit(name, maximum), time.time())
+                    self._scheduler.handle(events.SetLimit(name, maximum), steady.now())
             case DefineRate(task, per_second):
                 self._rates[task] = definition
                 if task not in self.set_rates:
-                    self._scheduler.handle(events.SetRate(task, per_second), time.time())
+                    self._scheduler.handle(events.SetRate(task, per_second), steady.now())
 
     def set_limit(self, name: str, maximum: int | None) -> None:
         """Set a limit, whatever the application says from now on."""
         self.set_limits[name] = maximum
-        self._scheduler.handle(events.SetLimit(name, maximum), time.time())
+        self._scheduler.handle(events.SetLimit(name, maximum), steady.now())
 
     def restore_limit(self, name: str) -> None:
         """Let a limit be again what the application says."""
         self.set_limits.pop(name, None)
         said = self.limits.get(name)
-        self._scheduler.handle(events.SetLimit(name, None if said is None else said.maximum), time.time())
+        self._scheduler.handle(events.SetLimit(name, None if said is None else said.maximum), steady.now())
 
     def set_rate(self, task: str, per_second: float | None) -> None:
         """Set a rate, whatever the application says from now on."""
         self.set_rates[task] = per_second
-        self._scheduler.handle(events.SetRate(task, per_second), time.time())
+        self._scheduler.handle(events.SetRate(task, per_second), steady.now())
 
     def all(self) -> list[Definition]:
         """Return all that was defined, as it was."""

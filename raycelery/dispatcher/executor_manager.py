@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import ray
 
-from raycelery.dispatcher import executor_processes
+from raycelery.dispatcher import executor_processes, steady
 from raycelery.dispatcher.begun import Place, last_begun, remove
 from raycelery.dispatcher.ledger import lost
 from raycelery.protocol import framing
@@ -110,7 +109,7 @@ class ExecutorManager:
         self.ended(executor, reason, crashed, (await last_begun([place]))[place])
 
     def _failed(self, executor: int, reason: str) -> None:
-        self._scheduler.handle(events.ExecutorFailed(executor, reason), time.time())
+        self._scheduler.handle(events.ExecutorFailed(executor, reason), steady.now())
         self._on_change()
 
     def ended(self, executor: int, reason: str | None, crashed: bool = False, last_begun: int | None = None) -> None:
@@ -125,7 +124,7 @@ class ExecutorManager:
         if self.handles.pop(executor, None) is None:
             return
         conn = self.connected.pop(executor, None)
-        scheduler, now = self._scheduler, time.time()
+        scheduler, now = self._scheduler, steady.now()
         state = scheduler.view.executors.get(executor)
         given = [] if state is None else list(state.outstanding.values())
         if conn is None:

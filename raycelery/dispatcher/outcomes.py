@@ -5,13 +5,13 @@ Kept in memory, since the dispatcher started.
 
 from __future__ import annotations
 
-import time
 from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
+from raycelery.dispatcher import steady
 from raycelery.dispatcher.conversions import message_of, submission_of
 from raycelery.masking import masked, masked_text
 from raycelery.protocol import framing, messages
@@ -141,7 +141,7 @@ class Outcomes:
                     "place": error.place,
                     "message": masked_text(error.text),
                     "traceback": masked_text(error.traceback),
-                    "last": failure.time,
+                    "last": steady.wall(failure.time),
                     "failures": [],
                 },
             )
@@ -171,7 +171,7 @@ class Outcomes:
             the ids of those that were ``retried``; of those that are ``unknown``; of those whose large arguments are
             ``gone`` from Ray's object store.
         """
-        core, journal, now = self._core, self._journal, time.time()
+        core, journal, now = self._core, self._journal, steady.now()
         answer: dict[str, list[str]] = {"retried": [], "unknown": [], "gone": []}
         for task_id in ids:
             failure = self._failures.get(task_id)
@@ -213,7 +213,7 @@ def _described(failure: Failure) -> dict[str, Any]:
         "kwargs": masked(headers.kwargsrepr),
         "retries": headers.retries or 0,
         "message": masked_text(failure.error.text),
-        "time": failure.time,
+        "time": steady.wall(failure.time),
         "seconds": failure.seconds,
         "node": failure.node,
     }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from raycelery.dispatcher import steady
 from raycelery.scheduler.phases import MessagePhase
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Queries:
             "scheduled": stats.scheduled,
             "due": min((m.eta for m in scheduler.scheduled_messages() if m.eta is not None), default=0.0),
             "tasks": [name for name, _ in Counter(message.task for message in looked_at).most_common()],
-            "why": scheduler.why(waiting, time.time()).rstrip(".")
+            "why": scheduler.why(waiting, steady.now()).rstrip(".")
             if waiting is not None and not stats.running
             else None,
         }
@@ -144,7 +144,7 @@ class Queries:
             "results": len(self._core.store),
             "large_values": len(self._core.large_values),
             "result_bytes": self._core.store.bytes,
-            "since": self.since,
+            "since": steady.wall(self.since),
             "clients": sum(c.info.role in ("client", "bridge") for c in self._connections),
             "pid": os.getpid(),
             "rss": psutil.Process(os.getpid()).memory_info().rss,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from raycelery.dispatcher import steady
 from raycelery.dispatcher.begun import last_begun, remove
 from raycelery.dispatcher.conversions import given_up, message_of, message_of_chord, submission_of
 from raycelery.dispatcher.ledger import Ledger, lost
@@ -94,7 +94,7 @@ class Recovery:
         for place, seqs in given:
             for seq in begun_of(seqs, UNKNOWN if place is None else known[place]):
                 ledger.lost.setdefault(seq, Lost(seq, "lost", RESTARTED, ledger.deliveries.get(seq, 0) + 1))
-        now = time.time()
+        now = steady.now()
         for revocation in self._revocations:
             self._answer(revocation)
         for seq, submission in sorted(ledger.messages.items()):
@@ -140,7 +140,7 @@ def _changed(core: Core, ledger: Ledger, source: str, changes: Changes) -> None:
     for submission in changes.submissions:
         ledger.submitted(submission)
     for operation in changes.operations:
-        complete = core.write(operation, time.time())
+        complete = core.write(operation, steady.now())
         if complete is not None:
             ledger.chord(complete.payload)
     for report in changes.reports:
@@ -162,7 +162,7 @@ def _records(core: Core) -> Iterator[tuple[str, Record]]:
     yield "", Changes(definitions=core.definitions.all())
     for source, frame_id in core.frame_ids.items():
         yield source, Changes(frame_id)
-    for operation in core.store.ops(time.time()):
+    for operation in core.store.ops(steady.now()):
         yield "", Changes(operations=[operation])
     given: dict[int, list[int]] = {}
     for message in core.scheduler.view.unfinished():

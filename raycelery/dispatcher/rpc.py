@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from raycelery.dispatcher import steady
 from raycelery.dispatcher.monitoring.status import overview
 from raycelery.protocol import questions
 from raycelery.protocol.asking import Question
@@ -69,7 +69,7 @@ class Rpc:
             q.GetResult: lambda asked: store.meta(asked.task_id),
             q.Forget: lambda asked: store.forget(asked.task_id),
             q.GetValue: lambda asked: store.get(asked.key),
-            q.SetValue: lambda asked: store.set(asked.key, asked.value, asked.expires, time.time()),
+            q.SetValue: lambda asked: store.set(asked.key, asked.value, asked.expires, steady.now()),
             q.DeleteValue: lambda asked: store.delete(asked.key),
             q.SetRate: lambda asked: definitions.set_rate(asked.task, asked.per_second),
             q.SetLimit: lambda asked: definitions.set_limit(asked.name, asked.maximum),
@@ -96,7 +96,7 @@ class Rpc:
         return handler(question)
 
     def _handle(self, event: events.Event) -> None:
-        self._core.scheduler.handle(event, time.time())
+        self._core.scheduler.handle(event, steady.now())
 
     def _purge(self, queue: str | None) -> int:
         """Drop what waits, and count it."""
@@ -122,7 +122,7 @@ class Rpc:
         if message is not None:
             plane = self._tools.control()
             plane.nodes()
-            return view.why(message, time.time(), plane.name_of)
+            return view.why(message, steady.now(), plane.name_of)
         meta = self._core.store.meta(task_id)
         if meta is not None:
             return f"It does not wait: its state is {meta.state}."

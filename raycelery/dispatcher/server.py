@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 import ray
 
+from raycelery.dispatcher import steady
 from raycelery.dispatcher.connection import Connection
 from raycelery.dispatcher.conversions import given_up, message_of
 from raycelery.errors import DispatcherUnreachable
@@ -221,7 +221,7 @@ class Server:
     def _greet(self, conn: Connection, executor_id: int) -> None:
         """Tell an executor that has connected what differs from what it was started with."""
         parts, limits = self._parts, self._core.definitions.set_time_limits
-        self._core.scheduler.handle(events.ExecutorConnected(executor_id), time.time())
+        self._core.scheduler.handle(events.ExecutorConnected(executor_id), steady.now())
         parts.tools.greet(conn)
         parts.logs.greet(conn)
         if parts.profiling.on:
@@ -238,7 +238,7 @@ class Server:
         if self._parts.admission.full and conn.executor_id is None:
             self._parts.admission.hold(conn, changes, raw)
             return
-        core, frame_id, now = self._core, changes.frame_id, time.time()
+        core, frame_id, now = self._core, changes.frame_id, steady.now()
         if frame_id and frame_id <= core.frame_ids.get(conn.source, 0):
             # It came before the dispatcher was restarted, and only its acknowledgement was lost.
             conn.acknowledge(frame_id)

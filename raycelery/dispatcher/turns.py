@@ -10,10 +10,10 @@ import asyncio
 import errno
 import logging
 import os
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from raycelery.dispatcher import steady
 from raycelery.dispatcher.group_sync import Leaving
 from raycelery.errors import JournalInUse
 
@@ -97,7 +97,7 @@ class Turns:
             self._timer.cancel()
             self._timer = None
         if at is not None:
-            self._timer, self._timer_at = self._loop.call_later(max(0.0, at - time.time()), self._on_timer), at
+            self._timer, self._timer_at = self._loop.call_later(max(0.0, at - steady.now()), self._on_timer), at
 
     def _on_timer(self) -> None:
         self._timer = None

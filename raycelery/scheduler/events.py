@@ -92,6 +92,13 @@ class SetLimit:
 
 
 @dataclass(slots=True, eq=False)
+class WallClock:
+    """The time of day, by which ETAs are, is ``ahead`` seconds ahead of the clock of :meth:`Scheduler.handle`."""
+
+    ahead: float
+
+
+@dataclass(slots=True, eq=False)
 class SetRate:
     """The cluster-wide rate limit of a task, in runs per second; None lifts it."""
 
@@ -364,9 +371,9 @@ class LeasesChecked:
 
 
 Event = (
-    AddLane | Submit | Revoke | RevokeStamps | Purge | Withdraw | Terminate | SetLimit | SetRate | Retire | RetireOthers
-    | ExecutorReady | ExecutorFailed | ExecutorStopped | ExecutorLost | Begun | Finished | Requeued | Recalled | Blocked
-    | Unblocked | NodeChanged | NodeRemoved | MakeRoom | FreeCounted | DemandAnswered | PeerDemand | LeasesConfirmed
-    | LeaseRefused | LeaseReturned | LeaseGranted | LeaseReclaimed | LeasesChecked | ExecutorConnected
-    | AutoscalerFound | NodeDraining
+    AddLane | Submit | Revoke | RevokeStamps | Purge | Withdraw | Terminate | SetLimit | SetRate | WallClock
+    | Retire | RetireOthers | ExecutorReady | ExecutorFailed | ExecutorStopped | ExecutorLost | Begun | Finished
+    | Requeued | Recalled | Blocked | Unblocked | NodeChanged | NodeRemoved | MakeRoom | FreeCounted
+    | DemandAnswered | PeerDemand | LeasesConfirmed | LeaseRefused | LeaseReturned | LeaseGranted | LeaseReclaimed
+    | LeasesChecked | ExecutorConnected | AutoscalerFound | NodeDraining
 )  # fmt: skip

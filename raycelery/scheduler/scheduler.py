@@ -59,6 +59,7 @@ class Scheduler:
             events.Recalled: parts.reports.recalled,
             events.Blocked: parts.reports.blocked,
             events.Unblocked: parts.reports.unblocked,
+            events.WallClock: lambda event: parts.waiting.set_wall_clock(event.ahead),
             events.NodeChanged: parts.membership.changed,
             events.NodeRemoved: parts.membership.removed,
             events.NodeDraining: parts.draining.announced,
@@ -80,7 +81,8 @@ class Scheduler:
 
         Arguments:
             event: one of :mod:`raycelery.scheduler.events`.
-            now: seconds since the epoch.
+            now: seconds since the epoch, by a clock that is never set; :class:`raycelery.scheduler.events.WallClock`
+                tells of another.
 
         Raises:
             KeyError: a message was submitted whose lane is not known.
@@ -128,7 +130,7 @@ class Scheduler:
         state = None if event.executor_id is None else parts.executors.all.get(event.executor_id)
         if state is not None and state.alive():
             parts.executors.give(state, [message])
-        elif message.settle_reason is None and message.eta is not None and message.eta > now:
+        elif message.settle_reason is None and message.eta is not None and parts.waiting.due(message.eta) > now:
             parts.waiting.schedule(message, message.eta)
         else:
             parts.waiting.enqueue(message)

@@ -38,7 +38,11 @@ class Waiting:
         self._lanes = lanes
         self._limits = limits
         self._helpers = helpers
-        self._time_has_come = Kind(self._on_time, lambda message, _: message.phase is MessagePhase.SCHEDULED)
+        self._time_has_come = Kind(
+            self._on_time, lambda message, clock: message.phase is MessagePhase.SCHEDULED and clock == self._clock
+        )
+        #: By how much the time of day is ahead, and how often that was said.
+        self._ahead, self._clock = 0.0, 0
         #: By lane, queue and task.
         self.streams: dict[tuple[str, str, str], Stream] = {}
         self.by_queue: Counter[str] = Counter()
@@ -47,13 +51,26 @@ class Waiting:
 
     # -- in -----------------------------------------------------------------------------------------------------
 
-    def schedule(self, message: Message, at: float) -> None:
-        """Have a message wait for its time."""
+    def due(self, eta: float) -> float:
+        """Return when a time of day has come, by the scheduler's clock."""
+        return eta - self._ahead
+
+    def schedule(self, message: Message, eta: float) -> None:
+        """Have a message wait for its time of day."""
         message.move(MessagePhase.SCHEDULED)
         self.scheduled += 1
-        self._timers.add(at, self._time_has_come, message)
+        self._timers.add(self.due(eta), self._time_has_come, message, self._clock)
 
-    def _on_time(self, message: Message, token: None) -> None:
+    def set_wall_clock(self, ahead: float) -> None:
+        """Have what waits for a time of day wait for it by a clock that was set."""
+        waiting = self.scheduled_messages()
+        self._ahead = ahead
+        self._clock += 1
+        for message in waiting:
+            self._timers.add(self.due(message.eta or 0.0), self._time_has_come, message, self._clock)
+        self._timers.cancelled(len(waiting))
+
+    def _on_time(self, message: Message, clock: int) -> None:
         self.scheduled -= 1
         self.enqueue(message)
 

@@ -66,7 +66,8 @@ class _Explaining:
     def explain(self, message: Message) -> str:
         if message.phase is MessagePhase.SCHEDULED:
             at = datetime.fromtimestamp(message.eta or 0.0, timezone.utc)
-            return f"It is scheduled for {at:%Y-%m-%d %H:%M:%S} UTC, in {_about((message.eta or 0.0) - self._now)}."
+            left = self._parts.waiting.due(message.eta or 0.0) - self._now
+            return f"It is scheduled for {at:%Y-%m-%d %H:%M:%S} UTC, in {_about(left)}."
         if message.phase is MessagePhase.WAITING:
             return self._waiting(message)
         if message.phase is MessagePhase.UNSETTLED:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
+from raycelery.dispatcher import steady
 from raycelery.scheduler.events import (
     UNKNOWN,
     AddLane,
@@ -26,6 +28,7 @@ from raycelery.scheduler.events import (
     SetLimit,
     SetRate,
     Submit,
+    WallClock,
 )
 from raycelery.scheduler.instructions import Assign, Instruction, Kill, Recall, Start, Stop
 from raycelery.scheduler.model import Lane, Message, Policy
@@ -415,3 +418,34 @@ def test_recall_is_for_batches_only() -> None:
     play.submit()
     play.step()
     assert not any(isinstance(d, Recall) for d in play.step(100.0))
+
+
+@pytest.mark.parametrize("ahead", [7200.0, -3600.0])
+def test_a_clock_that_is_set_moves_what_is_due_at_a_time_of_day_and_nothing_else(ahead: float) -> None:
+    play = Play(cpus=1.0)
+    running = play.submit(id="running", time_limit=3600.0)
+    play.step()
+    assert play.running() == [running]
+    before = play.submit(id="before", eta=20_000.0)
+    play.scheduler.handle(WallClock(ahead), play.now)
+    after = play.submit(id="after", eta=20_000.0)
+    play.now = 3599.0
+    assert not [one for one in play.scheduler.decide(play.now) if isinstance(one, Kill)], "it has a second left"
+    play.end(running)
+    play.now = 20_000.0 - ahead - 1.0
+    play.step()
+    assert play.scheduler.view.scheduled == 2
+    assert "in 1" in play.why(before)
+    play.step(2.0)
+    assert play.scheduler.view.scheduled == 0
+    assert play.running() == [before]
+    assert after.phase is not MessagePhase.SCHEDULED
+    play.scheduler.validate()
+
+
+def test_a_dispatchers_clock_is_never_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, real = steady.now(), time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 7200.0)
+    assert 0 <= steady.now() - before < 60
+    assert 7199 < steady.ahead() < 7201
+    assert abs(steady.wall(steady.now()) - time.time()) < 1

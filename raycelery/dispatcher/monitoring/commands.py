@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import logging
-import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from kombu.pidbox import Mailbox
 from kombu.transport.virtual import Message as VirtualMessage
 
 from raycelery.control import commands
+from raycelery.dispatcher import steady
 from raycelery.dispatcher.monitoring.node import Node, Plane, Reply, Whole
 from raycelery.protocol import messages, questions
 from raycelery.scheduler.nodes import UNIT
@@ -128,7 +128,7 @@ def stats(node: Node, **_: Any) -> Reply:
     return {
         **everything,
         "clock": str(node.plane.clock.value),
-        "uptime": max(1, int(time.time() - queries.since)),
+        "uptime": max(1, int(steady.now() - queries.since)),
         "total": node.finished,
         "pool": {
             "implementation": "raycelery: Ray actors",
@@ -183,7 +183,7 @@ def _info(node: Node, message: Mapping[str, Any], safe: bool = False) -> Reply:
         "kwargs": kwargs if safe else _plain(kwargs),
         "type": message["task"],
         "hostname": node.hostname,
-        "time_start": message["since"] if running else None,
+        "time_start": steady.wall(message["since"]) if running else None,
         "acknowledged": running,
         "delivery_info": {
             "exchange": sent.delivery.exchange,

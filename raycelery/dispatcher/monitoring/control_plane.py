@@ -16,6 +16,7 @@ from kombu.clocks import LamportClock
 from kombu.connection import Connection as KombuConnection
 
 from raycelery.control.transport import Transport
+from raycelery.dispatcher import steady
 from raycelery.dispatcher.monitoring import commands
 from raycelery.dispatcher.monitoring.bus import Bus
 from raycelery.dispatcher.monitoring.events import Events
@@ -74,7 +75,7 @@ class ControlPlane:
         q, bus = bus_questions, self.bus
         self._answers: dict[type[Question[Any]], Callable[[Any], Any]] = {
             q.OpenBus: self._open,
-            q.DeclareQueue: lambda asked: bus.declare(asked.queue, self, asked.expires, time.time()),
+            q.DeclareQueue: lambda asked: bus.declare(asked.queue, self, asked.expires, steady.now()),
             q.HasQueue: lambda asked: bus.has(asked.queue) or self._waiting(asked.queue) > 0,
             q.QueueSize: lambda asked: bus.size(asked.queue) + self._waiting(asked.queue),
             q.PurgeQueue: lambda asked: bus.purge(asked.queue) + subject.change(questions.Purge(asked.queue)),
@@ -146,7 +147,7 @@ class ControlPlane:
                 return
             value: Any = None
             if isinstance(question, bus_questions.DeclareQueue):
-                self.bus.declare(question.queue, conn, question.expires, time.time())
+                self.bus.declare(question.queue, conn, question.expires, steady.now())
             else:
                 value = self._answers[type(question)](question)
             conn.answer(question_id, value)
@@ -183,7 +184,7 @@ class ControlPlane:
                 timer.cancel()
             conn.answer(question_id, taken)
 
-        give_up = self.bus.read(asked.queues, conn, time.time(), answer)
+        give_up = self.bus.read(asked.queues, conn, steady.now(), answer)
         timers.append(asyncio.get_running_loop().call_later(asked.seconds, give_up))
 
     def _on_fanout(self, exchange: str, message: BusMessage) -> None:
@@ -211,7 +212,7 @@ class ControlPlane:
                 self._untold.tell(running)
                 node = executor.node or self.here
                 self.events.received(running, node)
-                fields = {"uuid": running.id, "timestamp": message["since"], "pid": message["pid"]}
+                fields = {"uuid": running.id, "timestamp": steady.wall(message["since"]), "pid": message["pid"]}
                 self.events.add("task-started", fields, node)
 
     def see_who_listens(self) -> None:
@@ -250,19 +251,19 @@ class ControlPlane:
 
     def watch(self) -> None:
         """Have the machines looked at for a while."""
-        if time.time() > self._watched_until:
+        if steady.now() > self._watched_until:
             self.host_stats.look(self.nodes())
-        self._watched_until = time.time() + WATCHED_SECONDS
+        self._watched_until = steady.now() + WATCHED_SECONDS
 
     def heartbeat(self) -> None:
         """Send heartbeats at once, to listeners who have just come."""
         self._beat = 0.0
-        self.tick(time.time())
+        self.tick(steady.now())
 
     @property
     def ticking(self) -> bool:
         """Whether somebody listens or watches, so that :meth:`tick` is to be called every second."""
-        return self.events.listening or time.time() < self._watched_until
+        return self.events.listening or steady.now() < self._watched_until
 
     def tick(self, now: float) -> None:
         """Do what is to be done regularly."""

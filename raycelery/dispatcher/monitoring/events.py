@@ -18,6 +18,7 @@ from kombu.clocks import LamportClock
 from kombu.entity import Exchange
 from kombu.messaging import Producer
 
+from raycelery.dispatcher import steady
 from raycelery.protocol import messages
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Events:
                 "eta": headers.eta,
                 "expires": headers.expires,
                 "queue": message.queue,
-                "timestamp": message.submitted,
+                "timestamp": steady.wall(message.submitted),
             },
             node,
         )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from raycelery.dispatcher import steady
 from raycelery.masking import masked
 from raycelery.protocol import messages
 from raycelery.scheduler.nodes import UNIT
@@ -35,8 +35,8 @@ def overview(name: str, queries: Queries, plane: ControlPlane) -> dict[str, Any]
     everything = queries.stats()
     return {
         "application": name,
-        "time": time.time(),
-        "since": queries.since,
+        "time": steady.wall(steady.now()),
+        "since": steady.wall(queries.since),
         "pending": everything["pending"],
         "scheduled": everything["scheduled"],
         "outcomes": everything["outcomes"],
@@ -128,7 +128,7 @@ def _running(queries: Queries, plane: ControlPlane) -> list[dict[str, Any]]:
                 "queue": message["queue"],
                 "args": masked(headers.argsrepr),
                 "kwargs": masked(headers.kwargsrepr),
-                "since": message["since"],
+                "since": steady.wall(message["since"]),
                 "pid": message["pid"],
                 "node": plane.name_of(executor.node or ""),
                 "waits_for_subtasks": executor.blocked,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from raycelery.dispatcher import steady
 from raycelery.scheduler import events
 
 if TYPE_CHECKING:
@@ -36,5 +36,5 @@ class Subject:
 
     def retire(self, executor_ids: list[int]) -> None:
         """Have executors end after what they run."""
-        self.core.scheduler.handle(events.Retire(executor_ids), time.time())
+        self.core.scheduler.handle(events.Retire(executor_ids), steady.now())
         self.on_change()
