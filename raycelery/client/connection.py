@@ -155,7 +155,7 @@ class Client:
         #: Guards ``_unacked`` and ``_answers``; notified when they change, and when the connection is lost.
         self._told = threading.Condition(threading.Lock())
         self.inbox = Inbox()
-        self._sock: socket.socket | None = None
+        self._sock: framing.Socket | None = None
         self._lost: str | None = None
         self._sending = self._uninterrupted = False
         #: Connections in a row that ended as what came over them could not be read.
@@ -260,7 +260,7 @@ class Client:
             raise DispatcherUnreachable(f"the dispatcher went away again ({exc})") from exc
         threading.Thread(target=self._read, args=(sock,), name="raycelery-reader", daemon=True).start()
 
-    def _open(self, endpoint: framing.Endpoint, deadline: float | None) -> socket.socket:
+    def _open(self, endpoint: framing.Endpoint, deadline: float | None) -> framing.Socket:
         # An executor whose connection is lost ends, with the task that it runs.
         impatient = self._hello.role != "executor"
         seconds = left(deadline)
@@ -273,7 +273,7 @@ class Client:
                 raise NotInTime(str(exc)) from exc
             raise
 
-    def _tell_again(self, sock: socket.socket) -> None:
+    def _tell_again(self, sock: framing.Socket) -> None:
         """Tell a dispatcher what it may not know: it was restarted, and its journal may be lost."""
         logger.warning("reconnected to the dispatcher; %d frames are sent again", len(self._unacked))
         if self._defined:
@@ -313,7 +313,7 @@ class Client:
             except OSError as exc:
                 logger.debug("abandoning the connection: %s", exc)
 
-    def _read(self, sock: socket.socket) -> None:
+    def _read(self, sock: framing.Socket) -> None:
         unpacker = framing.Unpacker(from_dispatcher)
         reason = "it closed the connection"
         try:

@@ -15,7 +15,7 @@ from raycelery.dispatcher import steady
 from raycelery.dispatcher.connection import Connection
 from raycelery.dispatcher.conversions import given_up, message_of
 from raycelery.errors import DispatcherUnreachable
-from raycelery.protocol import framing
+from raycelery.protocol import framing, tls
 from raycelery.protocol.asking import Change
 from raycelery.protocol.bus_questions import BusQuestion
 from raycelery.protocol.codec import Tagged
@@ -128,7 +128,9 @@ class Server:
     async def listen(self) -> None:
         """Begin to listen."""
         loop, host = asyncio.get_running_loop(), ray.util.get_node_ip_address()
-        server = await loop.create_server(lambda: Connection(self, self._turns), host, 0, start_serving=False)
+        server = await loop.create_server(
+            lambda: Connection(self, self._turns), host, 0, ssl=tls.server_context(), start_serving=False
+        )
         self.endpoint = framing.Endpoint(host, server.sockets[0].getsockname()[1], self.endpoint.secret)
         await server.start_serving()
         # Of what the journal says of processes that are gone.

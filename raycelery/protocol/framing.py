@@ -16,15 +16,18 @@ from __future__ import annotations
 import hmac
 import os
 import socket
+import ssl
 import struct
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from raycelery.errors import DispatcherUnreachable, VersionMismatch
-from raycelery.protocol import keepalive
+from raycelery.protocol import keepalive, tls
 from raycelery.protocol.codec import VERSION, Decoder, ProtocolError, Tagged, encode
 
 F = TypeVar("F")
+#: A connection to a dispatcher.
+Socket = socket.socket | tls.TlsSocket
 Side = Literal["client", "dispatcher"]
 
 _LENGTH = struct.Struct("!I")
@@ -145,7 +148,7 @@ def proof(endpoint: Endpoint, side: Side, client_nonce: bytes, dispatcher_nonce:
     return hmac.digest(endpoint.secret, where + client_nonce + dispatcher_nonce, "sha256")
 
 
-def connect(endpoint: Endpoint, timeout: float = 10.0, *, impatient: bool = False) -> socket.socket:
+def connect(endpoint: Endpoint, timeout: float = 10.0, *, impatient: bool = False) -> Socket:
     """Open an authenticated connection to a dispatcher.
 
     Arguments:
@@ -168,6 +171,7 @@ def connect(endpoint: Endpoint, timeout: float = 10.0, *, impatient: bool = Fals
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         keepalive.keep(sock, impatient=impatient)
+        sock = tls.connected(sock, endpoint.host)
         version = version_of(_exactly(sock, HEAD_BYTES))
         if version != VERSION:
             raise VersionMismatch(
@@ -181,6 +185,8 @@ def connect(endpoint: Endpoint, timeout: float = 10.0, *, impatient: bool = Fals
         if not hmac.compare_digest(_exactly(sock, DIGEST_BYTES), proof(endpoint, "dispatcher", nonce, theirs)):
             raise DispatcherUnreachable(f"what listens at {where} is not this application's dispatcher")
         sock.settimeout(None)
+        if isinstance(sock, ssl.SSLSocket):
+            return tls.TlsSocket(sock)
     except OSError as exc:
         sock.close()
         raise DispatcherUnreachable(f"the dispatcher at {where} closed the connection ({exc})") from exc
