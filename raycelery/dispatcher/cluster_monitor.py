@@ -116,7 +116,11 @@ class ClusterMonitor:
     def _look_at_books(self) -> None:
         self._core.store.expire(steady.now())
         if self._rewriting.due():
-            rewrite(self._core, self._journal)
+            try:
+                rewrite(self._core, self._journal)
+            except OSError:
+                self._rewriting.failed()
+                raise
             self._rewriting.done()
 
     def _look_at_clock(self) -> None:

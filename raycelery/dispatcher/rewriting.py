@@ -52,6 +52,10 @@ class Rewriting:
         self._look_at = max(self._least, size + needed // 2)
         return 2 * needed < size
 
+    def failed(self) -> None:
+        """Take note that it could not be written anew; it is tried again once it has grown some more."""
+        self._look_at = self._journal.size + self._least // 8
+
     def done(self) -> None:
         """Take note that the journal was written anew."""
         self._look_at = max(self._least, 2 * self._journal.size)

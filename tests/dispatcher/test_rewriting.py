@@ -36,6 +36,10 @@ def test_messages_that_wait_are_not_written_again_and_again(dispatcher: Any) -> 
     dispatcher.scheduler.handle(Purge(), 0.0)
     submit(dispatcher, 110)
     assert rewriting.due(), "most of it is about the past"
+    rewriting.failed()
+    assert not any(rewriting.due() for _ in range(100)), "a disk that is full is not tried every second"
+    submit(dispatcher, 2)
+    assert rewriting.due()
     dispatcher.journal.size = 110 * 90_200
     rewriting.done()
     assert not any(rewriting.due() for _ in range(100))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from raycelery.executor import begun
 from raycelery.executor.begun import OLD_SECONDS, BegunFile, last_begun
 
 PROGRAM = """
@@ -68,6 +69,14 @@ def test_one_that_begins_nothing_more_may_live_on(folder: Path) -> None:
     file.begin(3)
     file.close()
     assert last_begun(file.path) == 3
+
+
+def test_of_before_the_machine_went_down(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = BegunFile(folder)
+    file.begin(3)
+    file.close()
+    monkeypatch.setattr(begun, "_start_of_machine", lambda: bytes(16))
+    assert last_begun(file.path) is None, "the kernel may not have written it to the disk"
 
 
 def test_where_nobody_can_tell(folder: Path) -> None:
