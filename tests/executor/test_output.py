@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from raycelery.logs import files
 from tests import support
 from tests.executor import talking
 from tests.support import until
@@ -172,3 +173,16 @@ def test_a_task_that_says_much_slows_nobody_down(
     assert talking.gives.delay(1).get(timeout=SECONDS) == 1
     files = list(ray_session.temp_dir.glob("session_2*/logs/raycelery-talking-*.log"))
     assert sum(path.read_text().count(f"[{result.id}] many ") for path in files) == 20_000
+
+
+def test_a_link_in_the_place_of_a_log_is_not_followed(tmp_path: Path) -> None:
+    """Others may write to Ray's folders."""
+    (tmp_path / "precious").write_text("as it was")
+    log = tmp_path / "raycelery-shop-1.log"
+    log.symlink_to(tmp_path / "precious")
+    with files.opened(log) as file:
+        file.write(b"printed\n")
+    with files.opened(log) as file:
+        file.write(b"more\n")
+    assert log.read_bytes() == b"printed\nmore\n"
+    assert (tmp_path / "precious").read_text() == "as it was"
