@@ -35,7 +35,7 @@ def main() -> None:
             while not over.wait(0.1):
                 seen.append((time.time(), len(cluster.nodes())))
 
-        watcher = threading.Thread(target=watch)
+        watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         began = time.time()
         runs = group(jobs.work.s(SECONDS) for _ in range(TASKS)).apply_async().get(timeout=600)
@@ -45,7 +45,9 @@ def main() -> None:
         gone = time.time()
         over.set()
         watcher.join()
-        came = [next(at for at, count in seen if count >= number) - began for number in range(1, NODES + 1)]
+        came = [
+            next((at for at, count in seen if count >= number), float("nan")) - began for number in range(1, NODES + 1)
+        ]
         work = TASKS * SECONDS / 2
         used = sum((after - at) * count for (at, count), (after, _) in itertools.pairwise(seen))
         rows = {
