@@ -98,8 +98,9 @@ def _headline(overview: Overview, before: Overview | None, view: View) -> list[T
             if ended[outcome]:
                 shown.highlight_words([f"{ended[outcome]:,} {outcome}"], style)
         text.append(shown)
-    if overview["waits_for_nodes"]:
-        text.append(Text(f"  {overview['waits_for_nodes']}", "yellow", no_wrap=True, overflow="ellipsis"))
+    for waits in ("waits_for_nodes", "waits_in_ray"):
+        if overview[waits]:
+            text.append(Text(f"  {overview[waits]}", "yellow", no_wrap=True, overflow="ellipsis"))
     return text
 
 

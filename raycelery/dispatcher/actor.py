@@ -38,6 +38,7 @@ from raycelery.dispatcher.monitoring.tools import Tools
 from raycelery.dispatcher.outcomes import Outcomes
 from raycelery.dispatcher.profiling import Profiling
 from raycelery.dispatcher.queries import Queries
+from raycelery.dispatcher.ray_demand import RayDemand
 from raycelery.dispatcher.recovery import Recovery, rewrite
 from raycelery.dispatcher.reports import Reports
 from raycelery.dispatcher.reserve import Reserve
@@ -142,7 +143,8 @@ class Dispatcher:
         self._back_pressure = BackPressure(scheduler.view, limits.max_pending, limits.max_pending_bytes)
         self._cpu_leases = CpuLeases(name, scheduler, turns.soon)
         autoscaler = Autoscaler(scheduler, turns.soon)
-        self._monitor = ClusterMonitor(core, journal, metrics, tools, autoscaler, turns, connections)
+        ray_demand = RayDemand(name, scheduler, turns.soon)
+        self._monitor = ClusterMonitor(core, journal, metrics, tools, autoscaler, ray_demand, turns, connections)
         reports = Reports(core, self._outcomes, self._bridge_jobs, executors)
         self._admission = admission = Admission(
             Reserve(journal.path.parent), str(journal.path), connections, lambda *held: server.on_changes(*held)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from raycelery.dispatcher.journal import Journal
     from raycelery.dispatcher.metrics import Metrics
     from raycelery.dispatcher.monitoring.tools import Tools
+    from raycelery.dispatcher.ray_demand import RayDemand
     from raycelery.dispatcher.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class ClusterMonitor:
         metrics: sampled.
         tools: those that look are told regularly.
         autoscaler: looked for.
+        ray_demand: looked at.
         turns: taken after each look.
         connections: ended where their hosts are out of reach.
     """
@@ -59,6 +61,7 @@ class ClusterMonitor:
         metrics: Metrics,
         tools: Tools,
         autoscaler: Autoscaler,
+        ray_demand: RayDemand,
         turns: Turns,
         connections: Collection[Connection],
     ) -> None:
@@ -67,6 +70,7 @@ class ClusterMonitor:
         self._metrics = metrics
         self._tools = tools
         self._autoscaler = autoscaler
+        self._ray_demand = ray_demand
         self._turns = turns
         self._connections = connections
         self._looked_at_connections = 0.0
@@ -86,8 +90,8 @@ class ClusterMonitor:
 
     def _look(self) -> None:
         looks = (
-            self._look_at_nodes, self._autoscaler.look, self._look_at_books, self._look_at_tools,
-            self._look_at_connections, self._look_at_clock,
+            self._look_at_nodes, self._autoscaler.look, self._ray_demand.look, self._look_at_books,
+            self._look_at_tools, self._look_at_connections, self._look_at_clock,
         )  # fmt: skip
         for look in looks:
             try:

@@ -78,6 +78,8 @@ class Capacity:
         self._retry = False
         self.retry_armed = False
         self._ticks = itertools.count()
+        #: What becomes free is for Ray work that is no application's, which has so many CPUs, up to this time.
+        self.ray_waits: tuple[float, int] = (float("-inf"), 0)
         #: Gains of nodes, and places of executors taken, when all starved lanes were last looked at.
         self._seen = (0, 0)
 
@@ -128,8 +130,15 @@ class Capacity:
         """Return whether the lane may not start another executor now whatever room there is."""
         if self._turn.now < lane.not_before or (lane.failures and lane.coming):
             return True
+        until, theirs = self.ray_waits
+        if self._turn.now < until and lane.request and self.in_use() >= theirs:
+            return True
         # Executors without CPUs are bounded as if they needed one each.
         return not lane.request.get("CPU") and len(lane.executors) >= max(1, self._nodes.total_cpus // UNIT)
+
+    def in_use(self) -> int:
+        """Return the CPUs of all executors but those that wait for subtasks and that are to end."""
+        return sum(one.share - one.leaving for one in self._lanes.active.values() if not one.for_settlement)
 
     # -- what is started ----------------------------------------------------------------------------------------
 

@@ -286,6 +286,14 @@ class MakeRoom:
 
 
 @dataclass(slots=True, eq=False)
+class RayDemand:
+    """Ray work that is no application's waits for what executors hold; arguments as of :class:`MakeRoom`."""
+
+    amounts: Mapping[str, float]
+    share: float
+
+
+@dataclass(slots=True, eq=False)
 class FreeCounted:
     """What Ray has free in the cluster, in its units: the answer to :class:`instructions.CountFree`."""
 
@@ -375,5 +383,5 @@ Event = (
     | Retire | RetireOthers | ExecutorReady | ExecutorFailed | ExecutorStopped | ExecutorLost | Begun | Finished
     | Requeued | Recalled | Blocked | Unblocked | NodeChanged | NodeRemoved | MakeRoom | FreeCounted
     | DemandAnswered | PeerDemand | LeasesConfirmed | LeaseRefused | LeaseReturned | LeaseGranted | LeaseReclaimed
-    | LeasesChecked | ExecutorConnected | AutoscalerFound | NodeDraining
+    | LeasesChecked | ExecutorConnected | AutoscalerFound | NodeDraining | RayDemand
 )  # fmt: skip

@@ -19,6 +19,7 @@ from raycelery.scheduler.claims import Claims, Plan
 from raycelery.scheduler.executor import ExecutorState
 from raycelery.scheduler.executors import Executors
 from raycelery.scheduler.lanes import Lanes, LaneState
+from raycelery.scheduler.model import in_words
 from raycelery.scheduler.nodes import UNIT, Node, Nodes, scaled
 from raycelery.scheduler.occupancy import Occupancy
 from raycelery.scheduler.timers import Kind, Timers
@@ -26,6 +27,10 @@ from raycelery.scheduler.turn import Turn
 
 #: It is looked at no more often than this whether others must make room, in seconds.
 _SEEK_SECONDS = 0.05
+#: What becomes free is left to Ray work that waits for this long after it was seen to; it is looked at every second.
+_RAY_SECONDS = 2.0
+#: That it waits is said after so long.
+_RAY_LONG_SECONDS = 10.0
 #: Executors of one lane that are looked at as candidates, and lanes that are.
 _LOOKS = 8
 
@@ -58,6 +63,9 @@ class Preemption:
         self._claims = claims
         self._capacity = capacity
         self._look_again = Kind(self._on_look_again)
+        #: Since when Ray work that is no application's waits, and for what.
+        self._ray_since = float("-inf")
+        self._ray_amounts: Mapping[str, float] = {}
         #: When it was last looked at; whether a timer is set for the next time.
         self._sought = float("-inf")
         self._armed = False
@@ -252,6 +260,51 @@ class Preemption:
             mine -= state.cpus
             for name, amount in request.items():
                 lacking[name] = lacking.get(name, 0) - amount
+
+    def make_room_for_ray(self, amounts: Mapping[str, float], share: float) -> None:
+        """Have executors end for Ray work that is no application's: idle ones, and busy ones down to an even share.
+
+        It is asked for again and again while that work waits. So those that have been asked and do not end are left
+        out: they may be waiting for that very work. Those that began last are asked first, for the same reason.
+
+        Arguments:
+            amounts: what the work lacks, in Ray's units.
+            share: the CPUs that such work has.
+        """
+        lacking, relieved = scaled(amounts), 0
+        mine, theirs = self._capacity.in_use(), round(share * UNIT)
+        if self._turn.now >= self._capacity.ray_waits[0]:
+            self._ray_since = self._turn.now
+        self._ray_amounts = dict(amounts)
+        # Ray would give what becomes free to new executors just as well.
+        self._capacity.ray_waits = (self._turn.now + _RAY_SECONDS, theirs)
+        idle = self._executors.idle
+        candidates = [e for e in self._executors.all.values() if e.usable() and not (e.leaving or e.blocked)]
+        for state in sorted(candidates, key=lambda e: (e.id not in idle, -e.head_since)):
+            request = state.lane.request
+            if state.backfilled or state.leased or not any(lacking.get(name, 0) > 0 for name in request):
+                continue
+            if state.id in idle:
+                self._executors.stop(state)
+            elif theirs + relieved == 0 or mine - state.cpus >= theirs + relieved + state.cpus:
+                self._executors.ask(state, "")
+            else:
+                continue
+            mine -= state.cpus
+            relieved += state.cpus
+            for name, amount in request.items():
+                lacking[name] = lacking.get(name, 0) - amount
+
+    def ray_work(self, now: float) -> str:
+        """Say what Ray work has waited for a long time for what tasks hold, and which; "" where none has."""
+        if now >= self._capacity.ray_waits[0] or now - self._ray_since < _RAY_LONG_SECONDS:
+            return ""
+        running = (e.running() for e in self._executors.all.values() if e.leaving and e.yielding == "")
+        tasks = ", ".join(sorted({message.task for message in running if message is not None})) or "other programs"
+        return (
+            f"Ray work waits for {in_words(self._ray_amounts)} since {now - self._ray_since:.0f} s, held by {tasks}: "
+            "tasks that wait for Ray work need num_cpus=0"
+        )
 
     def retire(self, executor_ids: Iterable[int]) -> None:
         """Have executors end after what they run; others start where there is work."""

@@ -137,6 +137,10 @@ class View:
         """What waits for nodes that the autoscaler adds, in a sentence; "" where nothing does."""
         return self._parts.growth.said()
 
+    def ray_work(self, now: float) -> str:
+        """Ray work that has waited long for what tasks hold, in a sentence; "" where there is none."""
+        return self._parts.preemption.ray_work(now)
+
     @property
     def nodes_asked(self) -> int:
         """How many nodes the autoscaler is asked for."""

@@ -26,7 +26,7 @@ def overview(**more: Any) -> dict[str, Any]:
     return {
         "application": "warehouse", "time": NOW, "since": NOW - 3725, "scheduled": 12,
         "outcomes": {TASK: {"succeeded": 123456, "failed": 120, "retried": 33}}, "dispatcher": {"memory": 147e6},
-        "leased_from": {}, "leased_to": {}, "waits_for_nodes": "",
+        "leased_from": {}, "leased_to": {}, "waits_for_nodes": "", "waits_in_ray": "",
         "nodes": [{"hostname": NODE, "cpus": 64.0, "cpus_held": 61.5, "draining": False, "cpu_percent": 97.3,
                    "memory_used": 203.04e9, "memory_total": 251.3e9, "loadavg": [63.65, 1, 1],
                    "executors": {"busy": 58, "starting": 3}}],

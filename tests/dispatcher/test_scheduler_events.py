@@ -21,6 +21,7 @@ from raycelery.scheduler.events import (
     NodeChanged,
     NodeDraining,
     NodeRemoved,
+    RayDemand,
     Recalled,
     Requeued,
     Revoke,
@@ -246,6 +247,10 @@ class Dispatching(RuleBasedStateMachine):
     @rule(cpus=st.sampled_from([1.0, 4.0]), share=st.sampled_from([0.0, 2.0]))
     def neighbour(self, cpus: float, share: float) -> None:
         self.cluster.scheduler.handle(MakeRoom({"CPU": cpus}, share), self.cluster.now)
+
+    @rule(cpus=st.sampled_from([1.0, 4.0]), share=st.sampled_from([0.0, 2.0]))
+    def ray_work_waits(self, cpus: float, share: float) -> None:
+        self.cluster.scheduler.handle(RayDemand({"CPU": cpus}, share), self.cluster.now)
 
     @rule(paused=st.booleans(), which=st.integers(0, 5))
     def cpus_are_lent(self, paused: bool, which: int) -> None:

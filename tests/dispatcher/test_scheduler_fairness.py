@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from raycelery.scheduler.events import MakeRoom, Revoke, SetLimit
+from raycelery.scheduler.events import MakeRoom, RayDemand, Revoke, SetLimit
 from raycelery.scheduler.instructions import Kill, Start, Stop
 from raycelery.scheduler.model import Lane, Message
 from raycelery.scheduler.phases import MessagePhase
@@ -406,3 +406,60 @@ def test_lanes_that_come_and_go_leave_nothing_behind() -> None:
     cluster.pass_time(200)
     assert not cluster.scheduler.view.lanes
     assert not cluster.scheduler.view.streams()
+
+
+def test_room_for_ray_work_that_is_no_applications() -> None:
+    cluster = Cluster(4)
+    first = cluster.submit("waits for Ray")
+    cluster.turn()
+    cluster.pass_time(5)
+    cluster.submit_many(40)
+    cluster.turn()
+    executor = cluster.worker_of(first).id
+    cluster.scheduler.handle(RayDemand({"CPU": 1.0}, 0.0), cluster.now)
+    assert [e.id for e in cluster.scheduler.view.executors.values() if e.leaving] != [executor], "that one goes on"
+    assert sum(e.leaving for e in cluster.scheduler.view.executors.values()) == 1
+    # It does not end, so another is asked; and so on, down to an even share.
+    for share, leaving in ((0.0, 2), (1.0, 2), (0.0, 3), (0.0, 4), (0.0, 4)):
+        cluster.scheduler.handle(RayDemand({"CPU": 1.0}, share), cluster.now)
+        assert sum(e.leaving for e in cluster.scheduler.view.executors.values()) == leaving
+
+
+def test_what_becomes_free_for_ray_work_is_left_to_it() -> None:
+    cluster = Cluster(4)
+    messages = cluster.submit_many(40)
+    cluster.turn()
+    cluster.scheduler.handle(RayDemand({"CPU": 4.0}, 0.0), cluster.now)
+    for message in messages[:4]:
+        cluster.finish(message)
+    assert len(cluster.workers) == 2, "half of all CPUs"
+    cluster.pass_time(1.5)
+    assert len(cluster.workers) == 2
+    # Nobody has said again that it waits.
+    cluster.pass_time(1.5)
+    assert len(cluster.workers) == 4
+
+
+def test_ray_work_that_waits_long_is_told_with_the_tasks_that_hold_what_it_waits_for() -> None:
+    cluster = Cluster(1)
+    cluster.submit("shop.score")
+    cluster.turn()
+    for _ in range(12):
+        assert not cluster.scheduler.view.ray_work(cluster.now)
+        cluster.scheduler.handle(RayDemand({"CPU": 1.0}, 0.0), cluster.now)
+        cluster.pass_time(0.9)
+    assert cluster.scheduler.view.ray_work(cluster.now) == (
+        "Ray work waits for 1 CPU since 11 s, held by shop.score: tasks that wait for Ray work need num_cpus=0"
+    )
+    cluster.pass_time(3)
+    assert not cluster.scheduler.view.ray_work(cluster.now)
+
+
+def test_idle_executors_make_room_for_ray_work_at_once() -> None:
+    cluster = Cluster(4)
+    for message in cluster.submit_many(4):
+        cluster.turn()
+        cluster.finish(message)
+    cluster.scheduler.handle(RayDemand({"CPU": 1.0}, 3.0), cluster.now)
+    cluster.turn()
+    assert len(cluster.workers) == 3

@@ -45,6 +45,7 @@ def overview(name: str, queries: Queries, plane: ControlPlane) -> dict[str, Any]
         "dispatcher": {"pid": everything["pid"], "memory": everything["rss"], "node": plane.name_of(plane.here)},
         "limits": {name: limit.maximum for name, limit in scheduler.limits.items() if limit.maximum is not None},
         "waits_for_nodes": scheduler.growth,
+        "waits_in_ray": scheduler.ray_work(steady.now()),
         "leased_from": dict(scheduler.leased_from()),
         "leased_to": dict(scheduler.leased_to()),
         "rates": {task: rate.per_second for task, rate in scheduler.rates.items()},
