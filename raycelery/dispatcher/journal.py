@@ -2,9 +2,10 @@
 
 Every frame that changes something is appended as it came, and so is which messages went to which executor. Nothing
 leaves the dispatcher before what it tells of is in the file (``Turns.send_soon``).
-The file survives the process, not the node: it is not forced to disk, and lies in the Ray session's folder unless
-``ray_journal`` names another. Large values in the object store end with the process that owned them; a message that
-refers to one fails with that reason.
+The file survives the process; the node only where ``ray_durability`` has it forced to the disk
+(:mod:`raycelery.dispatcher.group_sync`); the cluster only where ``ray_journal`` names another folder than the Ray
+session's, in which one dispatcher at a time writes (:mod:`raycelery.dispatcher.journal_lock`). Large values in the
+object store end with the process that owned them; a message that refers to one fails with that reason.
 
 The file is its dispatcher's user's own (:mod:`raycelery.cluster.own_folder`). It begins with :data:`MAGIC`, the version
 of the protocol, and the mark of the key. A record is the number of the scheduler's latest message before it (8 bytes),
