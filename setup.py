@@ -59,6 +59,8 @@ EXTRAS = {
     ],
     # Legacy projects whose broker or result backend stays Redis (bridge mode, ray_keep_result_backend).
     "redis": ["redis>=5"],
+    # raycelery.contrib.airflow, where Airflow is not there already.
+    "airflow": ["apache-airflow>=3,<4"],
     # `raycelery bench`.
     "bench": [
         # Celery's broker and result backend in comparisons.

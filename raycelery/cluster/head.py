@@ -21,8 +21,9 @@ from raycelery.cluster import reaching
 from raycelery.cluster.process import PATIENCE
 from raycelery.errors import DispatcherUnreachable
 
-#: Seconds for the cluster to start, and to end before it is killed.
+#: Seconds for the cluster to start; for tasks to take note of its end before they are killed; for the rest of it.
 START_SECONDS = 180.0
+GRACE_SECONDS = 3.0
 STOP_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
 
@@ -110,7 +111,13 @@ def stop(pid: int) -> None:
         process.send_signal(signal.SIGTERM)
     except psutil.NoSuchProcess:
         return  # it has ended by itself, and what it had started with it
-    _, left = psutil.wait_procs([process, *children], timeout=STOP_SECONDS)
+    _, left = psutil.wait_procs([process, *children], timeout=GRACE_SECONDS)
+    # Ray waits half a minute for its workers, and a dispatcher, which goes on from its journal, ends only when killed.
+    for one in left:
+        with contextlib.suppress(psutil.Error):
+            if one.cmdline()[:1] and one.cmdline()[0].startswith("ray::"):
+                one.kill()
+    _, left = psutil.wait_procs(left, timeout=STOP_SECONDS)
     for one in left:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import msgspec
 
@@ -86,8 +86,8 @@ class Connection(asyncio.Protocol):
         self.takes_word = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # Not of asyncio's class where the project has uvloop, which Ray's actors use then.
+        self.transport = transport = cast("asyncio.Transport", transport)
         keepalive.keep(transport.get_extra_info("socket"))
         assert self._greeting is not None
         transport.write(self._greeting.opening)
