@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -27,18 +27,11 @@ except ImportError:  # Airflow 2
     from airflow.exceptions import AirflowException
     from airflow.models import BaseOperator
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
-    #: Airflow's, which has no types here.
-    BaseOperator: Any
-    AirflowException: Callable[[str], Exception]
-
-
-class RayCeleryOperator(BaseOperator):  # type: ignore[misc,unused-ignore]
+class RayCeleryOperator(BaseOperator):  # type: ignore[misc]
     """Runs an application as a Ray job, shows what it prints in the task's log, and fails as it fails.
 
-    A run has a name that is made of the DAG run and the task. A task that is tried again while its run goes on, as after
+    A run has a name made of the DAG run and the task. A task that is tried again while its run goes on, as after
     the loss of an Airflow worker, follows that run; where it has failed, it is started anew. Clearing a task whose run
     has succeeded starts it anew, too. A task that is killed cancels its run.
 
