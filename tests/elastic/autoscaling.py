@@ -107,12 +107,12 @@ class Elastic:
 
     def kill(self, node_id: str) -> None:
         """End a node without notice."""
-        [raylet] = [
-            process
-            for process in psutil.Process(self.head.pid).children(recursive=True)
-            if any(node_id in argument for argument in process.cmdline()) and process.name() == "raylet"
-        ]
-        raylet.send_signal(signal.SIGKILL)
+        for process in psutil.Process(self.head.pid).children(recursive=True):
+            about = process.as_dict(["name", "cmdline"])  # of one that has just ended nothing is told
+            if about["name"] == "raylet" and any(node_id in argument for argument in about["cmdline"] or ()):
+                process.send_signal(signal.SIGKILL)
+                return
+        raise LookupError(f"there is no node {node_id}")
 
 
 @contextlib.contextmanager
