@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 
 from raycelery import Celery
@@ -45,9 +44,9 @@ def second_time(path: str) -> str:
 
 
 @app.task
-def large() -> np.ndarray:
+def large() -> str:
     """Return a value that is kept in the object store."""
-    return np.ones(1_000_000)
+    return "so much " * 500_000
 
 
 def overview() -> dict[str, Any]:
