@@ -55,7 +55,9 @@ class LargeValueStore:
             return None
         import ray
 
-        key = flat.key()
+        if self._client.epoch is None:
+            self._client.ensure()
+        key = flat.key(self._client.epoch or b"")
         with self._lock:
             if self._client.epoch != self._epoch:
                 self._epoch = self._client.epoch

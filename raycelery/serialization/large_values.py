@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
-import xxhash
+from blake3 import blake3
 
 from raycelery.errors import ArgumentError
 
@@ -96,11 +96,15 @@ class Flat:
     stream: bytes
     buffers: list[Any]
 
-    def key(self) -> str:
-        """Return a key that another value has only if it pickles to the same bytes."""
-        hasher = xxhash.xxh3_128(self.stream)
-        for buffer in self.buffers:
-            raw = memoryview(buffer)
+    def key(self, secret: bytes) -> str:
+        """Return a key that another value has only if it pickles to the same bytes, whoever made it up.
+
+        Arguments:
+            secret: of 32 bytes; who does not know it cannot tell from the key whether the value is one that he knows.
+        """
+        hasher = blake3(key=secret)
+        for part in (self.stream, *self.buffers):
+            raw = memoryview(part)
             hasher.update(raw.nbytes.to_bytes(8, "big"))
             hasher.update(raw)
         return hasher.hexdigest()

@@ -128,6 +128,23 @@ def test_an_equal_frame_of_another_object_is_the_same_value() -> None:
     assert _stored() == before + 1
 
 
+def _made_up(words: dict[int, int]) -> bytes:
+    """A value that has these eight bytes at these places."""
+    made = bytearray(200_000)
+    for at, word in words.items():
+        made[at : at + 8] = word.to_bytes(8, "little")
+    return bytes(made)
+
+
+def test_two_values_that_were_made_to_be_mistaken_for_each_other_are_not() -> None:
+    # XXH3 multiplies the halves of each eight bytes, and only adds them up where one half is what its table has there.
+    one = _made_up({0: (5 << 32) | 0x2C81017C, 64: (5 << 32) | 0xE96DD4DE})
+    other = _made_up({0: (6 << 32) | 0x2C81017C, 64: (4 << 32) | 0xE96DD4DE})
+    before = _stored()
+    assert [identity.delay(value).get(timeout=SECONDS) == value for value in (one, other)] == [True, True]
+    assert _stored() >= before + 2
+
+
 def test_changing_it_between_calls_and_in_tasks_stays_correct() -> None:
     frame = _frame(1.0)
     results = []
