@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from raycelery.cluster import address, local, process, reaching
 from raycelery.cluster.slim import slim
-from raycelery.errors import DispatcherUnreachable
+from raycelery.errors import DispatcherGone, DispatcherUnreachable
 from raycelery.names import NAMESPACE
 
 if TYPE_CHECKING:
@@ -119,7 +119,10 @@ def see_that_it_is_there() -> None:
     try:
         reaching.knock(there)
     except OSError as exc:
-        raise DispatcherUnreachable(
+        # A Ray of this process's own does not come back; the head of a cluster may.
+        node = ray._private.worker._global_node
+        kind = DispatcherGone if node is not None and node.is_head() else DispatcherUnreachable
+        raise kind(
             f"the Ray cluster at {there} that this process was connected to is gone ({exc}): restart the process"
         ) from exc
 
