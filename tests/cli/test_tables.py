@@ -69,6 +69,14 @@ def test_nothing_is_shortened_or_wrapped_in_a_pipe() -> None:
     assert "\x1b" not in file.getvalue()
 
 
+@pytest.mark.parametrize("what", ["waits_for_nodes", "waits_in_ray"])
+def test_what_waits_for_nodes_or_in_ray_is_said_in_one_line(what: str) -> None:
+    said = "18 tasks wait for 2 CPU: autoscaler is adding 3 nodes"
+    lines = shown(80, **{what: said}).splitlines()
+    assert f"  {said}" in [line.rstrip() for line in lines]
+    assert len(lines) == len(shown(80).splitlines()) + 1
+
+
 def test_it_fits_the_terminals_height() -> None:
     text = shown(120, View(height=40, width=120))
     assert len(text.splitlines()) <= 40
