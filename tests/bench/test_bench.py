@@ -244,5 +244,5 @@ def test_every_workload_runs(bench: Bench, name: str) -> None:
 @pytest.mark.slow
 def test_every_system_runs(bench: Bench) -> None:
     _, report = bench.run("--workload", "noop,roundtrip", "--system", "all")
-    assert len(_turns(report, "noop")) == len(_turns(report, "roundtrip")) == 6
+    assert len(_turns(report, "noop")) == len(_turns(report, "roundtrip")) == 7
     assert bench.processes() == []
