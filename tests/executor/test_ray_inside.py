@@ -1,36 +1,34 @@
-"""Tasks that start Ray work themselves, while a backlog wants all CPUs."""
+"""Tasks that start Ray work themselves, while a backlog wants all CPUs; on a Ray that no other application uses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import pytest
-from celery import group
 
-from tests import support
+from tests import scripts
+
+PROGRAM = """
+from celery import group
 from tests.executor import inside
 
-SECONDS = 100
+inside.app.conf.ray_init = {"num_cpus": 4, "include_dashboard": False}
+# More than all CPUs can do while this runs.
+waiting = group(inside.busy.s(0.2) for _ in range(2000)).apply_async()
+waiting[0].get(timeout=60)
+"""
+END = """
+assert not waiting.ready()
+inside.app.control.purge()
+print("ok")
+"""
 
 
-@pytest.fixture
-def backlog(ray_session: support.RaySession) -> Iterator[None]:
-    """More than all CPUs can do while the test runs."""
-    waiting = group(inside.busy.s(0.2) for _ in range(2000)).apply_async()
-    waiting[0].get(timeout=SECONDS)
-    yield
-    assert not waiting.ready()
-    inside.app.control.purge()
+@pytest.mark.parametrize("options", ["", "num_cpus=0", "executor='function'"])
+def test_ray_tasks_of_a_task_find_room(options: str, tmp_path: Path) -> None:
+    call = f"assert inside.doubled.apply_async((21,), priority=9, {options}).get(timeout=60) == 42"
+    scripts.run(tmp_path, PROGRAM + call + END)
 
 
-@pytest.mark.usefixtures("backlog")
-@pytest.mark.parametrize("options", [{}, {"num_cpus": 0}, {"executor": "function"}])
-def test_ray_tasks_of_a_task_find_room(options: dict[str, Any]) -> None:
-    result = inside.doubled.apply_async((21,), priority=9, **options)
-    assert result.get(timeout=SECONDS) == 42
-
-
-@pytest.mark.usefixtures("backlog")
-def test_ray_data_inside_a_task_finds_room() -> None:
-    assert inside.scored.apply_async(priority=9).get(timeout=SECONDS) == 1000
+def test_ray_data_inside_a_task_finds_room(tmp_path: Path) -> None:
+    scripts.run(tmp_path, PROGRAM + "assert inside.scored.apply_async(priority=9).get(timeout=60) == 1000" + END)
