@@ -48,9 +48,10 @@ closed.
 ## The journal
 
 A journal begins with the {len(journal.MAGIC)} bytes "{journal.MAGIC.decode()}", the version in 2 bytes, and 8 bytes by
-which the key is known; one of another version is put aside under another name. Each record is the number of the scheduler's latest message before it
-(8 bytes), a length (4 bytes), and so many bytes: a frame without its own length, sealed by AES-256-GCM along with both
-numbers and its place in the file (nonce of 12 bytes, what is sealed, tag of 16). What a frame of the dispatcher tells
+which the key is known; one of another version is put aside under another name. Each record is the number of the
+scheduler's latest message before it (8 bytes), a length (4 bytes), and so many bytes: a frame without its own
+length, sealed by AES-256-GCM along with both numbers and its place in the file (nonce of 12 bytes, what is sealed,
+tag of 16). What a frame of the dispatcher tells
 of is in the journal before the frame leaves. A record that was changed is left out when the journal is read; the file
 is then kept aside as a whole.
 
