@@ -146,6 +146,25 @@ class RaySession:
 
 
 @contextlib.contextmanager
+def dashboard(num_cpus: int = 2) -> Iterator[str]:
+    """Start a Ray with a dashboard, as for the Job API, in processes of its own, and end it; yield the URL."""
+    from raycelery.cluster import head
+
+    names = ("RAY_TMPDIR", "PYTHONPATH", "RAY_ADDRESS")
+    before = {name: os.environ.pop(name, None) for name in names}
+    with short_directory() as folder:
+        # As on a cluster whose image has the project installed.
+        os.environ.update(RAY_TMPDIR=str(folder), PYTHONPATH=str(ROOT))
+        try:
+            with head.running(num_cpus) as found:
+                yield found.dashboard
+        finally:
+            os.environ.pop("RAY_TMPDIR", None)
+            os.environ.pop("PYTHONPATH", None)
+            os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+@contextlib.contextmanager
 def ray_cluster(num_cpus: int = 4, **options: Any) -> Iterator[RaySession]:
     """Start a Ray of our own in this process, and end it.
 

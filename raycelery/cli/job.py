@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from raycelery.cli.submit import TIMED_OUT, fail
-from raycelery.launch.errors import LaunchError, SpecError
-from raycelery.launch.launching import address_of, attach, runs
+from raycelery.launch.errors import LaunchError
+from raycelery.launch.launching import find, runs
 from raycelery.launch.run import Run
 from raycelery.terminal.group import Group
 from raycelery.terminal.output import own_stdout
@@ -41,13 +41,6 @@ def _told(function: Callable[..., Any]) -> Callable[..., Any]:
             fail(exc)
 
     return call
-
-
-def _found(name: str, address: str | None) -> Run:
-    where = address_of(address)
-    if where is None:
-        raise SpecError("no cluster is named: give --address, or set RAY_ADDRESS")
-    return attach({"backend": "ray", "address": where, "name": name})
 
 
 def _described(run: Run) -> dict[str, Any]:
@@ -89,7 +82,7 @@ def list_runs(address: str | None, as_json: bool) -> None:
 def status(name: str, address: str | None, as_json: bool) -> None:
     """Tell how a run is."""
     out = own_stdout()
-    one = _described(_found(name, address))
+    one = _described(find(name, address))
     if as_json:
         click.echo(json.dumps(one), file=out)
         return
@@ -104,7 +97,7 @@ def status(name: str, address: str | None, as_json: bool) -> None:
 def logs(name: str, address: str | None, follow: bool) -> None:
     """Show what a run has printed."""
     out = own_stdout()
-    for piece in _found(name, address).logs(follow):
+    for piece in find(name, address).logs(follow):
         out.write(piece)
         out.flush()
 
@@ -116,7 +109,7 @@ def logs(name: str, address: str | None, follow: bool) -> None:
 @_told
 def wait(name: str, address: str | None, timeout: float | None) -> None:
     """Wait until a run has ended; the exit status tells how."""
-    run = _found(name, address)
+    run = find(name, address)
     try:
         found = run.wait(timeout)
     except TimeoutError as exc:
@@ -132,7 +125,7 @@ def wait(name: str, address: str | None, timeout: float | None) -> None:
 @_told
 def cancel(name: str, address: str | None) -> None:
     """End a run: its program gets SIGTERM, and is killed if it goes on."""
-    _found(name, address).cancel()
+    find(name, address).cancel()
 
 
 @command.command("delete")
@@ -141,4 +134,4 @@ def cancel(name: str, address: str | None) -> None:
 @_told
 def delete(name: str, address: str | None) -> None:
     """Remove what is kept of a run; it is cancelled first if it runs."""
-    _found(name, address).delete()
+    find(name, address).delete()

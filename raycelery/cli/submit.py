@@ -18,8 +18,6 @@ from raycelery.terminal.output import own_stdout
 
 #: A run that did not end in time.
 TIMED_OUT = 4
-#: A line of a run's states and messages, on standard error.
-_SAYS = "raycelery: {}"
 
 
 def fail(error: LaunchError) -> NoReturn:
@@ -28,7 +26,7 @@ def fail(error: LaunchError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-@click.command("submit", context_settings={"ignore_unknown_options": False})
+@click.command("submit")
 @click.option("-f", "--file", type=click.Path(path_type=Path), help="YAML or TOML file, or a pyproject.toml with "
               "[tool.raycelery.app].")  # fmt: skip
 @click.option("--address", help="Ray's dashboard (http://host:8265) or cluster.  [default: RAY_ADDRESS]")
@@ -137,7 +135,7 @@ def _tell(spec: Spec, where: str | None, out: TextIO) -> None:
 
 
 def _say(text: str) -> None:
-    click.echo(_SAYS.format(text), err=True)
+    click.echo(f"raycelery: {text}", err=True)
 
 
 def _followed(run: Run, spec: Spec, out: TextIO) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from raycelery.launch.errors import NotFound
-from raycelery.launch.launching import address_of, attach, on_own_cluster, submit
+from raycelery.launch.launching import address_of, find, on_own_cluster, submit
 from raycelery.launch.run import Run, RunState
 from raycelery.launch.spec import Spec, made
 
@@ -95,7 +95,7 @@ class RayCeleryOperator(BaseOperator):  # type: ignore[misc]
                 yield run
             return
         try:
-            run = attach({"backend": "ray", "address": where, "name": spec.name})
+            run = find(str(spec.name), where)
         except NotFound:
             yield submit(spec, address=where)
             return

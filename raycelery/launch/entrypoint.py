@@ -17,12 +17,3 @@ def of(words: Sequence[str]) -> str:
         words: the program and its arguments, which arrive there as they are.
     """
     return _BECOME.format(base64.b64encode(json.dumps(list(words)).encode()).decode())
-
-
-def words(entrypoint: str) -> list[str]:
-    """Undo :func:`of`; another entrypoint is one word."""
-    before, after = _BECOME.split("{}")
-    if not (entrypoint.startswith(before) and entrypoint.endswith(after)):
-        return [entrypoint]
-    found = json.loads(base64.b64decode(entrypoint[len(before) : len(entrypoint) - len(after)]))
-    return [str(word) for word in found]

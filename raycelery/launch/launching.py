@@ -42,10 +42,29 @@ def submit(spec: Spec, *, address: str | None = None) -> Run:
         SpecError: no cluster is named; :func:`on_own_cluster` starts one.
         LaunchError: the cluster does not answer, or refuses it.
     """
+    return _jobs(address).submit(spec, name_of(spec))
+
+
+def _jobs(address: str | None) -> Jobs:
     where = address_of(address)
     if where is None:
-        raise SpecError("no cluster is named: give its address, set RAY_ADDRESS, or use on_own_cluster")
-    return Jobs(where).submit(spec, name_of(spec))
+        raise SpecError("no cluster is named: give its address, or set RAY_ADDRESS")
+    return Jobs(where)
+
+
+def find(name: str, address: str | None = None) -> Run:
+    """Return a run by its name.
+
+    Arguments:
+        name: of the run.
+        address: of Ray's dashboard or of the cluster; None: the one in ``RAY_ADDRESS``.
+
+    Raises:
+        SpecError: no cluster is named.
+        NotFound: there is no such run.
+        LaunchError: the cluster does not answer.
+    """
+    return _jobs(address).find(name)
 
 
 @contextlib.contextmanager
@@ -90,7 +109,7 @@ def attach(run: Mapping[str, Any]) -> Run:
         raise SpecError(f"it is no run: it has no {exc.args[0]!r}; give what Run.to_dict() has returned") from exc
     if backend != "ray":
         raise SpecError(f"there is no backend {backend!r}")
-    return Jobs(address).find(name)
+    return find(name, address)
 
 
 def runs(address: str | None = None) -> list[Run]:
@@ -100,7 +119,4 @@ def runs(address: str | None = None) -> list[Run]:
         SpecError: no cluster is named.
         LaunchError: it does not answer.
     """
-    where = address_of(address)
-    if where is None:
-        raise SpecError("no cluster is named: give --address, or set RAY_ADDRESS")
-    return list(Jobs(where).all())
+    return list(_jobs(address).all())

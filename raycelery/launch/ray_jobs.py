@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from raycelery.cluster import reaching
 from raycelery.launch import entrypoint
 from raycelery.launch.errors import LaunchError, NotFound
-from raycelery.launch.run import Run, RunState, RunStatus
+from raycelery.launch.run import LOOK_SECONDS, Run, RunState, RunStatus
 from raycelery.launch.spec import Spec
 
 logger = logging.getLogger(__name__)
@@ -27,8 +27,6 @@ _STATES = {
     "FAILED": RunState.FAILED,
     "STOPPED": RunState.CANCELLED,
 }
-#: Seconds between tries while a run's end, or a connection that was lost, is waited for.
-_LOOK_SECONDS = 0.5
 #: Seconds for the program to end that was asked to: Ray kills it after three.
 _CANCEL_SECONDS = 60.0
 #: Ray's loggers that tell of every package that is sent, and of every connection's end.
@@ -193,7 +191,7 @@ class JobRun(Run):
                 logger.debug("the logs of %s are followed again: %s", self.name, exc)
             if self.status().state.ended:
                 break
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
         # What was written while the line was cut, or after it was closed.
         rest = self._jobs.log(self.name)[told:]
         if rest:
@@ -207,7 +205,7 @@ class JobRun(Run):
         while not self.status().state.ended:
             if time.monotonic() > deadline:
                 raise LaunchError(f"the run {self.name} was asked to end, and has not in {_CANCEL_SECONDS:g} s")
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
 
     def delete(self) -> None:
         self.cancel()

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+#: Seconds between looks while a run is waited for: Ray tells of changes only when it is asked.
+LOOK_SECONDS = 0.5
+
 
 class RunState(str, Enum):
     """Where a run is."""
@@ -99,9 +102,5 @@ class Run(ABC):
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError(f"the run {self.name} has not ended in {timeout:g} s; it is {status.state.value}")
-            self._await_change(1.0 if left is None else min(1.0, left))
+            time.sleep(LOOK_SECONDS if left is None else min(LOOK_SECONDS, left))
         return status
-
-    def _await_change(self, seconds: float) -> None:
-        """Wait for something to change, so many seconds at most."""
-        time.sleep(seconds)

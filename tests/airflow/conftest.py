@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from raycelery.cluster import head
-from tests.support import ROOT, short_directory
+from tests import support
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,9 +26,5 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def dashboard() -> Iterator[str]:
     """URL of the dashboard of a cluster of two CPUs."""
-    with short_directory("rc-air-") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", str(folder))
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.delenv("RAY_ADDRESS", raising=False)
-        with head.running(2) as found:
-            yield found.dashboard
+    with support.dashboard() as url:
+        yield url

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from raycelery.cluster import head
 from raycelery.launch import LaunchError, NotFound, RunState, Spec, SpecError, attach, load, runs, submit
 from raycelery.launch.spec import made
+from tests import support
 from tests.support import ROOT, free_port, short_directory, until
 
 pytestmark = pytest.mark.timeout(240)
@@ -56,13 +56,8 @@ if "add" in sys.argv:
 @pytest.fixture(scope="module")
 def dashboard() -> Iterator[str]:
     """URL of the dashboard of a cluster of two CPUs."""
-    with short_directory("rc-launch-") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", str(folder))
-        # As on a cluster whose image has it installed.
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.delenv("RAY_ADDRESS", raising=False)
-        with head.running(2) as found:
-            yield found.dashboard
+    with support.dashboard() as url:
+        yield url
 
 
 @pytest.fixture
