@@ -22,7 +22,7 @@ They mean what they mean to Celery, but for these:
 
 | setting | what it does here |
 | --- | --- |
-| `broker_url`, `result_backend` | in direct mode they may stay and are not contacted, unless `ray_keep_result_backend` is set |
+| `broker_url`, `result_backend` | in direct mode they may stay: calls and results do not go there, unless `ray_keep_result_backend` is set; [ids from before](switching.md) are looked up there |
 | `worker_concurrency` | limits how many messages of the application run at once in the whole cluster; by default there is no limit |
 | `worker_send_task_events` | is ignored: task events are sent while a tool listens |
 | `task_serializer`, `result_serializer` | need not be set: any value that can be pickled travels, as with `"pickle"`; another serializer is used with all its restrictions |

@@ -60,7 +60,7 @@ class Celery(celery.Celery):  # type: ignore[misc]
 
     Takes what ``celery.Celery`` takes and does what it does; see
     https://docs.celeryq.dev/en/stable/reference/celery.html#celery.Celery. With ``ray_mode="direct"`` (the default)
-    ``broker`` and ``backend`` may stay in the code and are not contacted. Tasks may say what they need of Ray:
+    ``broker`` and ``backend`` may stay in the code: no call and no result goes there. Tasks may say what they need:
     ``@app.task(num_cpus=2, num_gpus=0, memory=2e9, resources={}, runtime_env={}, max_concurrency=8, executor="actor")``
     (amounts as in https://docs.ray.io/en/latest/ray-core/scheduling/resources.html, ``memory`` in bytes).
 

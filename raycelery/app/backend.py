@@ -22,6 +22,7 @@ from celery.utils.log import get_logger
 from kombu.utils.encoding import ensure_bytes
 from kombu.utils.functional import LRUCache
 from kombu.utils.imports import symbol_by_name
+from kombu.utils.objects import cached_property
 
 from raycelery.app.chords import Chords
 from raycelery.app.settings import travels_as_is
@@ -39,6 +40,8 @@ logger = get_logger(__name__)
 
 #: ``on_interval`` is called no more often than this, in seconds: nothing is looked at in between.
 _LEAST_PAUSE = 0.01
+#: Seconds between two looks for results that Ray does not know.
+_OLD_SECONDS = 1.0
 #: Seconds that the dispatcher has to tell what was ready when the time of a wait was over.
 _ANSWER_SECONDS = 1.0
 
@@ -197,15 +200,24 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         eager = self._eager_meta(str(task_id))
         if eager is not None:
             return eager
-        found = self.app.client.call(questions.GetResult(str(task_id)))
-        return {"status": states.PENDING, "result": None} if found is None else self._meta_of(found.payload)
+        client = self.app.client
+        found = client.call(questions.GetResult(str(task_id)))
+        if found is not None:
+            return self._meta_of(found.payload)
+        old = self._old and self._old.meta(client, str(task_id))
+        return old or {"status": states.PENDING, "result": None}
+
+    def _restore_group(self, group_id: str) -> Any:
+        return super()._restore_group(group_id) or (self._old and self._old.group(group_id))
+
+    @cached_property
+    def _old(self) -> Any:
+        """Results from before the application ran on Ray; None where there are none."""
+        return symbol_by_name("raycelery.switch.old_results:of")(self.app)
 
     def task_result_exists(self, task_id: str) -> bool:
         """Return whether anything is stored for the task."""
-        eager = self._eager_meta(str(task_id))
-        if eager is not None:
-            return bool(eager["status"] != states.PENDING)
-        return self.app.client.call(questions.GetResult(str(task_id))) is not None
+        return bool(self._get_task_meta_for(task_id)["status"] != states.PENDING)
 
     def _forget(self, task_id: str) -> None:
         if self._eager.pop(str(task_id), None) is not None:
@@ -304,8 +316,18 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         if not wanted:
             return
         client = self._awaited_client()
+        elsewhere: set[str] = self._old.elsewhere(client, wanted) if self._old else set()
         with Waiting(client, wanted) as waiting:
             while wanted:
+                for task_id, meta in self._old.ended(client, elsewhere) if elsewhere else ():
+                    elsewhere.discard(task_id)
+                    if task_id in wanted:
+                        del wanted[task_id]
+                        if on_message is not None:
+                            on_message(meta)
+                        yield task_id, meta
+                if not wanted:
+                    return
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0 and iterations:
                     if asked_again or not client.connected:
@@ -322,6 +344,8 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
                 if on_interval is not None or max_iterations:
                     between = 0.5 if interval is None else max(interval, _LEAST_PAUSE)
                     pause = between if left is None else min(left, between)
+                if elsewhere:
+                    pause = _OLD_SECONDS if pause is None else min(pause, _OLD_SECONDS)
                 for task_id, result in waiting.next(None if pause is None else max(0.0, pause)).items():
                     del wanted[task_id]
                     meta = self.read(task_id, result.payload or b"")
@@ -350,6 +374,10 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
 
     def listen(self, result: Any, weak: bool = False) -> None:
         """Set a result object when its result comes, which calls what was given to its ``then``."""
+        client = self.app.client
+        for _, meta in self._old.ended(client, self._old.elsewhere(client, [result.id])) if self._old else ():
+            result._maybe_set_cache(meta)
+            return
         self._listener.add(result, weak)
 
     def add_pending_result(self, result: Any, weak: bool | None = None, **kwargs: Any) -> Any:

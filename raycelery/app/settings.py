@@ -170,6 +170,12 @@ SETTINGS: dict[str, Setting] = {
         "`True`: results go to `result_backend`; `False`: the dispatcher keeps them",
         _yes_or_no,
     ),
+    "ray_old_results": Setting(
+        True, "boolean",
+        "`True`: ids that Ray does not know are [looked up in `result_backend`](switching.md#old-ids), where one is "
+        "named; `False`: they are PENDING",
+        _yes_or_no,
+    ),
     "ray_queues": Setting(
         {}, "mapping",
         '[task options](using.md#what-a-task-needs) per queue: `{"nightly": {"num_cpus": 2, "max_concurrency": 8}}`',

@@ -53,6 +53,12 @@ class Inbox:
             if len(self._recent) > MAILBOX:
                 self._recent.popitem(last=False)
 
+    def not_submitted(self, ids: Iterable[str]) -> list[str]:
+        """Return those of some tasks that this process is not known to have submitted, and has no result of."""
+        with self._lock:
+            known = (self._recent, self._prefetched, self._mailbox)
+            return [one for one in ids if not any(one in where for where in known)]
+
     def put(self, results: Iterable[Result]) -> None:
         """Take results in."""
         with self._lock:
