@@ -62,6 +62,8 @@ EXTRAS = {
     "redis": ["redis>=5"],
     # raycelery.contrib.airflow, where Airflow is not there already.
     "airflow": ["apache-airflow>=3,<4"],
+    # Runs on KubeRay. Reads every way of being let into a cluster that kubeconfigs know, and is imported only there.
+    "kuberay": ["lightkube>=1.0,<2", "httpx2>=2"],
     # `raycelery bench`.
     "bench": [
         # Celery's broker and result backend in comparisons.

@@ -21,6 +21,7 @@ COMMANDS = {
     "failures": "raycelery.cli.failures",
     "job": "raycelery.cli.job",
     "logs": "raycelery.cli.logs",
+    "render": "raycelery.cli.render",
     "rightsize": "raycelery.cli.rightsize",
     "status": "raycelery.cli.status",
     "submit": "raycelery.cli.submit",

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from raycelery.cli.submit import TIMED_OUT, fail
+from raycelery.cli.specified import fail
+from raycelery.cli.submit import TIMED_OUT
 from raycelery.launch.errors import LaunchError
 from raycelery.launch.launching import find, runs
 from raycelery.launch.run import Run

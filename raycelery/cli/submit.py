@@ -4,54 +4,29 @@ from __future__ import annotations
 
 import sys
 import threading
-from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TextIO
 
 import click
 
+from raycelery.cli.specified import fail, specified
 from raycelery.launch.errors import LaunchError, SpecError
 from raycelery.launch.launching import address_of, name_of, on_own_cluster
 from raycelery.launch.launching import submit as start
 from raycelery.launch.run import Run, RunState
-from raycelery.launch.spec import Spec, load, made
+from raycelery.launch.spec import Spec
 from raycelery.terminal.output import own_stdout
 
 #: A run that did not end in time.
 TIMED_OUT = 4
 
 
-def fail(error: LaunchError) -> NoReturn:
-    """Say what went wrong, and end with its exit status."""
-    click.echo(f"Error: {error}", err=True)
-    sys.exit(error.exit_code)
-
-
 @click.command("submit")
-@click.option("-f", "--file", type=click.Path(path_type=Path), help="YAML or TOML file, or a pyproject.toml with "
-              "[tool.raycelery.app].")  # fmt: skip
+@specified
 @click.option("--address", help="Ray's dashboard (http://host:8265) or cluster.  [default: RAY_ADDRESS]")
-@click.option("--name", help="Name of the run.  [default: made of the program's]")
-@click.option("--env", multiple=True, metavar="NAME=VALUE", help="Environment variable; may be repeated.")
-@click.option("--pip", multiple=True, metavar="REQUIREMENT", help="To be installed for it alone; may be repeated.")
-@click.option("--working-dir", metavar="FOLDER", help="Sent along.  [default: this one]")
-@click.option("--timeout", type=float, metavar="SECONDS", help="It is cancelled after so long.")
 @click.option("--num-cpus", type=click.IntRange(min=0), help="CPUs of the cluster that is started for it.")
 @click.option("--no-wait", is_flag=True, help="Print its name and return.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be done.")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def command(
-    file: Path | None,
-    address: str | None,
-    name: str | None,
-    env: tuple[str, ...],
-    pip: tuple[str, ...],
-    working_dir: str | None,
-    timeout: float | None,
-    num_cpus: int | None,
-    no_wait: bool,
-    dry_run: bool,
-    command: tuple[str, ...],
-) -> None:
+def command(spec: Spec, address: str | None, num_cpus: int | None, no_wait: bool, dry_run: bool) -> None:
     """Run an application as a Ray job, and show what it prints.
 
     raycelery submit -- python -m forecasts.train_all --date 2026-01-01
@@ -65,7 +40,6 @@ def command(
     """
     out = own_stdout()
     try:
-        spec = _spec(file, name, env, pip, working_dir, timeout, command)
         where = address_of(address)
         if dry_run:
             _tell(spec, where, out)
@@ -86,38 +60,6 @@ def command(
     except LaunchError as exc:
         fail(exc)
     sys.exit(code)
-
-
-def _spec(
-    file: Path | None,
-    name: str | None,
-    env: tuple[str, ...],
-    pip: tuple[str, ...],
-    working_dir: str | None,
-    timeout: float | None,
-    command: tuple[str, ...],
-) -> Spec:
-    changes: dict[str, Any] = {}
-    if command:
-        changes["entrypoint"] = list(command)
-    if env:
-        changes["env"] = dict(_pair(one) for one in env)
-    if pip:
-        changes["pip"] = list(pip)
-    given = {"name": name, "working_dir": working_dir, "timeout": timeout}
-    changes.update({field: value for field, value in given.items() if value is not None})
-    if file is not None:
-        return load(file, changes)
-    if not command:
-        raise SpecError("no program is named: write it after '--', or give a file with -f")
-    return made(changes, "the command line")
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise SpecError(f"--env {text!r} is not of the form NAME=VALUE")
-    return name, value
 
 
 def _tell(spec: Spec, where: str | None, out: TextIO) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from raycelery.cluster import reaching
 from raycelery.launch import entrypoint
-from raycelery.launch.errors import LaunchError, NotFound
+from raycelery.launch.errors import LaunchError, NotFound, SpecError
 from raycelery.launch.run import LOOK_SECONDS, Run, RunState, RunStatus
 from raycelery.launch.spec import Spec
 
@@ -64,6 +64,7 @@ class Jobs:
         Raises:
             LaunchError: there is one of that name already, or the cluster refuses it.
         """
+        _see_that_it_can(spec)
         self._said(
             lambda: self._client.submit_job(
                 entrypoint=entrypoint.of(spec.words),
@@ -152,6 +153,12 @@ class Jobs:
                 "and the run has a cluster of its own on this machine"
             )
         return LaunchError(f"the cluster at {self.address} refuses: {reaching.first_line(exc)}")
+
+
+def _see_that_it_can(spec: Spec) -> None:
+    for field in ("secrets", "retries"):
+        if getattr(spec, field):
+            raise SpecError(f"{field} is for runs on KubeRay: a cluster that is there already has no part in it")
 
 
 class JobRun(Run):

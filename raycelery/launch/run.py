@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -40,14 +40,21 @@ class RunStatus:
 
     Arguments:
         state: where it is.
-        message: Ray's words; "" for none.
+        message: Ray's words, or why it does not start; "" for none.
         started, ended: in seconds since the epoch; None: not yet.
+        timed_out: whether it has failed because it took too long.
     """
 
     state: RunState
     message: str = ""
     started: float | None = None
     ended: float | None = None
+    timed_out: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """What a command line returns for it: that of the state, or 4 where it took too long."""
+        return 4 if self.timed_out else self.state.exit_code
 
 
 class Run(ABC):
@@ -55,9 +62,12 @@ class Run(ABC):
 
     Attributes:
         name: by which it is found again.
+        on_change: called with what is known of it, while it is waited for or followed, whenever that is something else.
+            Runs of which there is nothing to tell until they run never call it.
     """
 
     name: str
+    on_change: Callable[[RunStatus], None] | None = None
 
     @abstractmethod
     def status(self) -> RunStatus:
@@ -87,6 +97,12 @@ class Run(ABC):
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Return plain data from which :func:`raycelery.launch.attach` finds it, also in another process."""
+
+    def hand_over(self) -> None:  # noqa: B027
+        """Wait until the run needs this process no more, where it does: it goes on when the process ends."""
+
+    def release(self) -> None:  # noqa: B027
+        """Give back what only the reading of the logs of a run that has ended still needs."""
 
     def wait(self, timeout: float | None = None) -> RunStatus:
         """Wait until it has ended, and return how.
