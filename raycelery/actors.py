@@ -12,7 +12,7 @@ import ray
 
 from raycelery.dispatcher.actor import Dispatcher
 from raycelery.dispatcher.executor_processes import Actors
-from raycelery.executor.actor import Executor, run_one
+from raycelery.executor.actor import run
 from raycelery.names import DISPATCHER_PREFIX, NAMESPACE, ON_HEAD
 from raycelery.protocol.limits import Limits
 
@@ -39,5 +39,5 @@ def find_dispatcher(name: str, limits: Limits) -> Any:
             max_restarts=-1,
             max_task_retries=-1,
         )
-        .remote(name, limits, Actors(find_dispatcher, Executor, run_one))
+        .remote(name, limits, Actors(find_dispatcher, run))
     )

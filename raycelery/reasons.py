@@ -50,7 +50,7 @@ def reason_of(exc: BaseException) -> str:
         detail = _DETAIL.search(text)
         if detail is not None:
             return f"its process died: {cleaned(detail['detail'])}"
-        return cleaned(text.replace(_UNEXPECTED, "")) or "its process died"
+        return f"its process died: {cleaned(text.replace(_UNEXPECTED, ''))}".rstrip(": ")
     if isinstance(exc, known.RayError):
         return cleaned(str(exc)) or type(exc).__name__
     return _named(exc)

@@ -189,6 +189,10 @@ class Dispatcher:
         """Return the reference of a large value in a list, or an empty list."""
         return self._large_values.refs(key)
 
+    async def end_of(self, executor_id: int) -> list[Any]:
+        """Return a reference, in a list, of what is there once an executor has ended."""
+        return [self._executors.handles[executor_id].ended]
+
     # What dispatchers say to each other of CPUs, see :class:`CpuLeases`.
 
     async def make_room(self, amounts: dict[str, float], share: float) -> None:

@@ -1,4 +1,9 @@
-"""Starts and ends executors: Ray actors, or Ray remote functions for lanes of ``executor="function"``."""
+"""Starts and ends executors: Ray tasks, each in a process of its own, or of one message for ``executor="function"``.
+
+Executors that stay up are tasks that do not end, rather than actors: Ray takes back the CPUs of a task that waits in
+``ray.get`` or ``ray.wait``, and leaves an actor its own, so that what it waits for may never start. See
+https://docs.ray.io/en/latest/ray-core/tasks/nested-tasks.html#yielding-resources-while-blocked.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +29,11 @@ class Actors:
 
     Arguments:
         find_dispatcher: returns the handle of another application's dispatcher, for its name and limits.
-        executor: the actor class of executors that stay up.
-        run_one: the function of executors that run one message.
+        run: the function of executors, whose last argument says whether it ends after one message.
     """
 
     find_dispatcher: Callable[[str, Limits], Any]
-    executor: type
-    run_one: Callable[..., str]
+    run: Callable[..., str]
 
 
 @dataclass(slots=True)
@@ -41,19 +44,17 @@ class Handle:
     """
 
     ended: Any
-    actor: Any = None
     request: Mapping[str, float] = field(default_factory=dict)
 
     def kill(self) -> None:
         """End it at once."""
-        if self.actor is not None:
-            ray.kill(self.actor)
-        else:
-            ray.cancel(self.ended, force=True)
+        ray.cancel(self.ended, force=True)
 
 
 def _title(lane: Lane) -> str:
-    return "bookkeeping" if lane.key.startswith(SETTLEMENT) else in_words(dict(sorted(lane.request.items())))
+    if lane.key.startswith(SETTLEMENT):
+        return "bookkeeping"
+    return in_words(dict(sorted(lane.request.items()))) + (", function" if lane.one_shot else "")
 
 
 def start(
@@ -90,16 +91,17 @@ def start(
     elif instruction.not_on and (label := _node_label()) is not None:
         options["scheduling_strategy"] = NodeLabelSchedulingStrategy(hard={label: NotIn(*instruction.not_on)})
     title = f"{name} [{_title(lane)}] #{instruction.executor_id}"
-    arguments = (instruction.executor_id, title, dict(lane.request), app.spec, endpoint, lane.app, env_text)
-    if lane.one_shot:
-        ref = ray.remote(actors.run_one).options(name=title, max_retries=0, **options).remote(*arguments)
-        return Handle(ref, request=request)
-    actor = (
-        ray.remote(actors.executor)
-        .options(name=title, namespace=f"raycelery:{name}", max_restarts=0, **options)
-        .remote(*arguments)
-    )
-    return Handle(actor.run.remote(), actor, request)
+    arguments = (
+        instruction.executor_id, title, dict(lane.request), app.spec, endpoint, lane.app, env_text, lane.one_shot
+    )  # fmt: skip
+    function = _remote(actors.run, lane.one_shot).options(name=title, max_retries=0, **options)
+    return Handle(function.remote(*arguments), request)
+
+
+@lru_cache(maxsize=2)
+def _remote(function: Callable[..., str], reused: bool) -> Any:
+    """Return a Ray remote function whose process Ray may use again; one for all, as Ray keeps each for good."""
+    return ray.remote(function) if reused else ray.remote(max_calls=1)(function)
 
 
 @lru_cache(maxsize=1)

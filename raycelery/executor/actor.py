@@ -1,4 +1,4 @@
-"""The executor's process: a warm Ray actor, or one Ray remote function per message; both run :class:`Loop`."""
+"""The executor's process: a Ray task that stays up, or one per message; both run :class:`Loop`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from raycelery.app.spec import AppSpec
 from raycelery.client import session
 from raycelery.client.connection import Client, Closed
 from raycelery.errors import LEAVING, AppLoadError, DispatcherUnreachable
+from raycelery.executor import ray_data
 from raycelery.executor.batch import Batch
 from raycelery.executor.begun import BegunFile
 from raycelery.executor.eventer import Eventer
@@ -96,6 +97,7 @@ class Loop:
         self._inbox.use(self._client, self._eventer, self._begun)
         dispatcher = ray.get_actor(f"raycelery:{_name(spec)}", namespace=names.NAMESPACE)
         session.install(session.Session(_name(spec), self._client, dispatcher))
+        ray_data.begin(dispatcher, executor_id)
         # What Ray is given from now on may be the application's.
         ray_serializers.restore()
         self._app_spec: AppSpec = pickle.loads(spec)
@@ -277,31 +279,7 @@ def _name(spec: bytes) -> str:
     return str(pickle.loads(spec).dispatcher)
 
 
-class Executor:
-    """A warm Ray actor: module globals and loaded models persist from message to message."""
-
-    def __init__(
-        self,
-        executor_id: int,
-        title: str,
-        request: Mapping[str, float],
-        spec: bytes,
-        endpoint: tuple[str, int, bytes],
-        app_key: str,
-        env: str,
-    ) -> None:
-        self._title = title
-        self._arguments = (executor_id, request, spec, endpoint, app_key, env)
-
-    def __repr__(self) -> str:
-        return self._title
-
-    def run(self) -> str:
-        """Run messages until the dispatcher says to stop; on the main thread, where time limits can be raised."""
-        return Loop(*self._arguments, once=False).run()
-
-
-def run_one(
+def run(
     executor_id: int,
     title: str,
     request: Mapping[str, float],
@@ -309,11 +287,16 @@ def run_one(
     endpoint: tuple[str, int, bytes],
     app_key: str,
     env: str,
+    once: bool,
 ) -> str:
-    """Run a single message as a Ray remote function."""
+    """Run messages until the dispatcher says to stop, or a single one; as a Ray task.
+
+    It runs on the main thread: time limits can be raised there only, and there only Ray takes a task's CPUs back while
+    it waits for Ray work.
+    """
     from raycelery.executor import loading
 
-    loop = Loop(executor_id, request, spec, endpoint, app_key, env, once=True)
+    loop = Loop(executor_id, request, spec, endpoint, app_key, env, once)
     if not loading.fit_for(app_key):
         # Ray has taken a process that has imported another release, and a process imports a module but once.
         loop.make_way()

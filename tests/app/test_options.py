@@ -37,7 +37,7 @@ def _mine() -> dict[str, Any]:
         # CPUs may be those of another application, of which Ray does not know.
         "cpus": request.get("CPU", 0),
         "memory": context.get_assigned_resources().get("memory", 0),
-        "function": context.get_actor_id() is None,
+        "function": ", function]" in context.get_task_name(),
         "flavour": os.environ.get("FLAVOUR"),
         "pid": os.getpid(),
     }
@@ -108,7 +108,7 @@ def _of(result: Any) -> Any:
     return result.get(timeout=SECONDS)
 
 
-def test_the_app_default_is_one_cpu_and_a_warm_actor() -> None:
+def test_the_app_default_is_one_cpu_and_an_executor_that_stays() -> None:
     got = _of(plain.delay())
     assert (got["cpus"], got["memory"], got["function"]) == (1, 0, False)
 

@@ -1,20 +1,39 @@
-"""Tasks that use Ray themselves, and others that keep all CPUs busy."""
+"""Ray work inside tasks, and beside them, on a Ray of two CPUs: a program that is told on its input what to try."""
 
 from __future__ import annotations
 
+import sys
 import time
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 import ray
+from celery import group
 
 from raycelery import Celery
 
 app = Celery("inside")
+SECONDS = 80
 
 
 @ray.remote
 def double(value: int) -> int:
     return 2 * value
+
+
+@ray.remote(num_cpus=1)
+class Doubler:
+    def double(self, value: int) -> int:
+        return 2 * value
+
+
+@ray.remote(num_cpus=1)
+class Outer:
+    def double(self, value: int) -> Any:
+        """Have an actor of its own do it, while a third holds a CPU."""
+        inner = Doubler.options(num_cpus=0.5).remote()
+        return ray.get(inner.double.remote(value))
 
 
 @app.task
@@ -24,7 +43,21 @@ def doubled(value: int) -> Any:
 
 
 @app.task
-def scored() -> int:
+def doubled_when_ready(value: int) -> Any:
+    """Wait in ``ray.wait``, several times."""
+    ref, seconds = double.remote(value), 0.01
+    while not ray.wait([ref], timeout=seconds)[0]:
+        seconds *= 2
+    return ray.get(ref)
+
+
+@app.task
+def doubled_by_actors(value: int) -> Any:
+    return ray.get(Outer.remote().double.remote(value))
+
+
+@app.task
+def counted() -> int:
     """Have Ray Data do something."""
     import ray.data
 
@@ -32,5 +65,89 @@ def scored() -> int:
 
 
 @app.task
+def summed() -> int:
+    """Take what Ray Data makes, batch by batch."""
+    import ray.data
+
+    batches = ray.data.range(1000).map_batches(lambda batch: batch).iter_batches(batch_size=100)
+    return int(sum(batch["id"].sum() for batch in batches))
+
+
+@app.task
 def busy(seconds: float) -> None:
     time.sleep(seconds)
+
+
+def _beside(check: Callable[[], None]) -> None:
+    """Check something while there is more to be done than ends meanwhile."""
+    # The first ones end, so that all executors are up.
+    waiting = group(busy.s(0.2) for _ in range(2000)).apply_async()
+    try:
+        waiting[3].get(timeout=SECONDS)
+        check()
+        assert not waiting.ready()
+    finally:
+        app.control.purge()
+
+
+def _of(task: Any, many: int = 2, **options: Any) -> Callable[[], None]:
+    """Return what checks so many calls at once of a task that doubles."""
+
+    def check() -> None:
+        calls = [task.apply_async((number,), priority=9, **options) for number in range(many)]
+        assert [call.get(timeout=SECONDS) for call in calls] == [2 * number for number in range(many)]
+
+    return check
+
+
+def _data(task: Any, value: int, **options: Any) -> Callable[[], None]:
+    def check() -> None:
+        calls = [task.apply_async(priority=9, **options) for _ in range(2)]
+        assert [call.get(timeout=SECONDS) for call in calls] == [value, value]
+
+    return check
+
+
+def _another_program() -> None:
+    assert ray.get([double.remote(number) for number in range(4)], timeout=SECONDS) == [0, 2, 4, 6]
+
+
+ALONE: dict[str, Callable[[], None]] = {
+    "ray.get": _of(doubled, 4),
+    "ray.wait": _of(doubled_when_ready),
+    "functions": _of(doubled, executor="function"),
+    "actors": _of(doubled_by_actors, 1),
+    "Ray Data": _data(counted, 1000),
+    "Ray Data's batches": _data(summed, 499500),
+    "Ray Data in functions": _data(counted, 1000, executor="function"),
+}
+BESIDE: dict[str, Callable[[], None]] = {
+    "ray.get": _of(doubled, 1),
+    "no CPU": _of(doubled, num_cpus=0),
+    "functions": _of(doubled, executor="function"),
+    "actors": _of(doubled_by_actors, 1),
+    "another program": _another_program,
+    "Ray Data": _data(counted, 1000),
+}
+
+
+def main() -> None:
+    app.conf.ray_init = {"num_cpus": 2, "include_dashboard": False}
+    for line in sys.stdin:
+        beside, _, name = line.rstrip("\n").partition(" ")
+        try:
+            if beside == "beside":
+                _beside(BESIDE[name])
+            else:
+                ALONE[name]()
+        except Exception:
+            traceback.print_exc()
+            print("failed", flush=True)
+        else:
+            print("passed", flush=True)
+
+
+if __name__ == "__main__":
+    from tests.executor import inside
+
+    inside.main()

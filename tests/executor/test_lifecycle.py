@@ -155,17 +155,16 @@ def test_celerys_logging_proxy_on_stdout_does_not_break_the_start_of_ray(tmp_pat
     assert "logged words" in out + err
 
 
-def test_executors_have_readable_names(ray_session: RaySession) -> None:
+@fresh.task
+def name_in_ray() -> str:
     import ray
 
-    where.delay(1).get(timeout=SECONDS)
+    return ray.get_runtime_context().get_task_name()
 
-    def names() -> set[str]:
-        where.delay(1).get(timeout=SECONDS)
-        return {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
 
-    until(lambda: any(name.startswith("fresh [1 CPU] #") for name in names()), SECONDS, names)
-    assert "raycelery:fresh" in names()
+def test_executors_have_readable_names(ray_session: RaySession) -> None:
+    assert name_in_ray.delay().get(timeout=SECONDS).startswith("fresh [1 CPU] #")
+    assert name_in_ray.apply_async(executor="function").get(timeout=SECONDS).startswith("fresh [1 CPU, function] #")
 
 
 @pytest.fixture

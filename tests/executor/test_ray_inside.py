@@ -1,34 +1,46 @@
-"""Tasks that start Ray work themselves, while a backlog wants all CPUs; on a Ray that no other application uses."""
+"""Ray work inside tasks and beside them, which needs the CPUs that tasks hold; on a Ray that no one else uses."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import scripts
-
-PROGRAM = """
-from celery import group
+from tests import support
 from tests.executor import inside
 
-inside.app.conf.ray_init = {"num_cpus": 4, "include_dashboard": False}
-# More than all CPUs can do while this runs.
-waiting = group(inside.busy.s(0.2) for _ in range(2000)).apply_async()
-waiting[0].get(timeout=60)
-"""
-END = """
-assert not waiting.ready()
-inside.app.control.purge()
-print("ok")
-"""
+Try = Callable[[str], None]
 
 
-@pytest.mark.parametrize("options", ["", "num_cpus=0", "executor='function'"])
-def test_ray_tasks_of_a_task_find_room(options: str, tmp_path: Path) -> None:
-    call = f"assert inside.doubled.apply_async((21,), priority=9, {options}).get(timeout=60) == 42"
-    scripts.run(tmp_path, PROGRAM + call + END)
+@pytest.fixture(scope="module")
+def attempt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Try]:
+    """Try something in a program with a Ray of its own."""
+    errors = Path(tmp_path_factory.mktemp("inside"), "errors")
+    with errors.open("w") as written:
+        program = subprocess.Popen(
+            [sys.executable, "-m", "tests.executor.inside"],
+            cwd=support.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=written, text=True,
+        )  # fmt: skip
+    assert program.stdin is not None
+
+    def attempt(what: str) -> None:
+        print(what, file=program.stdin, flush=True)
+        said = next((line for line in program.stdout or () if line in ("passed\n", "failed\n")), "ended")
+        assert said == "passed\n", errors.read_text()
+
+    yield attempt
+    program.stdin.close()
+    program.wait(60)
 
 
-def test_ray_data_inside_a_task_finds_room(tmp_path: Path) -> None:
-    scripts.run(tmp_path, PROGRAM + "assert inside.scored.apply_async(priority=9).get(timeout=60) == 1000" + END)
+@pytest.mark.parametrize("what", inside.ALONE)
+def test_ray_work_of_tasks_that_hold_all_cpus(what: str, attempt: Try) -> None:
+    attempt(f"alone {what}")
+
+
+@pytest.mark.parametrize("what", inside.BESIDE)
+def test_ray_work_finds_room_beside_a_backlog(what: str, attempt: Try) -> None:
+    attempt(f"beside {what}")
