@@ -1,11 +1,18 @@
-"""Ray work inside tasks, and beside them, on a Ray of two CPUs: a program that is told on its input what to try."""
+"""Ray work inside tasks, and beside them, on a Ray of two CPUs: a program that is told on its input what to try.
+
+:func:`attempts` starts it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -74,6 +81,43 @@ def summed() -> int:
 
 
 @app.task
+def trained(value: int) -> int:
+    """Have two workers of Ray Train at work, which need both CPUs."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    with tempfile.TemporaryDirectory() as folder:
+        met = Path(folder, "met")
+        met.mkdir()
+
+        def loop() -> None:
+            import ray.train
+
+            me = ray.train.get_context().get_world_rank()
+            Path(met, str(me)).touch()
+            while len(list(met.iterdir())) < 2:
+                time.sleep(0.01)
+
+        scaling = ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1})
+        DataParallelTrainer(loop, scaling_config=scaling, run_config=RunConfig(storage_path=folder)).fit()
+        return value * len(list(met.iterdir()))
+
+
+@app.task
+def tuned(value: int) -> int:
+    """Have Ray Tune try two values."""
+    from ray import tune
+
+    def objective(config: dict[str, Any]) -> dict[str, int]:
+        return {"score": config["value"] * config["factor"]}
+
+    space = {"factor": tune.grid_search([1, 2]), "value": value}
+    with tempfile.TemporaryDirectory() as folder:
+        found = tune.Tuner(objective, param_space=space, run_config=tune.RunConfig(storage_path=folder)).fit()
+        return max(one.metrics["score"] for one in found if one.metrics)
+
+
+@app.task
 def busy(seconds: float) -> None:
     time.sleep(seconds)
 
@@ -112,6 +156,17 @@ def _another_program() -> None:
     assert ray.get([double.remote(number) for number in range(4)], timeout=SECONDS) == [0, 2, 4, 6]
 
 
+def _served() -> None:
+    from ray import serve
+
+    deployed = serve.deployment(ray_actor_options={"num_cpus": 1})(Doubler.__ray_metadata__.modified_class)
+    handle = serve.run(deployed.bind(), route_prefix=None)
+    try:
+        assert handle.double.remote(21).result(timeout_s=SECONDS) == 42
+    finally:
+        serve.shutdown()
+
+
 ALONE: dict[str, Callable[[], None]] = {
     "ray.get": _of(doubled, 4),
     "ray.wait": _of(doubled_when_ready),
@@ -120,6 +175,8 @@ ALONE: dict[str, Callable[[], None]] = {
     "Ray Data": _data(counted, 1000),
     "Ray Data's batches": _data(summed, 499500),
     "Ray Data in functions": _data(counted, 1000, executor="function"),
+    "Ray Train": _of(trained),
+    "Ray Tune": _of(tuned),
 }
 BESIDE: dict[str, Callable[[], None]] = {
     "ray.get": _of(doubled, 1),
@@ -128,7 +185,37 @@ BESIDE: dict[str, Callable[[], None]] = {
     "actors": _of(doubled_by_actors, 1),
     "another program": _another_program,
     "Ray Data": _data(counted, 1000),
+    "Ray Train": _of(trained, 1),
+    "Ray Serve": _served,
 }
+#: What these need is not part of Ray itself.
+MORE = ("Ray Train", "Ray Tune", "Ray Serve")
+
+
+@contextlib.contextmanager
+def attempts() -> Iterator[Callable[[str], None]]:
+    """Start the program; yield what has it try something, such as ``beside ray.get``."""
+    from tests import support
+
+    with tempfile.NamedTemporaryFile("r") as written:
+        with open(written.name, "w") as errors:
+            program = subprocess.Popen(
+                [sys.executable, "-m", "tests.executor.inside"],
+                cwd=support.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+            )  # fmt: skip
+
+        def attempt(what: str) -> None:
+            assert program.stdin is not None
+            print(what, file=program.stdin, flush=True)
+            said = next((line for line in program.stdout or () if line in ("passed\n", "failed\n")), "ended")
+            assert said == "passed\n", written.read()
+
+        try:
+            yield attempt
+        finally:
+            assert program.stdin is not None
+            program.stdin.close()
+            program.wait(60)
 
 
 def main() -> None:
