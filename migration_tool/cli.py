@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,6 +72,8 @@ def main() -> None:
 )
 @click.option("--all", "everything", is_flag=True, help="also list what works unchanged")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="write the report to this file")
+@click.option("--live", metavar="APP", help="also show what the broker of this application, which is already on Ray, "
+              "still holds; it is imported for that, in a process of its own")  # fmt: skip
 def check(
     paths: tuple[Path, ...],
     exclude: tuple[str, ...],
@@ -78,6 +81,7 @@ def check(
     form: str,
     everything: bool,
     output: Path | None,
+    live: str | None,
 ) -> None:
     """Report every use of Celery: works, works and changes, or must be changed by hand."""
     target = Output(output, "--output") if output else None
@@ -99,7 +103,9 @@ def check(
             error.show()
             sys.exit(FAILED)
     summary = summarise(outcomes)
-    sys.exit(FAILED if summary.skipped else LEFT if summary.manual else DONE)
+    # Another process, as this command never imports the code that it reads.
+    status = subprocess.call([sys.executable, "-m", "raycelery", "switch", "status", "-A", live]) if live else DONE
+    sys.exit(FAILED if summary.skipped or status > LEFT else LEFT if summary.manual or status else DONE)
 
 
 @main.command(epilog=_EPILOG)

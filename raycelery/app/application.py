@@ -14,6 +14,7 @@ from typing import Any
 
 import celery
 from kombu.transport import TRANSPORT_ALIASES
+from kombu.utils.imports import symbol_by_name
 from kombu.utils.objects import cached_property
 
 from raycelery.app.conf import RememberingSettings
@@ -193,6 +194,7 @@ class Celery(celery.Celery):  # type: ignore[misc]
                     self.main or "the application",
                     " and ".join(replaced),
                 )
+                symbol_by_name("raycelery.switch.left:look_later")(self)
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, countdown: Any = None, eta: Any = None,
                   task_id: str | None = None, *more: Any, **options: Any) -> Any:  # fmt: skip

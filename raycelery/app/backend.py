@@ -204,14 +204,14 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         found = client.call(questions.GetResult(str(task_id)))
         if found is not None:
             return self._meta_of(found.payload)
-        old = self._old and self._old.meta(client, str(task_id))
+        old = self.old_results and self.old_results.meta(client, str(task_id))
         return old or {"status": states.PENDING, "result": None}
 
     def _restore_group(self, group_id: str) -> Any:
-        return super()._restore_group(group_id) or (self._old and self._old.group(group_id))
+        return super()._restore_group(group_id) or (self.old_results and self.old_results.group(group_id))
 
     @cached_property
-    def _old(self) -> Any:
+    def old_results(self) -> Any:
         """Results from before the application ran on Ray; None where there are none."""
         return symbol_by_name("raycelery.switch.old_results:of")(self.app)
 
@@ -316,10 +316,10 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
         if not wanted:
             return
         client = self._awaited_client()
-        elsewhere: set[str] = self._old.elsewhere(client, wanted) if self._old else set()
+        elsewhere: set[str] = self.old_results.elsewhere(client, wanted) if self.old_results else set()
         with Waiting(client, wanted) as waiting:
             while wanted:
-                for task_id, meta in self._old.ended(client, elsewhere) if elsewhere else ():
+                for task_id, meta in self.old_results.ended(client, elsewhere) if elsewhere else ():
                     elsewhere.discard(task_id)
                     if task_id in wanted:
                         del wanted[task_id]
@@ -375,7 +375,9 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
     def listen(self, result: Any, weak: bool = False) -> None:
         """Set a result object when its result comes, which calls what was given to its ``then``."""
         client = self.app.client
-        for _, meta in self._old.ended(client, self._old.elsewhere(client, [result.id])) if self._old else ():
+        for _, meta in (
+            self.old_results.ended(client, self.old_results.elsewhere(client, [result.id])) if self.old_results else ()
+        ):
             result._maybe_set_cache(meta)
             return
         self._listener.add(result, weak)
@@ -421,6 +423,9 @@ class RayBackend(KeyValueStoreBackend):  # type: ignore[misc]
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
         """Hand one part to the store of the application whose chord it is."""
+        if request.group and request.chord.get("chord_begun_before") and self.old_results:
+            self.old_results.chord_part(request, state, result)
+            return
         home = request.chord.get("chord_backend") if request.group else None
         if home is not None and (backend := backend_of(references.Reference(*home))) is not self:
             backend.app.client.define(*backend.app.producer.descriptions.app_definition())

@@ -176,6 +176,12 @@ SETTINGS: dict[str, Setting] = {
         "named; `False`: they are PENDING",
         _yes_or_no,
     ),
+    "ray_check_broker": Setting(
+        True, "boolean",
+        "`True`: a process in direct mode looks once, in the background, whether the broker that is named "
+        "[still holds messages](switching.md#what-the-broker-still-holds), and says so in its log",
+        _yes_or_no,
+    ),
     "ray_queues": Setting(
         {}, "mapping",
         '[task options](using.md#what-a-task-needs) per queue: `{"nightly": {"num_cpus": 2, "max_concurrency": 8}}`',

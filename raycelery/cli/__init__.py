@@ -18,6 +18,7 @@ COMMANDS = {
     "beat": "raycelery.cli.beat",
     "demo": "raycelery.cli.demo",
     "down": "raycelery.cli.down",
+    "drain": "raycelery.cli.drain",
     "failures": "raycelery.cli.failures",
     "job": "raycelery.cli.job",
     "logs": "raycelery.cli.logs",
@@ -25,6 +26,7 @@ COMMANDS = {
     "rightsize": "raycelery.cli.rightsize",
     "status": "raycelery.cli.status",
     "submit": "raycelery.cli.submit",
+    "switch": "raycelery.cli.switch",
     "top": "raycelery.cli.top",
     "up": "raycelery.cli.up",
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +13,7 @@ import click
 from raycelery import names
 from raycelery.cluster import address, connecting, local
 from raycelery.errors import OptionError, RayCeleryError
+from raycelery.masking import masked
 
 if TYPE_CHECKING:
     from raycelery.app.application import Celery
@@ -96,3 +99,29 @@ def _local(name: str) -> str:
         )
     click.echo(f"{name} at {found[0]}", err=True)
     return found[0].address
+
+
+def split(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
+    """Return the names of an option that takes several, with commas between."""
+    return [one.strip() for one in (value or "").split(",") if one.strip()]
+
+
+@contextlib.contextmanager
+def the_broker(app: Celery) -> Iterator[Any]:
+    """Connect with the broker that an application names.
+
+    Raises:
+        click.UsageError: it names none.
+        click.ClickException: it does not answer.
+    """
+    from kombu.exceptions import OperationalError
+
+    from raycelery.switch import broker
+
+    try:
+        with broker.opened(app) as found:
+            yield found
+    except OptionError as exc:
+        raise click.UsageError(str(exc)) from exc
+    except (OSError, OperationalError, ImportError) as exc:
+        raise click.ClickException(f"the broker {masked(app.conf.broker_read_url)} does not answer: {exc}") from exc

@@ -1,7 +1,8 @@
 """Results from before a project ran on Ray: what the dispatcher does not know is looked up in ``result_backend``.
 
-Read only, by Celery's own backend, see https://docs.celeryq.dev/en/stable/userguide/tasks.html#result-backends. Whoever
-polls an id of neither side pays one look-up in a second, and none while that backend is out of reach.
+By Celery's own backend, see https://docs.celeryq.dev/en/stable/userguide/tasks.html#result-backends. Whoever polls an
+id of neither side pays one look-up in a second, and none while that backend is out of reach. Nothing is written there
+but the parts of chords that were begun there: some of them may have run on workers.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class OldResults:
     """Reads the results of tasks that ran on Celery's workers; safe to use from any thread.
 
     Arguments:
-        backend: Celery's, which is never written to.
+        backend: Celery's.
         name: what it is called in messages.
     """
 
@@ -105,6 +106,10 @@ class OldResults:
     def group(self, group_id: str) -> dict[str, Any] | None:
         """Return what is kept of a group that was saved, or None."""
         return None if self.away else self._ask(self._backend.get_group_meta, group_id)
+
+    def chord_part(self, request: Any, state: str, result: Any) -> None:
+        """Count a part of a chord that was begun on Celery's workers, and call its body, on Ray, if it is the last."""
+        self._backend.on_chord_part_return(request, state, result)
 
     def elsewhere(self, client: Client, ids: Collection[str]) -> set[str]:
         """Return the tasks that are awaited and that Ray does not know, whose results may come from elsewhere.

@@ -1,0 +1,30 @@
+"""A project as its tests switch it: a copy of this file; what its tasks do is seen in a file beside it."""
+
+from pathlib import Path
+
+from celery import Celery
+
+app = Celery("project")
+
+
+def note(*parts):
+    with (Path(__file__).parent / "notes").open("a") as notes:
+        notes.write(" ".join(map(str, parts)) + "\n")
+
+
+@app.task(bind=True, acks_late=True)
+def work(self, name, more=None):
+    request = self.request
+    note(name, request.id, request.retries, request.delivery_info.get("priority"), (request.headers or {}).get("x-who"))
+    return name
+
+
+@app.task(bind=True, ignore_result=True)
+def quiet(self, name):
+    note(name, self.request.id, self.request.retries)
+
+
+@app.task
+def total(values):
+    note("total", sum(map(len, values)))
+    return sum(map(len, values))
