@@ -38,7 +38,7 @@ from raycelery.dispatcher.monitoring.tools import Tools
 from raycelery.dispatcher.outcomes import Outcomes
 from raycelery.dispatcher.profiling import Profiling
 from raycelery.dispatcher.queries import Queries
-from raycelery.dispatcher.ray_demand import RayDemand
+from raycelery.dispatcher.ray_demand import Books, RayDemand
 from raycelery.dispatcher.recovery import Recovery, rewrite
 from raycelery.dispatcher.reports import Reports
 from raycelery.dispatcher.reserve import Reserve
@@ -143,7 +143,7 @@ class Dispatcher:
         self._back_pressure = BackPressure(scheduler.view, limits.max_pending, limits.max_pending_bytes)
         self._cpu_leases = CpuLeases(name, scheduler, turns.soon)
         autoscaler = Autoscaler(scheduler, turns.soon)
-        ray_demand = RayDemand(name, scheduler, turns.soon)
+        self._ray_demand = ray_demand = RayDemand(name, scheduler, turns.soon)
         self._monitor = ClusterMonitor(core, journal, metrics, tools, autoscaler, ray_demand, turns, connections)
         reports = Reports(core, self._outcomes, self._bridge_jobs, executors)
         self._admission = admission = Admission(
@@ -200,6 +200,10 @@ class Dispatcher:
         self._scheduler.handle(events.MakeRoom(amounts, share), steady.now())
         if self._listening:
             self._turns.soon()
+
+    async def books(self) -> Books:
+        """Return what this application has of Ray."""
+        return self._ray_demand.books()
 
     @_said_once
     async def demand(self, peer: str, units: list[float], share: float, lease_ids: list[str]) -> float:

@@ -35,10 +35,6 @@ class Peers:
                 asked.append(self._call(actor, question, *args))
         return asked
 
-    def any(self) -> bool:
-        """Return whether there is one, as they were found a little while ago."""
-        return bool(self._all())
-
     def _all(self) -> list[Any]:
         now = time.monotonic()
         if now - self._looked > _LOOK_SECONDS:

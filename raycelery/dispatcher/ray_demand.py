@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
 
@@ -28,7 +28,25 @@ logger = logging.getLogger(__name__)
 
 #: It takes no more than this part of the time to ask.
 _PAUSES = 20
+#: Seconds in which other dispatchers answer; else it is looked at again later.
+_ANSWER_SECONDS = 5.0
 Shape = tuple[tuple[str, int], ...]
+
+
+class Books(NamedTuple):
+    """What an application has of Ray.
+
+    Arguments:
+        name: its own.
+        pending: the requests of its executors that have not started, and how many there are of each.
+        held: CPUs that Ray has given to its executors.
+        in_use: CPUs of executors that have not been asked to end, nor wait for subtasks.
+    """
+
+    name: str
+    pending: list[tuple[Shape, int]]
+    held: float
+    in_use: float
 
 
 class RayDemand:
@@ -41,6 +59,7 @@ class RayDemand:
     """
 
     def __init__(self, name: str, scheduler: Scheduler, on_change: Callable[[], None]) -> None:
+        self._name = name
         self._scheduler = scheduler
         self._on_change = on_change
         self._peers = Peers(name)
@@ -61,48 +80,52 @@ class RayDemand:
     async def _look(self) -> None:
         began = time.monotonic()
         try:
-            pending, free, peers = await asyncio.get_running_loop().run_in_executor(None, self._ask)
+            pending, free, others = await asyncio.get_running_loop().run_in_executor(None, self._ask, self.books())
         except Exception as exc:  # it is Ray's own, and asked again
             logger.warning("cannot find out what waits in Ray: %s", reason_of(exc))
             return
         finally:
             self._looking = None
             self._next = time.monotonic() + _PAUSES * (time.monotonic() - began)
-        foreign = Counter() if peers else pending - self._own_pending()
+        mine = self.books()
+        foreign = Counter(pending)
+        for books in (mine, *others):
+            foreign -= Counter(dict(books.pending))
         waiting, self._seen = foreign & self._seen, foreign
         nodes = self._scheduler.view.nodes
         requests = [dict(shape) for shape in waiting.elements() if nodes.could_fit(shape)]
         if requests:
-            share = nodes.total_cpus / UNIT - free - self._held()
+            share = nodes.total_cpus / UNIT - free - sum(books.held for books in (mine, *others))
             amounts: Counter[str] = Counter()
             for request in requests:
                 amounts.update(request)
             wanted = {name: amount / UNIT for name, amount in amounts.items()}
-            self._scheduler.handle(Demand(wanted, max(0.0, share)), steady.now())
+            most = max((mine, *others), key=lambda books: (books.in_use, books.name))
+            self._scheduler.handle(Demand(wanted, max(0.0, share), most is mine), steady.now())
             self._on_change()
         said = self._scheduler.view.ray_work(steady.now())
         if said and not self._warned:
             logger.warning("%s", said)
         self._warned = bool(said)
 
-    def _ask(self) -> tuple[Counter[Shape], float, bool]:
-        """Return what is pending in Ray, the CPUs that it has free, and whether other applications are there.
+    def _ask(self, mine: Books) -> tuple[Counter[Shape], float, list[Books]]:
+        """Return what is pending in Ray, the CPUs that it has free, and the books of the other applications.
 
         These are no strangers: they lease CPUs, and what they have pending cannot be told from other work.
         """
         pending = _pending()
-        if not pending:
-            return pending, 0.0, False
-        return pending, ray.available_resources().get("CPU", 0.0), self._peers.any()
+        if not pending - Counter(dict(mine.pending)):
+            return Counter(), 0.0, []
+        free = ray.available_resources().get("CPU", 0.0)
+        return pending, free, ray.get(self._peers.ask_all("books"), timeout=_ANSWER_SECONDS)
 
-    def _own_pending(self) -> Counter[Shape]:
-        executors = self._scheduler.view.executors.values()
-        return Counter(executor.lane.shape for executor in executors if not executor.ready)
-
-    def _held(self) -> float:
-        """Return the CPUs that Ray has given to executors."""
-        executors = self._scheduler.view.executors.values()
-        return sum(e.cpus for e in executors if e.ready and not (e.backfilled or e.leased)) / UNIT
+    def books(self) -> Books:
+        """Return what this application has of Ray."""
+        view = self._scheduler.view
+        executors = view.executors.values()
+        pending = Counter(executor.lane.shape for executor in executors if not executor.ready)
+        held = sum(e.cpus for e in executors if e.ready and not (e.backfilled or e.leased))
+        return Books(self._name, list(pending.items()), held / UNIT, view.in_use / UNIT)
 
 
 def _pending() -> Counter[Shape]:

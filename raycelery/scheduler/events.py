@@ -287,10 +287,17 @@ class MakeRoom:
 
 @dataclass(slots=True, eq=False)
 class RayDemand:
-    """Ray work that is no application's waits for what executors hold; arguments as of :class:`MakeRoom`."""
+    """Ray work that is no application's waits for what executors hold.
+
+    Arguments:
+        amounts: what it lacks, in Ray's units.
+        share: the CPUs that such work has.
+        most: no other application uses more CPUs than this one: busy executors are asked of it.
+    """
 
     amounts: Mapping[str, float]
     share: float
+    most: bool = True
 
 
 @dataclass(slots=True, eq=False)

@@ -16,6 +16,7 @@ from itertools import islice
 
 from raycelery.scheduler.capacity import Capacity
 from raycelery.scheduler.claims import Claims, Plan
+from raycelery.scheduler.events import RayDemand
 from raycelery.scheduler.executor import ExecutorState
 from raycelery.scheduler.executors import Executors
 from raycelery.scheduler.lanes import Lanes, LaneState
@@ -261,21 +262,17 @@ class Preemption:
             for name, amount in request.items():
                 lacking[name] = lacking.get(name, 0) - amount
 
-    def make_room_for_ray(self, amounts: Mapping[str, float], share: float) -> None:
+    def make_room_for_ray(self, demand: RayDemand) -> None:
         """Have executors end for Ray work that is no application's: idle ones, and busy ones down to an even share.
 
         It is asked for again and again while that work waits. So those that have been asked and do not end are left
         out: they may be waiting for that very work. Those that began last are asked first, for the same reason.
-
-        Arguments:
-            amounts: what the work lacks, in Ray's units.
-            share: the CPUs that such work has.
         """
-        lacking, relieved = scaled(amounts), 0
-        mine, theirs = self._capacity.in_use(), round(share * UNIT)
+        lacking, relieved = scaled(demand.amounts), 0
+        mine, theirs = self._capacity.in_use(), round(demand.share * UNIT)
         if self._turn.now >= self._capacity.ray_waits[0]:
             self._ray_since = self._turn.now
-        self._ray_amounts = dict(amounts)
+        self._ray_amounts = dict(demand.amounts)
         # Ray would give what becomes free to new executors just as well.
         self._capacity.ray_waits = (self._turn.now + _RAY_SECONDS, theirs)
         idle = self._executors.idle
@@ -286,7 +283,7 @@ class Preemption:
                 continue
             if state.id in idle:
                 self._executors.stop(state)
-            elif theirs + relieved == 0 or mine - state.cpus >= theirs + relieved + state.cpus:
+            elif demand.most and (theirs + relieved == 0 or mine - state.cpus >= theirs + relieved + state.cpus):
                 self._executors.ask(state, "")
             else:
                 continue

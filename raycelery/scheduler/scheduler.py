@@ -65,7 +65,7 @@ class Scheduler:
             events.NodeDraining: parts.draining.announced,
             events.AutoscalerFound: parts.growth.found,
             events.MakeRoom: lambda event: parts.preemption.make_room(event.amounts, event.share),
-            events.RayDemand: lambda event: parts.preemption.make_room_for_ray(event.amounts, event.share),
+            events.RayDemand: lambda event: parts.preemption.make_room_for_ray(event),
             events.FreeCounted: parts.leases_taken.counted,
             events.DemandAnswered: parts.leases_taken.answered,
             events.LeaseGranted: parts.leases_taken.granted,

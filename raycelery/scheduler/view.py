@@ -137,6 +137,11 @@ class View:
         """What waits for nodes that the autoscaler adds, in a sentence; "" where nothing does."""
         return self._parts.growth.said()
 
+    @property
+    def in_use(self) -> int:
+        """The CPUs of executors that have not been asked to end, in the units of nodes."""
+        return self._parts.capacity.in_use()
+
     def ray_work(self, now: float) -> str:
         """Ray work that has waited long for what tasks hold, in a sentence; "" where there is none."""
         return self._parts.preemption.ray_work(now)

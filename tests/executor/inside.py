@@ -21,6 +21,7 @@ from celery import group
 from raycelery import Celery
 
 app = Celery("inside")
+other = Celery("inside-other", set_as_current=False)
 SECONDS = 80
 
 
@@ -122,6 +123,11 @@ def busy(seconds: float) -> None:
     time.sleep(seconds)
 
 
+@other.task
+def also_busy(seconds: float) -> None:
+    time.sleep(seconds)
+
+
 def _beside(check: Callable[[], None]) -> None:
     """Check something while there is more to be done than ends meanwhile."""
     # The first ones end, so that all executors are up.
@@ -150,6 +156,17 @@ def _data(task: Any, value: int, **options: Any) -> Callable[[], None]:
         assert [call.get(timeout=SECONDS) for call in calls] == [value, value]
 
     return check
+
+
+def _two_applications() -> None:
+    """Check something while another application has more to be done, too."""
+    waiting = group(also_busy.s(0.2) for _ in range(2000)).apply_async()
+    try:
+        waiting[1].get(timeout=SECONDS)
+        _of(doubled, num_cpus=0)()
+        assert not waiting.ready()
+    finally:
+        other.control.purge()
 
 
 def _another_program() -> None:
@@ -183,6 +200,7 @@ BESIDE: dict[str, Callable[[], None]] = {
     "no CPU": _of(doubled, num_cpus=0),
     "functions": _of(doubled, executor="function"),
     "actors": _of(doubled_by_actors, 1),
+    "two applications": _two_applications,
     "another program": _another_program,
     "Ray Data": _data(counted, 1000),
     "Ray Train": _of(trained, 1),
@@ -219,7 +237,7 @@ def attempts() -> Iterator[Callable[[str], None]]:
 
 
 def main() -> None:
-    app.conf.ray_init = {"num_cpus": 2, "include_dashboard": False}
+    app.conf.ray_init = other.conf.ray_init = {"num_cpus": 2, "include_dashboard": False}
     for line in sys.stdin:
         beside, _, name = line.rstrip("\n").partition(" ")
         try:
