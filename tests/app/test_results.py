@@ -120,7 +120,7 @@ def test_results_are_read_by_id_from_another_process(ray_session: RaySession) ->
     done = subprocess.run(
         [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=100, cwd=ROOT
     )
-    assert done.stdout.split() == ["42", "2"], done.stderr
+    assert done.stdout.splitlines()[-1:] == ["42 2"], done.stderr  # Ray may warn before it
     # The process that is gone started nothing that went with it.
     assert sample.add.delay(2, 2).get(timeout=SECONDS) == 4
 
