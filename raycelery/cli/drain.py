@@ -1,10 +1,12 @@
-"""``raycelery drain``: takes what an application's broker still holds to Ray."""
+"""``raycelery drain``: takes what an application's broker still holds to Ray, or what waits on Ray back."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -25,14 +27,18 @@ LINE_SECONDS = 1.0
 @click.option("--until-empty", is_flag=True, help="End once nothing more can be taken.  [default: go on until Ctrl-C]")
 @click.option("--take-unacked", is_flag=True, help="Redis: also take messages that some worker has taken, though "
               "workers may be connected. What they run is then run again on Ray.")  # fmt: skip
-def command(name: str, queues: list[str], until_empty: bool, take_unacked: bool) -> None:
+@click.option("--to-broker", is_flag=True, help="The way back: send what waits on Ray to the broker.")
+def command(name: str, queues: list[str], until_empty: bool, take_unacked: bool, to_broker: bool) -> None:
     """Take what the application's broker still holds to Ray.
 
     Ready messages, those of workers that were stopped, and those that wait for their time, with their ids, headers,
     priorities, retries and canvas. Each is acknowledged to the broker once it is safe on Ray. Messages of tasks that
     the application does not have stay in the broker, and so do those whose serializer it does not accept.
 
-    Exit status: 0 the broker is empty, 1 something is left.
+    With --to-broker the other way round: what waits on Ray, also for its time, is published to the broker again, and
+    what runs ends on Ray.
+
+    Exit status: 0 nothing is left, 1 something is.
     """
     out = output.own_stdout()
     app = load(name)
@@ -40,18 +46,14 @@ def command(name: str, queues: list[str], until_empty: bool, take_unacked: bool)
     from raycelery.switch import broker
     from raycelery.switch.draining import Drain
 
-    names = broker.queues_of(app, queues)
     with the_broker(app):  # it should answer at the beginning
         pass
-    shown = [0.0]
-
-    def progress(counts: Counts) -> None:
-        if time.monotonic() - shown[0] >= LINE_SECONDS:
-            shown[0] = time.monotonic()
-            click.echo(f"{counts.moved.total():,} moved, {counts.kept.total():,} stay", err=True)
-
-    drain = Drain(app, names, lambda said: click.echo(said, err=True), progress, take_unacked=take_unacked)
-    click.echo(f"draining {', '.join(names)}", err=True)
+    if to_broker:
+        _send_back(app, queues, until_empty, out)
+        return
+    names = broker.queues_of(app, queues)
+    drain = Drain(app, names, _say, Progress(), take_unacked=take_unacked)
+    _say(f"draining {', '.join(names)}")
     try:
         counts = drain.run(until_empty=until_empty)
     except KeyboardInterrupt:
@@ -62,10 +64,44 @@ def command(name: str, queues: list[str], until_empty: bool, take_unacked: bool)
     sys.exit(1 if counts.remaining else 0)
 
 
+def _send_back(app: Any, queues: list[str], until_empty: bool, out: TextIO) -> None:
+    from raycelery.switch.returning import Return
+
+    sending = Return(app, queues, _say, Progress())
+    _say(f"sending back {', '.join(queues) or 'all queues'}")
+    with contextlib.suppress(KeyboardInterrupt):
+        sending.run(until_empty=until_empty)
+    counts = sending.counts
+    lines = [f"sent to the broker: {counts.moved.total():,}{_tasks(counts.moved)}"]
+    lines += [f"stay on Ray: {count:,}, {why}" for why, count in counts.kept.most_common()]
+    lines.append(f"waiting on Ray: {counts.remaining:,}" if counts.remaining else "nothing waits on Ray")
+    click.echo("\n".join(lines), file=out)
+    sys.exit(1 if counts.remaining else 0)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _tasks(moved: Counter[str]) -> str:
+    return f" ({', '.join(f'{count:,} {task}' for task, count in moved.most_common())})" if moved else ""
+
+
+class Progress:
+    """Writes a line now and then."""
+
+    def __init__(self) -> None:
+        self._shown = 0.0
+
+    def __call__(self, counts: Any) -> None:
+        if time.monotonic() - self._shown >= LINE_SECONDS:
+            self._shown = time.monotonic()
+            _say(f"{counts.moved.total():,} moved, {counts.kept.total():,} stay")
+
+
 def summary(counts: Counts) -> str:
     """Return what a drain has done and what is left, in lines."""
-    tasks = ", ".join(f"{count:,} {task}" for task, count in counts.moved.most_common())
-    lines = [f"moved to Ray: {counts.moved.total():,}{f' ({tasks})' if tasks else ''}"]
+    lines = [f"moved to Ray: {counts.moved.total():,}{_tasks(counts.moved)}"]
     if counts.known:
         lines.append(f"were on Ray already: {counts.known:,}")
     if counts.taken_over:

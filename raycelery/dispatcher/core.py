@@ -24,6 +24,7 @@ from raycelery.protocol.operations import (
 )
 from raycelery.protocol.records import Came
 from raycelery.scheduler import events
+from raycelery.scheduler.phases import MessagePhase
 
 if TYPE_CHECKING:
     from raycelery.dispatcher.definitions import Definitions
@@ -113,6 +114,11 @@ class Core:
             case TaskEvent():
                 self.on_event(operation)
         return None if complete is None else chord_message(*complete)
+
+    def withdrawable(self, message: Message) -> bool:
+        """Return whether a message waits and nothing of it is in this cluster only."""
+        waits = message.phase in (MessagePhase.WAITING, MessagePhase.SCHEDULED)
+        return waits and message.settle_reason is None and not message.bridged and message.seq not in self.keys
 
     def release(self, seq: int) -> None:
         """Let go of the large values of a message that has ended."""

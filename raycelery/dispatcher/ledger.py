@@ -73,6 +73,16 @@ class Ledger:
             if seq not in self._holder and (queue is None or submission.queue == queue):
                 del self.messages[seq]
 
+    def withdraw(self, ids: Iterable[str]) -> list[Submission]:
+        """Note that messages that waited were taken off the queues; in the order of their ids, then as they came."""
+        found = []
+        for task_id in ids:
+            for seq, submission in list(self.messages.items()):
+                waits = seq not in self._holder and seq not in self.lost
+                if submission.task_id == task_id and waits and not submission.keys:
+                    found.append(self.messages.pop(seq))
+        return found
+
     def given(self, executor: int, seqs: Iterable[int]) -> None:
         """Note an assignment."""
         for seq in seqs:

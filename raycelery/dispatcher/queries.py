@@ -84,6 +84,18 @@ class Queries:
         """Those of some task ids of which there is neither a message nor a result."""
         return [one for one in ids if self.view.find(one) is None and self._core.store.meta(one) is None]
 
+    def withdrawable(self, queues: list[str], but: list[str], most: int) -> list[str]:
+        """Ids of the tasks whose messages wait and could be withdrawn: of some queues, without some, not too many."""
+        found, left_out = [], set(but)
+        for message in self.view.purgeable(None):
+            if queues and message.queue not in queues:
+                continue
+            if message.id not in left_out and self._core.withdrawable(message):
+                found.append(message.id)
+                if len(found) >= most:
+                    break
+        return found
+
     def revoked(self) -> list[str]:
         """Revoked ids that are remembered."""
         return self.view.revocations()[0]

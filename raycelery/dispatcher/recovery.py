@@ -17,6 +17,7 @@ from raycelery.dispatcher.ledger import Ledger, lost
 from raycelery.dispatcher.turns import UNWRITTEN_SECONDS
 from raycelery.protocol import framing, questions
 from raycelery.protocol.asking import Question
+from raycelery.protocol.codec import encode
 from raycelery.protocol.frames import Ask, Changes
 from raycelery.protocol.records import Came, CompleteChord, Ended, Epoch, Given, LiveMessage, Lost, Numbered, Record
 from raycelery.scheduler.events import UNKNOWN
@@ -79,8 +80,19 @@ class Recovery:
                 self._revocations.append(msgspec.structs.replace(asked, terminate=False))
             case Ask(_, questions.Purge(queue)):
                 ledger.purge(queue)
+            case Ask(_, questions.Withdraw(ids)):
+                self._withdraw(ids)
             case Ask(_, asked):
                 self._answer(asked)
+
+    def _withdraw(self, ids: list[str]) -> None:
+        store = self._core.store
+        if store.get(questions.WITHDRAWN) is not None:
+            return
+        revoked = {one for asked in self._revocations if isinstance(asked, questions.Revoke) for one in asked.ids}
+        kept = self._ledger.withdraw(one for one in ids if one not in revoked)
+        if kept:
+            store.set(questions.WITHDRAWN, encode(kept), None, steady.now())
 
     async def finish(self) -> None:
         """Hand what is not done to the scheduler, once it is known what executors had begun of it; cut the journal."""

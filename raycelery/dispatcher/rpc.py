@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from raycelery.dispatcher import steady
+from raycelery.dispatcher.conversions import submission_of
 from raycelery.dispatcher.monitoring.status import overview
 from raycelery.protocol import questions
 from raycelery.protocol.asking import Question
+from raycelery.protocol.codec import encode
 from raycelery.protocol.frames import UseTimeLimits
 from raycelery.scheduler import events
 
@@ -64,6 +66,8 @@ class Rpc:
             q.Revoke: lambda asked: self._handle(events.Revoke(asked.ids, asked.terminate)),
             q.RevokeStamps: lambda asked: self._handle(events.RevokeStamps(asked.stamps, asked.terminate)),
             q.Purge: lambda asked: self._purge(asked.queue),
+            q.Waits: lambda asked: queries.withdrawable(asked.queues, asked.but, asked.most),
+            q.Withdraw: lambda asked: self._withdraw(asked.ids),
             q.Failures: lambda _: outcomes.failures(),
             q.Retry: lambda asked: outcomes.retry(asked.ids, asked.app),
             q.GetResult: lambda asked: store.meta(asked.task_id),
@@ -105,6 +109,20 @@ class Rpc:
         for message in messages:
             self._core.release(message.seq)
         return len(messages)
+
+    def _withdraw(self, ids: list[str]) -> list[str]:
+        """Take messages that wait off the queues, and keep them as a value; the ids of those that were."""
+        core = self._core
+        if core.store.get(questions.WITHDRAWN) is not None:
+            return []
+        found = [message for one in ids for message in core.scheduler.view.find_all(one)]
+        found = [message for message in found if core.withdrawable(message)]
+        kept = [submission_of(message, ()) for message in found]
+        for message in found:
+            self._handle(events.Withdraw(message))
+        if kept:
+            core.store.set(questions.WITHDRAWN, encode(kept), None, steady.now())
+        return [one.task_id for one in kept]
 
     def _set_time_limit(self, task: str, soft: float | None, hard: float | None) -> None:
         """Set a task's time limits in seconds, for messages that do not bring their own."""

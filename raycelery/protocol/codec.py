@@ -13,7 +13,7 @@ import msgspec
 
 #: Version of the protocol: of the dataclasses of this package and what they hold. Both sides of a connection must have
 #: the same, and so must the journal that a dispatcher finds. To be raised with every change of such a dataclass.
-VERSION = 6
+VERSION = 7
 
 T = TypeVar("T")
 #: Time limits stay what the project wrote: Celery's errors show them.

@@ -103,6 +103,37 @@ class Purge(Change[int], frozen=True):
     queue: str | None = None
 
 
+class Waits(Question[list[str]], frozen=True):
+    """Ids of the tasks whose messages wait, also for their time, and could be withdrawn.
+
+    Arguments:
+        queues: only of these; empty: of all.
+        but: ids that are left out.
+        most: so many at most.
+    """
+
+    queues: list[str]
+    but: list[str]
+    most: int
+
+
+class Withdraw(Change[list[str]], frozen=True):
+    """Take messages that wait off the queues; the ids of those that were, as the others have begun meanwhile.
+
+    They are kept together as the value :data:`WITHDRAWN`, each an encoded
+    :class:`raycelery.protocol.messages.Submission`, until that is deleted; none is withdrawn before.
+
+    Arguments:
+        ids: of their tasks.
+    """
+
+    ids: list[str]
+
+
+#: Key of what was withdrawn and has not reached its destination.
+WITHDRAWN = b"raycelery-withdrawn"
+
+
 class Failures(Question[list[dict[str, Any]]], frozen=True):
     """The last failures, grouped by error; see :meth:`raycelery.dispatcher.outcomes.Outcomes.failures`."""
 
@@ -321,7 +352,8 @@ class GiveUp(Question[None], frozen=True):
 
 
 AnyQuestion = (
-    Pending | Drained | Left | Why | Messages | Unknown | Forgotten | Revoke | RevokeStamps | Purge | Failures | Retry
+    Pending | Drained | Left | Why | Messages | Unknown | Forgotten | Revoke | RevokeStamps | Purge | Waits | Withdraw
+    | Failures | Retry
     | GetResult | Forget | GetValue | SetValue | DeleteValue | LargeValue
     | SetRate | SetLimit | RestoreLimit | SetTimeLimit | TimeLimits
     | Stats | Overview | Respondents | Measure | Measured | Introduce | GiveUp | BusQuestion

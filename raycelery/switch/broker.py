@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import celery
 from kombu.common import Broadcast
+from kombu.messaging import Producer
+from kombu.transport.native_delayed_delivery import calculate_routing_key
 from kombu.utils.imports import symbol_by_name
 
 from raycelery.errors import OptionError
@@ -23,6 +25,16 @@ CONNECT_SECONDS = 5.0
 #: The queues of RabbitMQ's delayed delivery, and what routing keys there begin with: a digit and a dot for each.
 DELAYED = [f"celery_delayed_{level}" for level in range(28)]
 _DIGITS = 2 * len(DELAYED)
+
+
+class Outgoing(Protocol):
+    """A message that is to be published; see :class:`raycelery.switch.returning.Outgoing`."""
+
+    queue: str
+    body: Any
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+    due: float
 
 
 @dataclass
@@ -83,21 +95,27 @@ def connection(app: Any, *, write: bool = False) -> Any:
     if not names_broker(app):
         raise OptionError("the application names no broker: set broker_url to the one that may still hold messages")
     url = app.conf.broker_write_url if write else app.conf.broker_read_url
-    made = celery.Celery._connection(app, url, connect_timeout=CONNECT_SECONDS)
+    made = celery.Celery._connection(
+        app, url, connect_timeout=CONNECT_SECONDS, transport_options={"confirm_publish": True} if write else None
+    )
     if made.transport.driver_type == "redis":
         made.transport_options.setdefault("socket_connect_timeout", CONNECT_SECONDS)
     return made
 
 
 @contextlib.contextmanager
-def opened(app: Any) -> Iterator[Broker]:
+def opened(app: Any, *, write: bool = False) -> Iterator[Broker]:
     """Connect with the project's broker, for a while.
+
+    Arguments:
+        app: the application.
+        write: whether it is to publish.
 
     Raises:
         OptionError: no broker is named.
         kombu.exceptions.OperationalError: it does not answer.
     """
-    with connection(app) as made:
+    with connection(app, write=write) as made:
         made.ensure_connection(max_retries=1, timeout=CONNECT_SECONDS)
         # By name, as it needs the client library of Redis.
         redis = made.transport.driver_type == "redis"
@@ -114,6 +132,8 @@ class Broker:
 
     #: Whether it tells how many messages are unacknowledged, and gives back those of consumers that are gone.
     keeps_unacked = False
+    #: Messages that are published at a time: what is confirmed may be published again after a crash.
+    most_at_once = 1
 
     def __init__(self, app: Any, connection: Any) -> None:
         self.app = app
@@ -176,6 +196,30 @@ class Broker:
         """Put messages that were fetched back to where they were."""
         for message in reversed(list(messages)):
             message.requeue()
+
+    def publish(self, messages: list[Outgoing], batch: bytes) -> None:
+        """Put messages into their queues, and return once the broker has them.
+
+        Arguments:
+            messages: what is to be published.
+            batch: the same when they are published again, since it is not known whether they were.
+        """
+        for message in messages:
+            queue = self.app.amqp.queues[message.queue].bind(self.channel)
+            queue.declare()
+            exchange, routing_key = "", message.queue
+            if int(message.due) and queue.exchange.type != "direct" and self.waiting_rooms():
+                # As Celery publishes it, so that no worker has to keep it until it is due.
+                exchange, routing_key = DELAYED[-1], calculate_routing_key(int(message.due), queue.routing_key)
+            properties = dict(message.properties)
+            Producer(self.channel).publish(
+                message.body,
+                routing_key=routing_key,
+                exchange=exchange,
+                headers=message.headers,
+                mandatory=True,
+                **properties,
+            )
 
     def take_over(self, queues: Iterable[str], but: Iterable[Any]) -> int:
         """Put what consumers have taken that are gone back into the queues, and count it; here the broker does so.

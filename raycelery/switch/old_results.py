@@ -32,7 +32,9 @@ AGAIN_SECONDS = 1.0
 AWAY_SECONDS, MOST_AWAY_SECONDS = 5.0, 300.0
 #: Seconds that Redis may take to answer, where the project allows more.
 ANSWER_SECONDS = 2.0
-#: Ids of which is remembered whether they are Ray's, and when they were looked up last.
+#: The same for one whose message Ray has: it may be sent back to the broker.
+ON_RAY_SECONDS = 60.0
+#: Ids of which is remembered when they were looked up last.
 REMEMBERED = 10_000
 #: Backends that have nothing to be looked up: our own, none, and one whose results come as messages, once.
 _NONE = ("ray", "disabled", "rpc", "cache+memory", "celery.backends.rpc")
@@ -74,9 +76,8 @@ class OldResults:
                 parameters[key] = min(parameters.get(key) or ANSWER_SECONDS, ANSWER_SECONDS)
         #: When the backend may be asked again, by ``time.monotonic``; how long it is left alone the next time.
         self._away_until, self._pause = 0.0, AWAY_SECONDS
-        #: When an id may be looked up again; ids of which Ray had a message.
+        #: When an id may be looked up again, by ``time.monotonic``.
         self._not_before: Any = LRUCache(limit=REMEMBERED)
-        self._on_ray: Any = LRUCache(limit=REMEMBERED)
 
     @property
     def away(self) -> bool:
@@ -93,14 +94,13 @@ class OldResults:
         Raises:
             kombu.exceptions.ContentDisallowed: it is in a form that the application does not accept.
         """
-        if self.away or task_id in self._on_ray or time.monotonic() < self._not_before.get(task_id, 0.0):
+        if self.away or time.monotonic() < self._not_before.get(task_id, 0.0):
             return None
         meta = self._ask(self._backend.get_task_meta, task_id)
         if meta is not None and meta["status"] != states.PENDING:
             return dict(meta)
-        self._not_before[task_id] = time.monotonic() + AGAIN_SECONDS
-        if not client.call(questions.Unknown([task_id])):
-            self._on_ray[task_id] = True
+        unknown = client.call(questions.Unknown([task_id]))
+        self._not_before[task_id] = time.monotonic() + (AGAIN_SECONDS if unknown else ON_RAY_SECONDS)
         return None
 
     def group(self, group_id: str) -> dict[str, Any] | None:
@@ -120,7 +120,7 @@ class OldResults:
         """
         if self.away:
             return set()
-        others = [one for one in client.inbox.not_submitted(ids) if one not in self._on_ray]
+        others = client.inbox.not_submitted(ids)
         if not others or not client.connected:
             return set()
         try:

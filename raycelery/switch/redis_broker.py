@@ -8,6 +8,7 @@ https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.ht
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import time
@@ -17,16 +18,20 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
+from kombu.utils.json import dumps, loads
 
 from raycelery.bridge.redis_transport import FETCH
-from raycelery.switch.broker import Broker, Left
+from raycelery.switch.broker import Broker, Left, Outgoing
+
+#: Seconds for which it is noted what was published.
+NOTED_SECONDS = 86_400
 
 
 class RedisBroker(Broker):
     """Redis, as kombu uses it."""
 
     keeps_unacked = True
+    most_at_once = 50
 
     def _key(self, name: str) -> str:
         return f"{self.channel.global_keyprefix}{name}"
@@ -82,6 +87,29 @@ class RedisBroker(Broker):
         """Keep what is in a queue and is no message of Celery's."""
         with self._client() as client:
             client.rpush(f"{key}.unreadable", raw)
+
+    def publish(self, messages: list[Outgoing], batch: bytes) -> None:
+        """Put messages into their queues, all or none of them, and once, however often it is tried in a day."""
+        channel = self.channel
+        noted = self._key(f"raycelery.returned.{hashlib.sha256(batch).hexdigest()}")
+        with self._client() as client, client.pipeline(transaction=True) as pipe:
+            if client.exists(noted):
+                return
+            pipe.set(noted, 1, ex=NOTED_SECONDS)
+            for message in messages:
+                properties = dict(message.properties)
+                made = channel.prepare_message(
+                    message.body,
+                    properties.pop("priority"),
+                    properties.pop("content_type"),
+                    properties.pop("content_encoding"),
+                    message.headers,
+                    properties,
+                )
+                channel._inplace_augment_message(made, "", message.queue)
+                priority = channel._get_message_priority(made, reverse=False)
+                pipe.lpush(self._key(channel._q_for_pri(message.queue, priority)), dumps(made))
+            pipe.execute()
 
     def acknowledge(self, messages: Iterable[Any]) -> None:
         tags = [message.delivery_tag for message in messages]

@@ -37,9 +37,9 @@ class Project:
         """Publish a call to the broker, as the old code does."""
         return self.old.send_task(f"{self.module}.{task}", args, **options)
 
-    def notes(self) -> list[list[str]]:
-        """What its tasks have noted."""
-        path = self.directory / "notes"
+    def notes(self, folder: str = ".") -> list[list[str]]:
+        """What its tasks have noted; those of the old code are in the folder `old`."""
+        path = self.directory / folder / "notes"
         return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
     def runs(self) -> Counter[str]:
