@@ -30,9 +30,12 @@ def switched(url: str, **settings: Any) -> Celery:
 
 
 @pytest.fixture
-def before(redis_url: str) -> celery.Celery:
+def before(redis_url: str) -> Iterator[celery.Celery]:
     """The project as it was."""
-    return celery.Celery("switched", backend=redis_url, set_as_current=False)
+    app = celery.Celery("switched", backend=redis_url, set_as_current=False)
+    yield app
+    # Its results would unsubscribe when they are collected, be it after the end of Redis.
+    app.backend.result_consumer.subscribed_to.clear()
 
 
 @pytest.fixture
