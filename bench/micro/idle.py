@@ -1,11 +1,13 @@
 """CPU and memory of an idle bridge and of stock prefork, process by process, and of what Ray alone needs.
 
     python -m raycelery.bench.micro.idle --seconds 30 --concurrency 2
+    python -m raycelery.bench.micro.idle --direct
 
 Each worker first runs as many tasks at once as it may, so that all processes of its pool exist, and is idle afterwards.
 Memory is PSS: pages that processes share are divided among them. The baselines are
 
 - ``Ray``: a program that is connected to Ray, an actor with a plain method and one with an asyncio method;
+- ``direct``: the dispatcher of an application without a broker, whose executors have ended;
 - ``solo``: a stock worker without children that is connected to Ray too, as a bridge's worker has to be.
 """
 
@@ -91,6 +93,22 @@ def _bare() -> Iterator[dict[str, int]]:
         ray.kill(handle)
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
+@contextlib.contextmanager
+def _direct() -> Iterator[dict[str, int]]:
+    """Have an application call a task, and its executors end; yield its dispatcher's process id."""
+    from raycelery import Celery
+    from raycelery.protocol import questions
+
+    app = Celery("resting", ray_idle_seconds=0.5, set_as_current=False)
+    app.task(_nothing).delay().get(timeout=60)
+    until(lambda: not app.client.call(questions.Stats())["executor_pids"], 60)
+    yield {"dispatcher": app.client.call(questions.Stats())["pid"]}
+
+
 @contextlib.contextmanager
 def _worker(package: str, url: str, directory: Path, address: str, concurrency: int) -> Iterator[dict[str, int]]:
     """Run a worker until all processes of its pool exist; yield process ids by name."""
@@ -128,8 +146,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--concurrency", type=int, default=2)
+    parser.add_argument("--direct", action="store_true", help="measure an application without a broker only")
     options = parser.parse_args()
     support.prepare_environment()
+    if options.direct:
+        with support.ray_cluster(num_cpus=2), _direct() as processes, _bare() as actors:
+            _report("direct", processes | actors, options.seconds)
+        return
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(support.redis_server())
         directory = Path(stack.enter_context(support.short_directory()))

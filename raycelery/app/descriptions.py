@@ -123,7 +123,10 @@ class Descriptions:
         lane = _lane(options, app_spec.key)
         definitions: list[Defined] = [
             self.app_definition(),
-            (("lane", lane.key), DefineLane(lane.key, dict(lane.request), lane.app, lane.env, lane.one_shot)),
+            (
+                ("lane", lane.key),
+                DefineLane(lane.key, dict(lane.request), lane.app, lane.env, lane.one_shot, lane.driver),
+            ),
         ]
         for limit, maximum in self._limits(task, name, queue):
             definitions.append((("limit", limit, maximum), DefineLimit(limit, maximum)))
@@ -229,5 +232,6 @@ def _lane(options: Mapping[str, Any], app_key: str) -> Lane:
     request.update({key: float(value) for key, value in (options.get("resources") or {}).items() if value})
     env = options.get("runtime_env")
     env_text = json.dumps(dict(env), sort_keys=True) if env else ""
-    one_shot = options.get("executor") == "function"
-    return lane_of({key: value for key, value in request.items() if value}, app_key, env_text, one_shot)
+    kind = options.get("executor")
+    asked = {key: value for key, value in request.items() if value}
+    return lane_of(asked, app_key, env_text, kind == "function", kind == "driver")

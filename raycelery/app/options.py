@@ -43,8 +43,8 @@ def _concurrency(name: str, value: Any) -> None:
 
 
 def _executor(name: str, value: Any) -> None:
-    if value not in ("actor", "function"):
-        raise OptionError(f"{name}={value!r} must be 'actor' or 'function'")
+    if value not in ("actor", "function", "driver"):
+        raise OptionError(f"{name}={value!r} must be 'actor', 'function' or 'driver'")
 
 
 #: Every per-task, per-queue and per-call option, with its check.

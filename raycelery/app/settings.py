@@ -214,6 +214,12 @@ SETTINGS: dict[str, Setting] = {
     ),
     "ray_max_executors": Setting(1_000, "number", "most executors of the application", _one_or_more),
     "ray_idle_seconds": Setting(60.0, "seconds", "an executor ends when it has been idle for so long", _number),
+    "ray_dispatcher_idle_seconds": Setting(
+        3600.0, "seconds",
+        "the dispatcher ends when nobody has been connected for so long and nothing waits; the next call starts it "
+        "again, with its results; `None`: it does not end",
+        _seconds_or_none,
+    ),
     "ray_infeasible_seconds": Setting(
         10.0, "seconds",
         "where no [autoscaler](elastic.md) is known: how long a message waits for a node that is large enough for it, "

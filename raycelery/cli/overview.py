@@ -141,6 +141,8 @@ def _lanes(overview: Overview) -> Table:
             request = ["bookkeeping"]
         if lane["one_shot"]:
             request.append("a process per task")
+        if lane["driver"]:
+            request.append("for Ray work of the task")
         if lane["runtime_env"]:
             request.append(f"with {', '.join(lane['runtime_env'])}")
         table.add(Listed(request), number(f"{lane['waiting']:,}"), _kinds(lane["executors"]))

@@ -135,6 +135,15 @@ def _open(app: Celery, name: str) -> Session:
     if _given is not None or _forked:
         return _open_through(_known(), app, name)
     embedded = connecting.connect(app)
+    try:
+        return _connect(app, name, embedded)
+    except DispatcherGone as exc:
+        # Nobody used it, so it was about to end.
+        logger.info("another dispatcher is started: %s", exc)
+        return _connect(app, name, embedded)
+
+
+def _connect(app: Celery, name: str, embedded: bool) -> Session:
     # By name, since what it starts imports this module.
     dispatcher = symbol_by_name("raycelery.actors:find_dispatcher")(name, _limits(app))
     import ray
@@ -228,6 +237,7 @@ def _limits(app: Celery) -> Limits:
         journal_key=conf.ray_journal_key,
         durability=conf.ray_durability,
         debug=bool(conf.ray_debug),
+        dispatcher_idle_seconds=conf.ray_dispatcher_idle_seconds,
     )
 
 

@@ -29,6 +29,7 @@ from raycelery.dispatcher.definitions import Definitions
 from raycelery.dispatcher.executor_manager import ExecutorManager
 from raycelery.dispatcher.executor_processes import Actors
 from raycelery.dispatcher.group_sync import GroupSync
+from raycelery.dispatcher.idle_end import IdleEnd
 from raycelery.dispatcher.journal import Journal
 from raycelery.dispatcher.large_values import LargeValues
 from raycelery.dispatcher.logs import Logs
@@ -144,7 +145,12 @@ class Dispatcher:
         self._cpu_leases = CpuLeases(name, scheduler, turns.soon)
         autoscaler = Autoscaler(scheduler, turns.soon)
         self._ray_demand = ray_demand = RayDemand(name, scheduler, turns.soon)
-        self._monitor = ClusterMonitor(core, journal, metrics, tools, autoscaler, ray_demand, turns, connections)
+        idle_end = IdleEnd(
+            name, limits.dispatcher_idle_seconds, core, (connections, executors.handles), lambda: server.close()
+        )
+        self._monitor = ClusterMonitor(
+            core, journal, metrics, tools, autoscaler, ray_demand, turns, connections, idle_end
+        )
         reports = Reports(core, self._outcomes, self._bridge_jobs, executors)
         self._admission = admission = Admission(
             Reserve(journal.path.parent), str(journal.path), connections, lambda *held: server.on_changes(*held)
@@ -236,7 +242,12 @@ class Dispatcher:
     async def _introduce(self, name: str, limits: Limits) -> tuple[str, int, bytes]:
         """Return where another application's dispatcher listens, which is started if there is none."""
         dispatcher = self._actors.find_dispatcher(name, limits)  # held: in Ray 2.40 its methods do not hold it
-        told: tuple[str, int, bytes] = await dispatcher.endpoint.remote()
+        try:
+            told: tuple[str, int, bytes] = await dispatcher.endpoint.remote()
+        except ray.exceptions.ActorDiedError:
+            # Nobody used it, so it was about to end.
+            dispatcher = self._actors.find_dispatcher(name, limits)
+            told = await dispatcher.endpoint.remote()
         return told
 
     def _change(self, change: Change[Any]) -> Any:

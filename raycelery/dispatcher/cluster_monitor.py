@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from raycelery.dispatcher.autoscaler import Autoscaler
     from raycelery.dispatcher.connection import Connection
     from raycelery.dispatcher.core import Core
+    from raycelery.dispatcher.idle_end import IdleEnd
     from raycelery.dispatcher.journal import Journal
     from raycelery.dispatcher.metrics import Metrics
     from raycelery.dispatcher.monitoring.tools import Tools
@@ -52,6 +53,7 @@ class ClusterMonitor:
         ray_demand: looked at.
         turns: taken after each look.
         connections: ended where their hosts are out of reach.
+        idle_end: looked at.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class ClusterMonitor:
         ray_demand: RayDemand,
         turns: Turns,
         connections: Collection[Connection],
+        idle_end: IdleEnd,
     ) -> None:
         self._core = core
         self._journal = journal
@@ -73,6 +76,7 @@ class ClusterMonitor:
         self._ray_demand = ray_demand
         self._turns = turns
         self._connections = connections
+        self._idle_end = idle_end
         self._looked_at_connections = 0.0
         self._ahead = 0.0
         self._nodes: dict[str, Mapping[str, float]] = {}
@@ -91,7 +95,7 @@ class ClusterMonitor:
     def _look(self) -> None:
         looks = (
             self._look_at_nodes, self._autoscaler.look, self._ray_demand.look, self._look_at_books,
-            self._look_at_tools, self._look_at_connections, self._look_at_clock,
+            self._look_at_tools, self._look_at_connections, self._look_at_clock, self._idle_end.look,
         )  # fmt: skip
         for look in looks:
             try:
@@ -100,7 +104,7 @@ class ClusterMonitor:
                 logger.exception("%s failed", look.__name__.strip("_"))
         self._resting, self._looked = not self._busy(), time.monotonic()
         due = self._core.store.due
-        expiry = RESTING_SECONDS if due is None else due - steady.now()
+        expiry = min(self._idle_end.due(), RESTING_SECONDS if due is None else due - steady.now())
         self._look_in(max(SECONDS, min(RESTING_SECONDS, expiry)) if self._resting else SECONDS)
         self._turns.soon()
 

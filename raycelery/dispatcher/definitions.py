@@ -100,4 +100,4 @@ class Definitions:
 
 def _lane(definition: DefineLane) -> Lane:
     one = definition
-    return Lane(key=one.key, request=one.request, app=one.app, env=one.env, one_shot=one.one_shot)
+    return Lane(key=one.key, request=one.request, app=one.app, env=one.env, one_shot=one.one_shot, driver=one.driver)

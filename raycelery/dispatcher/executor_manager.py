@@ -121,8 +121,10 @@ class ExecutorManager:
             crashed: its process was killed or crashed.
             last_begun: the number of the message that it began last; None where its reports tell.
         """
-        if self.handles.pop(executor, None) is None:
+        handle = self.handles.pop(executor, None)
+        if handle is None:
             return
+        handle.clean_up()
         conn = self.connected.pop(executor, None)
         scheduler, now = self._scheduler, steady.now()
         state = scheduler.view.executors.get(executor)

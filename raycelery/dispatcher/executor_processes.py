@@ -14,7 +14,13 @@ from functools import lru_cache
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy, NotIn
+from ray.util import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    NodeLabelSchedulingStrategy,
+    NotIn,
+    PlacementGroupSchedulingStrategy,
+)
 
 from raycelery.protocol.definitions import DefineApplication
 from raycelery.protocol.limits import Limits
@@ -45,16 +51,25 @@ class Handle:
 
     ended: Any
     request: Mapping[str, float] = field(default_factory=dict)
+    #: What a driver's Ray work may use: a placement group, which goes with it.
+    reserved: Any = None
 
     def kill(self) -> None:
         """End it at once."""
         ray.cancel(self.ended, force=True)
 
+    def clean_up(self) -> None:
+        """Give back what it leaves, once it has ended."""
+        if self.reserved is not None:
+            remove_placement_group(self.reserved)
+
 
 def _title(lane: Lane) -> str:
     if lane.key.startswith(SETTLEMENT):
         return "bookkeeping"
-    return in_words(dict(sorted(lane.request.items()))) + (", function" if lane.one_shot else "")
+    return in_words(dict(sorted(lane.request.items()))) + (
+        ", function" if lane.one_shot else ", driver" if lane.driver else ""
+    )
 
 
 def start(
@@ -90,12 +105,20 @@ def start(
         )
     elif instruction.not_on and (label := _node_label()) is not None:
         options["scheduling_strategy"] = NodeLabelSchedulingStrategy(hard={label: NotIn(*instruction.not_on)})
+    reserved = None
+    if lane.driver and lane.request and not instruction.without_cpus:
+        # The process itself uses nothing of it; all that it starts is placed there, in Ray's own way.
+        reserved = placement_group([dict(lane.request)], strategy="STRICT_PACK", _soft_target_node_id=instruction.node)
+        options = {
+            "num_cpus": 0,
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(reserved, placement_group_capture_child_tasks=True),
+        } | ({"runtime_env": env} if env else {})
     title = f"{name} [{_title(lane)}] #{instruction.executor_id}"
     arguments = (
         instruction.executor_id, title, dict(lane.request), app.spec, endpoint, lane.app, env_text, lane.one_shot
     )  # fmt: skip
     function = _remote(actors.run, lane.one_shot).options(name=title, max_retries=0, **options)
-    return Handle(function.remote(*arguments), request)
+    return Handle(function.remote(*arguments), request, reserved)
 
 
 @lru_cache(maxsize=2)

@@ -61,7 +61,7 @@ class LargeValues:
 
     def __init__(self, name: str, on_lost: Callable[[], None] = lambda: None) -> None:
         self._on_lost = on_lost
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None]
         self._owner_name = f"raycelery-values:{name}"
         self._owner: Any = None
         self._opening = asyncio.Lock()
@@ -193,6 +193,12 @@ class LargeValues:
         if self._dropped and self._owner is not None:
             self._owner.drop.remote(list(self._dropped))
             self._dropped.clear()
+
+    def end(self) -> None:
+        """End the owner, which has none any more."""
+        if self._owner is not None:
+            self._watching.cancel()
+            ray.kill(self._owner)
 
     def refs(self, key: str) -> list[Any]:
         """Return the reference in a list, or an empty list."""

@@ -196,11 +196,11 @@ class Outcomes:
         sent = messages.opened(failed.payload)
         lane = self._core.scheduler.view.known_lanes[failed.lane]
         if sent.code is None:  # else the task travels by value, with the definition that it was called by
-            lane = lane_of(lane.request, app, lane.env, lane.one_shot)
+            lane = lane_of(lane.request, app, lane.env, lane.one_shot, lane.driver)
         headers = msgspec.structs.replace(sent.headers, retries=0, eta=None, expires=None)
         payload = encode(msgspec.structs.replace(sent, headers=headers))
         anew = msgspec.structs.replace(failed, lane=lane.key, payload=payload, eta=None)
-        return anew, DefineLane(lane.key, dict(lane.request), lane.app, lane.env, lane.one_shot)
+        return anew, DefineLane(lane.key, dict(lane.request), lane.app, lane.env, lane.one_shot, lane.driver)
 
 
 def _described(failure: Failure) -> dict[str, Any]:

@@ -122,19 +122,24 @@ class Server:
         self._turns = turns
         self._introduce = introduce
         self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: asyncio.Server
         #: Where it listens, once it does; what connects with it is refused anywhere else.
         self.endpoint = framing.Endpoint("", 0, secrets.token_bytes(32))
 
     async def listen(self) -> None:
         """Begin to listen."""
         loop, host = asyncio.get_running_loop(), ray.util.get_node_ip_address()
-        server = await loop.create_server(
+        self._listener = server = await loop.create_server(
             lambda: Connection(self, self._turns), host, 0, ssl=tls.server_context(), start_serving=False
         )
         self.endpoint = framing.Endpoint(host, server.sockets[0].getsockname()[1], self.endpoint.secret)
         await server.start_serving()
         # Of what the journal says of processes that are gone.
         loop.call_later(FRAME_SECONDS, self._forget_absent)
+
+    def close(self) -> None:
+        """Have nobody connect any more."""
+        self._listener.close()
 
     # -- connections --------------------------------------------------------------------------------------------
 

@@ -19,6 +19,9 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import ray
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from raycelery import executor
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +114,24 @@ def _batches(module: Any) -> None:
     module._IterableFromIterator.__iter__ = iterate
 
 
+def _limits(module: Any) -> None:
+    """Have data sets of a driver use what is reserved for it, and no more."""
+    group = ray.util.get_current_placement_group()
+    if group is None:
+        return
+    context = module.DataContext.get_current()
+    # Else Ray Data spreads its tasks over the cluster.
+    context.scheduling_strategy = context.scheduling_strategy_large_args = PlacementGroupSchedulingStrategy(
+        group, placement_group_capture_child_tasks=True
+    )
+    request = executor.request
+    context.execution_options.resource_limits = module.ExecutionResources(
+        cpu=request.get("CPU", 0), gpu=request.get("GPU", 0)
+    )
+
+
 _CHANGES: dict[str, Callable[[Any], None]] = {
+    "ray.data": _limits,
     "ray.data._internal.execution.streaming_executor_state": _blocks,
     "ray.data.iterator": _batches,
 }

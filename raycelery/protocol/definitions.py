@@ -46,6 +46,7 @@ class DefineLane(Tagged, frozen=True):
         app: key of the application's definition.
         env: the runtime environment, as JSON; "" for none.
         one_shot: whether executors run a single message and end (``executor="function"``).
+        driver: whether what is asked for is left to the Ray work that tasks start (``executor="driver"``).
     """
 
     key: str
@@ -53,6 +54,7 @@ class DefineLane(Tagged, frozen=True):
     app: str
     env: str
     one_shot: bool
+    driver: bool = False
 
 
 class DefineLimit(Tagged, frozen=True):

@@ -20,3 +20,4 @@ class Limits(Plain, frozen=True):
     journal_key: str | None = None
     durability: str = "process"
     debug: bool = False
+    dispatcher_idle_seconds: float | None = None

@@ -111,6 +111,7 @@ class Lane:
 
     ``request`` is in Ray's units (``CPU``, ``GPU``, ``memory`` in bytes, custom names).
     ``one_shot`` executors run a single message and end (``executor="function"``).
+    ``driver`` executors leave what they ask for to the Ray work that their tasks start (``executor="driver"``).
     """
 
     key: str
@@ -118,13 +119,16 @@ class Lane:
     app: str = ""
     env: str = ""
     one_shot: bool = False
+    driver: bool = False
 
 
-def lane_of(request: Mapping[str, float], app: str, env: str = "", one_shot: bool = False) -> Lane:
+def lane_of(
+    request: Mapping[str, float], app: str, env: str = "", one_shot: bool = False, driver: bool = False
+) -> Lane:
     """Return the lane for a request; the same for whoever asks for the same."""
-    text = json.dumps([sorted(request.items()), env, one_shot, app])
+    text = json.dumps([sorted(request.items()), env, "driver" if driver else one_shot, app])
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Lane(key=key, request=request, app=app, env=env, one_shot=one_shot)
+    return Lane(key=key, request=request, app=app, env=env, one_shot=one_shot, driver=driver)
 
 
 @dataclass(frozen=True, slots=True)

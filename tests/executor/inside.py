@@ -50,6 +50,24 @@ def doubled(value: int) -> Any:
     return ray.get(double.remote(value))
 
 
+@ray.remote
+def double_within(value: int, group: Any) -> int:
+    """Do it within what is reserved for a task."""
+    here = ray.util.get_current_placement_group()
+    assert here is not None
+    assert here.id.hex() == group
+    return 2 * value
+
+
+@app.task(executor="driver", num_cpus=2)
+def doubled_by_driver(value: int) -> Any:
+    """Have two at once do it with the CPUs that are reserved for this."""
+    reserved = ray.util.get_current_placement_group()
+    assert reserved is not None
+    assert reserved.bundle_specs == [{"CPU": 2.0}]
+    return sum(ray.get([double_within.remote(part, reserved.id.hex()) for part in (value, 0)]))
+
+
 @app.task
 def doubled_when_ready(value: int) -> Any:
     """Wait in ``ray.wait``, several times."""
@@ -191,6 +209,8 @@ ALONE: dict[str, Callable[[], None]] = {
     "actors": _of(doubled_by_actors, 1),
     "Ray Data": _data(counted, 1000),
     "Ray Data's batches": _data(summed, 499500),
+    "drivers": _of(doubled_by_driver),
+    "Ray Data in drivers": _data(counted, 1000, executor="driver", num_cpus=2),
     "Ray Data in functions": _data(counted, 1000, executor="function"),
     "Ray Train": _of(trained),
     "Ray Tune": _of(tuned),
@@ -200,6 +220,7 @@ BESIDE: dict[str, Callable[[], None]] = {
     "no CPU": _of(doubled, num_cpus=0),
     "functions": _of(doubled, executor="function"),
     "actors": _of(doubled_by_actors, 1),
+    "drivers": _of(doubled_by_driver, 1),
     "two applications": _two_applications,
     "another program": _another_program,
     "Ray Data": _data(counted, 1000),

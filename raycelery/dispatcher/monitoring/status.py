@@ -108,6 +108,7 @@ def _lanes(scheduler: View) -> list[dict[str, Any]]:
                 "request": dict(lane.lane.request),
                 "runtime_env": masked(json.loads(lane.lane.env)) if lane.lane.env else {},
                 "one_shot": lane.lane.one_shot,
+                "driver": lane.lane.driver,
                 "bookkeeping": lane.for_settlement,
                 "waiting": lane.waiting,
                 "executors": dict(Counter(executor.condition() for executor in executors)),
