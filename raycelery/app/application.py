@@ -184,7 +184,7 @@ class Celery(celery.Celery):  # type: ignore[misc]
         return str(self.producer.descriptions.described().key)
 
     def _announce(self) -> None:
-        if not self._said:
+        if not self._said and self.direct:
             self._said = True
             backend = str(self.conf.result_backend or "").partition("://")[0]
             replaced = [name for name in (*schemes(self.conf.broker_url)[:1], backend) if name not in ("", "ray")]
@@ -233,6 +233,7 @@ class Celery(celery.Celery):  # type: ignore[misc]
 
     def _get_backend(self) -> Any:
         if not self.direct:
+            self._see_that_all_read_it()
             return super()._get_backend()
         chosen = self.backend_cls or self.conf.result_backend
         if not self.conf.ray_keep_result_backend and (chosen is None or isinstance(chosen, str)):
@@ -250,6 +251,15 @@ class Celery(celery.Celery):  # type: ignore[misc]
                 "another result_backend, or keep the broker with ray_mode='bridge'"
             )
         return found
+
+    def _see_that_all_read_it(self) -> None:
+        """See that results of both sides are in one place, in mixed mode."""
+        chosen = self.backend_cls or self.conf.result_backend
+        if self.conf.ray_mode == "mixed" and (chosen is None or str(chosen).startswith(("ray", "rpc"))):
+            raise OptionError(
+                f"ray_mode='mixed' with result_backend={masked(chosen)!r}: name one that workers and Ray's processes "
+                "both reach, such as Redis, or 'disabled://'; the results of both sides are kept there"
+            )
 
     # -- tasks --------------------------------------------------------------------------------------------------
 

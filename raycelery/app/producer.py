@@ -20,6 +20,7 @@ from kombu.compression import compress
 from kombu.connection import Connection
 from kombu.entity import Exchange
 from kombu.serialization import dumps as kombu_dumps
+from kombu.utils.imports import symbol_by_name
 from kombu.utils.objects import cached_property
 
 from raycelery.app.descriptions import Descriptions
@@ -252,6 +253,12 @@ class RayAMQP(AMQP):  # type: ignore[misc]
         if not self.app.direct:
             return AMQP.producer_pool.fget(self)
         return RayPool(self.app.producer)
+
+    def _create_task_sender(self) -> Any:
+        send = super()._create_task_sender()
+        if self.app.conf.ray_mode != "mixed":
+            return send
+        return symbol_by_name("raycelery.switch.sides:sender")(self.app, send)
 
     @cached_property
     def _event_dispatcher(self) -> Any:

@@ -63,8 +63,24 @@ def _queues(name: str, value: Any) -> None:
 
 
 def _mode(name: str, value: Any) -> None:
-    if value not in ("direct", "bridge"):
-        raise OptionError(f"{name}={value!r} must be 'direct' or 'bridge'")
+    if value not in ("direct", "bridge", "mixed"):
+        raise OptionError(f"{name}={value!r} must be 'direct', 'bridge' or 'mixed'")
+
+
+def _out_of_reach(name: str, value: Any) -> None:
+    if value not in ("broker", "raise"):
+        raise OptionError(f"{name}={value!r} must be 'broker' or 'raise'")
+
+
+def _share(name: str, value: Any) -> None:
+    if callable(value) or (isinstance(value, str) and ":" in value):
+        return
+    for part in value.values() if isinstance(value, Mapping) else [value]:
+        if isinstance(part, bool) or not isinstance(part, (int, float)) or not 0 <= part <= 1:
+            raise OptionError(
+                f"{name}={value!r} must be a number from 0 to 1, a mapping of such by patterns of tasks' names, or a "
+                "function of a task's name and its message's headers, which may be named as 'module:function'"
+            )
 
 
 def _durability(name: str, value: Any) -> None:
@@ -132,7 +148,8 @@ SETTINGS: dict[str, Setting] = {
     "ray_mode": Setting(
         "direct", "string",
         '`"direct"`: no broker, calls go to the dispatcher; `"bridge"`: Celery\'s worker consumes a real broker and '
-        "[runs tasks on Ray](bridge.md)",
+        '[runs tasks on Ray](bridge.md); `"mixed"`: each call goes '
+        "[to Ray or to the broker](switching.md#task-by-task)",
         _mode,
     ),
     "ray_address": Setting(
@@ -181,6 +198,18 @@ SETTINGS: dict[str, Setting] = {
         "`True`: a process in direct mode looks once, in the background, whether the broker that is named "
         "[still holds messages](switching.md#what-the-broker-still-holds), and says so in its log",
         _yes_or_no,
+    ),
+    "ray_share": Setting(
+        0, "number, mapping or function",
+        "mixed: which share of calls goes to Ray, from 0 to 1: of all, by patterns of tasks' names "
+        '(`{"shop.mail*": 0.1}`; the longest that matches counts), or a function of a task\'s name and headers, also '
+        'as `"module:function"`',
+        _share,
+    ),
+    "ray_out_of_reach": Setting(
+        "broker", "string",
+        'mixed, where the cluster cannot be reached: `"broker"`: calls go to the broker; `"raise"`: they fail',
+        _out_of_reach,
     ),
     "ray_queues": Setting(
         {}, "mapping",

@@ -152,7 +152,8 @@ def spec_of(app: celery.Celery, home: str | None, dispatcher: str) -> AppSpec:
 def _kept_backend(app: celery.Celery) -> tuple[tuple[str, Any], ...]:
     """Return where results are kept, if not by the dispatcher: executors that cannot load the application must know."""
     url = app.conf.result_backend
-    if not app.conf.get("ray_keep_result_backend") or not isinstance(url, str):
+    kept = app.conf.get("ray_keep_result_backend") or app.conf.get("ray_mode") == "mixed"
+    if not kept or not isinstance(url, str):
         return ()
     return (("ray_keep_result_backend", True), ("result_backend", url))
 

@@ -58,7 +58,7 @@ def load(name: str) -> Celery:
         app = find_app(name)
     except (ImportError, AttributeError) as exc:
         raise click.UsageError(f"there is no application at {name!r}: {exc}") from exc
-    if not isinstance(app, Celery) or not app.direct:
+    if not isinstance(app, Celery) or app.conf.ray_mode == "bridge":
         raise click.UsageError(
             f"{name!r} is not in direct mode: Celery's workers run its tasks, so use Celery's own commands"
         )

@@ -5,6 +5,7 @@ Follows https://docs.celeryq.dev/en/stable/reference/celery.app.control.html.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,10 @@ from kombu.utils.functional import lazy
 
 from raycelery.client import session
 from raycelery.control import commands
-from raycelery.errors import RayCeleryError
+from raycelery.errors import DispatcherUnreachable, RayCeleryError
 from raycelery.protocol import questions
+
+logger = logging.getLogger(__name__)
 
 Reply = list[dict[str, Any]]
 
@@ -70,7 +73,17 @@ class Control(CeleryControl):  # type: ignore[misc]
         )
         if self.app.direct and command in ("revoke", "terminate"):
             self._mark_unseen(given.get("task_id"))
+        elif self.app.conf.ray_mode == "mixed" and command == "revoke":
+            self._revoke_on_ray(given)
         return replies
+
+    def _revoke_on_ray(self, given: Mapping[str, Any]) -> None:
+        """Revoke tasks that may have gone to Ray rather than to the broker's workers."""
+        ids = [str(one) for one in maybe_list(given.get("task_id")) or []]
+        try:
+            self.app.client.call(questions.Revoke(ids, bool(given.get("terminate"))))
+        except DispatcherUnreachable as exc:
+            logger.warning("%s is revoked on workers only, as the cluster is out of reach: %s", ", ".join(ids), exc)
 
     def _see_that_it_is_known(self, command: str) -> None:
         if command not in commands.NAMES:

@@ -58,6 +58,16 @@ def of(app: Any) -> OldResults | None:
     return OldResults(backend, masked(chosen))
 
 
+def answer_soon(backend: Any) -> Any:
+    """Have one of Celery's result backends that is not connected give up soon where it does not answer; return it."""
+    backend.always_retry = False
+    parameters = getattr(backend, "connparams", None)
+    if isinstance(parameters, dict):
+        for key in ("socket_connect_timeout", "socket_timeout"):
+            parameters[key] = min(parameters.get(key) or ANSWER_SECONDS, ANSWER_SECONDS)
+    return backend
+
+
 class OldResults:
     """Reads the results of tasks that ran on Celery's workers; safe to use from any thread.
 
@@ -69,11 +79,7 @@ class OldResults:
     def __init__(self, backend: Any, name: Any) -> None:
         self._backend = backend
         self._name = name
-        backend.always_retry = False
-        parameters = getattr(backend, "connparams", None)
-        if isinstance(parameters, dict):
-            for key in ("socket_connect_timeout", "socket_timeout"):
-                parameters[key] = min(parameters.get(key) or ANSWER_SECONDS, ANSWER_SECONDS)
+        answer_soon(backend)
         #: When the backend may be asked again, by ``time.monotonic``; how long it is left alone the next time.
         self._away_until, self._pause = 0.0, AWAY_SECONDS
         #: When an id may be looked up again, by ``time.monotonic``.

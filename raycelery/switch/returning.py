@@ -18,6 +18,7 @@ from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu.exceptions import OperationalError, SerializationError
 from kombu.serialization import dumps as kombu_dumps
 
+from raycelery.app.backend import RayBackend
 from raycelery.errors import DispatcherUnreachable
 from raycelery.protocol import messages, questions
 from raycelery.protocol.codec import Decoder
@@ -167,7 +168,8 @@ class Return:
             embed = values.loads(sent.embed) if sent.embed else {}
             encoded = (sent.content_type, sent.content_encoding, sent.body)
         chord = embed.get("chord")
-        if chord and headers.get("group") and not chord.get("chord_begun_before"):
+        on_ray = isinstance(self._app.backend, RayBackend)
+        if on_ray and chord and headers.get("group") and not chord.get("chord_begun_before"):
             raise Stays("it is a part of a chord that was begun on Ray, which ends there")
         content_type, content_encoding, body = encoded
         properties = {key: value for key, value in own.items() if value is not None and key not in _OURS}

@@ -28,3 +28,12 @@ def quiet(self, name):
 def total(values):
     note("total", sum(map(len, values)))
     return sum(map(len, values))
+
+
+@app.task(bind=True, max_retries=3)
+def flaky(self, name):
+    note("try", name, self.request.id, self.request.retries)
+    if self.request.retries < 2:
+        raise self.retry(countdown=0)
+    note(name)
+    return name

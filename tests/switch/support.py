@@ -46,7 +46,7 @@ class Project:
         """How often each call has run, by its first argument."""
         return Counter(line[0] for line in self.notes())
 
-    def start(self, *command: str, old: bool = False) -> subprocess.Popen[str]:
+    def start(self, *command: str, old: bool = False, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """Start a command on it, or on its old code."""
         directory = self.directory / "old" if old else self.directory
         path = os.pathsep.join([str(directory), str(support.ROOT)])
@@ -54,7 +54,7 @@ class Project:
             [sys.executable, "-m", *command],
             cwd=directory,
             env={**os.environ, "PYTHONPATH": path, "RAY_ADDRESS": self.address},
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
