@@ -11,6 +11,12 @@ from ..model import Verdict
 
 Entry = tuple[Verdict, str, str]
 WORKS: Entry = (Verdict.WORKS, "", "")
+#: It works, and there is something better for large ones.
+CHUNKS: Entry = (
+    Verdict.WORKS,
+    "works as it is; raycelery.batch.map streams very many arguments through Ray Data",
+    "raycelery.batch.map(task, arguments, batch_size=...) for data that is larger than memory",
+)
 
 
 def changes(how: str, instead: str = "") -> Entry:

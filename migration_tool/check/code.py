@@ -199,7 +199,8 @@ def _call(view: View, source: Source, node: cst.Call) -> list[Finding]:
         case Value("task.attribute", name, _, task) if name in tables.SUBMIT | tables.SIGNATURES:
             kind = "canvas" if name in tables.SIGNATURES else "call"
             of = task.name if task is not None else "task"
-            found = [finding(view, source, node, kind, f"{of}.{name}", Verdict.WORKS)]
+            entry = catalogue.CHUNKS if name == "chunks" else catalogue.WORKS
+            found = [_entry(view, source, node, kind, f"{of}.{name}", entry)]
             return found + (_options(view, source, node) if name == "apply_async" else [])
         case Value("signature.attribute", name) if name in tables.SUBMIT:
             return [finding(view, source, node, "call", f"signature.{name}", Verdict.WORKS)]

@@ -80,7 +80,10 @@ class RayDemand:
     async def _look(self) -> None:
         began = time.monotonic()
         try:
-            pending, free, others = await asyncio.get_running_loop().run_in_executor(None, self._ask, self.books())
+            pending, free = await asyncio.get_running_loop().run_in_executor(None, self._ask, self.books())
+            # These are no strangers: they lease CPUs, and what they have pending cannot be told from other work.
+            answers = self._peers.ask_all("books") if pending else []
+            others: list[Books] = await asyncio.wait_for(asyncio.gather(*answers), _ANSWER_SECONDS)
         except Exception as exc:  # it is Ray's own, and asked again
             logger.warning("cannot find out what waits in Ray: %s", reason_of(exc))
             return
@@ -108,16 +111,12 @@ class RayDemand:
             logger.warning("%s", said)
         self._warned = bool(said)
 
-    def _ask(self, mine: Books) -> tuple[Counter[Shape], float, list[Books]]:
-        """Return what is pending in Ray, the CPUs that it has free, and the books of the other applications.
-
-        These are no strangers: they lease CPUs, and what they have pending cannot be told from other work.
-        """
+    def _ask(self, mine: Books) -> tuple[Counter[Shape], float]:
+        """Return what is pending in Ray, nothing where all of it is this application's, and the CPUs that are free."""
         pending = _pending()
         if not pending - Counter(dict(mine.pending)):
-            return Counter(), 0.0, []
-        free = ray.available_resources().get("CPU", 0.0)
-        return pending, free, ray.get(self._peers.ask_all("books"), timeout=_ANSWER_SECONDS)
+            return Counter(), 0.0
+        return pending, ray.available_resources().get("CPU", 0.0)
 
     def books(self) -> Books:
         """Return what this application has of Ray."""

@@ -15,7 +15,7 @@ from celery import Task, chord
 from kombu import Exchange, Queue, binding
 from kombu.common import Broadcast
 
-from raycelery import Celery
+from raycelery import Celery, batch
 from raycelery.errors import OptionError
 from raycelery.executor import request
 
@@ -373,3 +373,16 @@ def test_results_cannot_be_sent_through_a_broker_that_is_not_used(options: dict[
         with pytest.raises(OptionError, match=r"(?i)rpc.*ray_mode='bridge'"):
             use()
     assert Celery("kept", set_as_current=False, backend="rpc://").AsyncResult("any").state == "PENDING"
+
+
+@pytest.mark.parametrize(
+    ("task", "asked", "words"),
+    [
+        (add, {"batch_size": 0}, "batch_size=0 must be a whole number of at least 1"),
+        (add, {"batch_size": 1, "num_gpus": -1}, "num_gpus=-1 is not an amount"),
+        (max, {"batch_size": 1}, "pass what @app.task has made"),
+    ],
+)
+def test_what_batch_map_cannot_do_is_refused(task: Any, asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        batch.map(task, [], **asked)

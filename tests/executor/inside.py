@@ -137,6 +137,17 @@ def tuned(value: int) -> int:
 
 
 @app.task
+def times_two(id: int) -> int:  # the column of `ray.data.range`
+    return 2 * id
+
+
+@app.task
+def described(number: int, text: str) -> dict[str, Any]:
+    """Return what Arrow could take for something else."""
+    return {"number": number, "text": text, "list": [number, 0.5], "none": None, "pair": (number, text)}
+
+
+@app.task
 def busy(seconds: float) -> None:
     time.sleep(seconds)
 
@@ -202,6 +213,20 @@ def _served() -> None:
         serve.shutdown()
 
 
+def _mapped() -> None:
+    """Compare what a task returns on Ray Data with what it does in ``chunks``."""
+    import ray.data
+
+    from raycelery import batch
+
+    calls = [(number, str(number)) for number in range(30)]
+    chunks = described.chunks(calls, 10).apply_async().get(timeout=SECONDS)
+    rows = batch.map(described, calls, batch_size=10).iter_rows()
+    assert [row[batch.RESULT] for row in rows] == [one for chunk in chunks for one in chunk]
+    rows = batch.map(times_two, ray.data.range(30), batch_size=7, num_cpus=0.5).iter_rows()
+    assert [row[batch.RESULT] for row in rows] == [2 * number for number in range(30)]
+
+
 ALONE: dict[str, Callable[[], None]] = {
     "ray.get": _of(doubled, 4),
     "ray.wait": _of(doubled_when_ready),
@@ -212,6 +237,7 @@ ALONE: dict[str, Callable[[], None]] = {
     "drivers": _of(doubled_by_driver),
     "Ray Data in drivers": _data(counted, 1000, executor="driver", num_cpus=2),
     "Ray Data in functions": _data(counted, 1000, executor="function"),
+    "batch.map": _mapped,
     "Ray Train": _of(trained),
     "Ray Tune": _of(tuned),
 }

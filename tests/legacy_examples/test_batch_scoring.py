@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from tests.legacy_examples import projects
 from tests.legacy_examples.projects import Project
 
 NAME = "batch_scoring"
@@ -40,3 +42,10 @@ def test_a_process_loads_the_model_once(stock: Done, ray: Done) -> None:
         said = re.search(r"loaded (\d+) times in (\d+) processes", done.stderr)
         assert said is not None
         assert said[1] == said[2]
+
+
+def test_ray_data_scores_patients_equally(stock: Done, tmp_path: Path) -> None:
+    done = projects.on_raycelery(NAME, tmp_path, "shim").run("on_ray_data.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    looked_at = [line for line in stock.stdout.splitlines() if line.startswith("patients ")]
+    assert [line for line in done.stdout.splitlines() if line.startswith("patients ")] == looked_at
