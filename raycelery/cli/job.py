@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from raycelery.cli.specified import fail
+from raycelery.cli.specified import fail, placed
 from raycelery.cli.submit import TIMED_OUT
 from raycelery.launch.errors import LaunchError
 from raycelery.launch.launching import find, runs
@@ -19,7 +19,7 @@ from raycelery.launch.run import Run
 from raycelery.terminal.group import Group
 from raycelery.terminal.output import own_stdout
 
-_address = click.option("--address", help="Ray's dashboard (http://host:8265) or cluster.  [default: RAY_ADDRESS]")
+_placed = placed("ray", "kuberay")
 
 
 @click.group("job", cls=Group)
@@ -60,13 +60,13 @@ def _time(seconds: float | None) -> str:
 
 
 @command.command("list")
-@_address
+@_placed
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @_told
-def list_runs(address: str | None, as_json: bool) -> None:
+def list_runs(place: dict[str, Any], as_json: bool) -> None:
     """List the runs of a cluster, the latest first."""
     out = own_stdout()
-    found = [_described(run) for run in runs(address)]
+    found = [_described(run) for run in runs(**place)]
     if as_json:
         click.echo(json.dumps(found), file=out)
         return
@@ -76,14 +76,14 @@ def list_runs(address: str | None, as_json: bool) -> None:
 
 
 @command.command("status")
-@_address
+@_placed
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.argument("name")
 @_told
-def status(name: str, address: str | None, as_json: bool) -> None:
+def status(name: str, place: dict[str, Any], as_json: bool) -> None:
     """Tell how a run is."""
     out = own_stdout()
-    one = _described(find(name, address))
+    one = _described(find(name, **place))
     if as_json:
         click.echo(json.dumps(one), file=out)
         return
@@ -91,48 +91,48 @@ def status(name: str, address: str | None, as_json: bool) -> None:
 
 
 @command.command("logs")
-@_address
+@_placed
 @click.option("-f", "--follow", is_flag=True, help="Until it has ended.")
 @click.argument("name")
 @_told
-def logs(name: str, address: str | None, follow: bool) -> None:
+def logs(name: str, place: dict[str, Any], follow: bool) -> None:
     """Show what a run has printed."""
     out = own_stdout()
-    for piece in find(name, address).logs(follow):
+    for piece in find(name, **place).logs(follow):
         out.write(piece)
         out.flush()
 
 
 @command.command("wait")
-@_address
+@_placed
 @click.option("--timeout", type=float, metavar="SECONDS", help="So long at most.")
 @click.argument("name")
 @_told
-def wait(name: str, address: str | None, timeout: float | None) -> None:
+def wait(name: str, place: dict[str, Any], timeout: float | None) -> None:
     """Wait until a run has ended; the exit status tells how."""
-    run = find(name, address)
+    run = find(name, **place)
     try:
         found = run.wait(timeout)
     except TimeoutError as exc:
         click.echo(f"Error: {exc}", err=True)
         sys.exit(TIMED_OUT)
     click.echo(f"{run.name} {found.state.value}", err=True)
-    sys.exit(found.state.exit_code)
+    sys.exit(found.exit_code)
 
 
 @command.command("cancel")
-@_address
+@_placed
 @click.argument("name")
 @_told
-def cancel(name: str, address: str | None) -> None:
+def cancel(name: str, place: dict[str, Any]) -> None:
     """End a run: its program gets SIGTERM, and is killed if it goes on."""
-    find(name, address).cancel()
+    find(name, **place).cancel()
 
 
 @command.command("delete")
-@_address
+@_placed
 @click.argument("name")
 @_told
-def delete(name: str, address: str | None) -> None:
+def delete(name: str, place: dict[str, Any]) -> None:
     """Remove what is kept of a run; it is cancelled first if it runs."""
-    find(name, address).delete()
+    find(name, **place).delete()

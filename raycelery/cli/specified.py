@@ -27,6 +27,40 @@ _OPTIONS = (
 )  # fmt: skip
 
 
+_PLACES = (
+    click.option("--address", help="Ray's dashboard (http://host:8265) or cluster.  [default: RAY_ADDRESS]"),
+    click.option("--namespace", help="Of Kubernetes.  [default: that of the kubeconfig]"),
+    click.option("--context", help="Of the kubeconfig.  [default: the current one]"),
+)
+
+
+def placed(*backends: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options that say where runs are, and give the command ``place``: the arguments of ``launching.submit``.
+
+    Arguments:
+        backends: that may be chosen; the default is the first.
+    """
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def call(
+            backend: str | None, address: str | None, namespace: str | None, context: str | None, **others: Any
+        ) -> Any:
+            place = {"backend": backend, "address": address, "namespace": namespace, "context": context}
+            return function(place=place, **others)
+
+        default = "local, unless a cluster is named" if "local" in backends else "ray"
+        call = click.option(
+            "--backend", type=click.Choice(backends), default=None if "local" in backends else "ray",
+            help=f"What runs it.  [default: {default}]",
+        )(call)  # fmt: skip
+        for option in reversed(_PLACES):
+            call = option(call)
+        return call
+
+    return add
+
+
 def fail(error: LaunchError) -> NoReturn:
     """Say what went wrong, and end with its exit status."""
     click.echo(f"Error: {error}", err=True)

@@ -8,7 +8,7 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from raycelery.errors import DispatcherUnreachable
 from raycelery.launch.errors import LaunchError, SpecError
@@ -23,7 +23,8 @@ def name_of(spec: Spec) -> str:
         return spec.name
     words = [word for word in spec.entrypoint if word not in ("python", "python3", "-m", "-u")]
     stem = re.sub(r"[^a-z0-9]+", "-", Path(words[0] if words else "run").stem.lower()).strip("-")[:32]
-    return f"{stem or 'run'}-{uuid.uuid4().hex[:8]}"
+    # Kubernetes wants a letter at the beginning.
+    return f"{stem if stem[:1].isalpha() else 'run'}-{uuid.uuid4().hex[:8]}"
 
 
 def address_of(address: str | None) -> str | None:
@@ -31,18 +32,39 @@ def address_of(address: str | None) -> str | None:
     return address or os.environ.get("RAY_ADDRESS") or None
 
 
-def submit(spec: Spec, *, address: str | None = None) -> Run:
-    """Start an application on a Ray cluster.
+def submit(
+    spec: Spec,
+    *,
+    backend: Literal["ray", "kuberay"] = "ray",
+    address: str | None = None,
+    namespace: str | None = None,
+    context: str | None = None,
+) -> Run:
+    """Start an application: on a Ray cluster that is there, or on Kubernetes, on one that KubeRay makes for it.
 
     Arguments:
         spec: what to start.
+        backend: which of them.
         address: of Ray's dashboard (``http://host:8265``) or of the cluster; None: the one in ``RAY_ADDRESS``.
+        namespace: of Kubernetes; None: that of the specification, or of the kubeconfig.
+        context: of the kubeconfig; None: the current one.
 
     Raises:
-        SpecError: no cluster is named; :func:`on_own_cluster` starts one.
+        SpecError: no cluster is named; :func:`on_own_cluster` starts one. A field is wrong.
         LaunchError: the cluster does not answer, or refuses it.
     """
+    if backend == "kuberay":
+        from raycelery.launch.kuberay.runs import RayJobs
+
+        return RayJobs(namespace or spec.namespace, context).submit(spec, name_of(spec))
+    _see_that_ray_can(spec)
     return _jobs(address).submit(spec, name_of(spec))
+
+
+def _see_that_ray_can(spec: Spec) -> None:
+    for field in ("secrets", "retries"):
+        if getattr(spec, field):
+            raise SpecError(f"{field} is for runs on KubeRay: choose that backend, or leave it out")
 
 
 def _jobs(address: str | None) -> Jobs:
@@ -52,18 +74,30 @@ def _jobs(address: str | None) -> Jobs:
     return Jobs(where)
 
 
-def find(name: str, address: str | None = None) -> Run:
+def find(
+    name: str,
+    address: str | None = None,
+    *,
+    backend: Literal["ray", "kuberay"] = "ray",
+    namespace: str | None = None,
+    context: str | None = None,
+) -> Run:
     """Return a run by its name.
 
     Arguments:
         name: of the run.
         address: of Ray's dashboard or of the cluster; None: the one in ``RAY_ADDRESS``.
+        backend, namespace, context: see :func:`submit`.
 
     Raises:
         SpecError: no cluster is named.
         NotFound: there is no such run.
         LaunchError: the cluster does not answer.
     """
+    if backend == "kuberay":
+        from raycelery.launch.kuberay.runs import RayJobs
+
+        return RayJobs(namespace, context).find(name)
     return _jobs(address).find(name)
 
 
@@ -80,6 +114,7 @@ def on_own_cluster(spec: Spec, num_cpus: int | None = None) -> Iterator[Run]:
     """
     from raycelery.cluster import head
 
+    _see_that_ray_can(spec)
     try:
         with head.running(num_cpus) as found:
             run: JobRun = Jobs(found.dashboard).submit(spec, name_of(spec))
@@ -104,19 +139,37 @@ def attach(run: Mapping[str, Any]) -> Run:
         LaunchError: the cluster does not answer.
     """
     try:
-        backend, address, name = run["backend"], str(run["address"]), str(run["name"])
+        backend, name = run["backend"], str(run["name"])
+        address = str(run["address"]) if backend == "ray" else ""
     except KeyError as exc:
         raise SpecError(f"it is no run: it has no {exc.args[0]!r}; give what Run.to_dict() has returned") from exc
+    if backend == "kuberay":
+        from raycelery.launch.kuberay.runs import attached
+
+        return attached(run)
     if backend != "ray":
         raise SpecError(f"there is no backend {backend!r}")
     return find(name, address)
 
 
-def runs(address: str | None = None) -> list[Run]:
-    """Return the runs of a cluster, the latest first.
+def runs(
+    address: str | None = None,
+    *,
+    backend: Literal["ray", "kuberay"] = "ray",
+    namespace: str | None = None,
+    context: str | None = None,
+) -> list[Run]:
+    """Return the runs of a cluster, or of a namespace of Kubernetes, the latest first.
+
+    Arguments:
+        address, backend, namespace, context: see :func:`submit`.
 
     Raises:
         SpecError: no cluster is named.
         LaunchError: it does not answer.
     """
+    if backend == "kuberay":
+        from raycelery.launch.kuberay.runs import RayJobs
+
+        return list(RayJobs(namespace, context).all())
     return list(_jobs(address).all())

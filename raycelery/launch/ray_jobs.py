@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from raycelery.cluster import reaching
 from raycelery.launch import entrypoint
-from raycelery.launch.errors import LaunchError, NotFound, SpecError
+from raycelery.launch.errors import LaunchError, NotFound
 from raycelery.launch.run import LOOK_SECONDS, Run, RunState, RunStatus
 from raycelery.launch.spec import Spec
 
@@ -39,6 +39,12 @@ _TALKATIVE = (
 _KIND = "raycelery"
 
 
+def hush() -> None:
+    """Have Ray's client not tell of every package and connection."""
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 class Jobs:
     """A cluster's Job API.
 
@@ -53,8 +59,7 @@ class Jobs:
         from ray.job_submission import JobSubmissionClient
 
         reaching.use_token()
-        for name in _TALKATIVE:
-            logging.getLogger(name).setLevel(logging.WARNING)
+        hush()
         self.address = address
         self._client: Any = self._said(lambda: JobSubmissionClient(address))
 
@@ -64,7 +69,6 @@ class Jobs:
         Raises:
             LaunchError: there is one of that name already, or the cluster refuses it.
         """
-        _see_that_it_can(spec)
         self._said(
             lambda: self._client.submit_job(
                 entrypoint=entrypoint.of(spec.words),
@@ -153,12 +157,6 @@ class Jobs:
                 "and the run has a cluster of its own on this machine"
             )
         return LaunchError(f"the cluster at {self.address} refuses: {reaching.first_line(exc)}")
-
-
-def _see_that_it_can(spec: Spec) -> None:
-    for field in ("secrets", "retries"):
-        if getattr(spec, field):
-            raise SpecError(f"{field} is for runs on KubeRay: a cluster that is there already has no part in it")
 
 
 class JobRun(Run):

@@ -64,9 +64,11 @@ class Run(ABC):
         name: by which it is found again.
         on_change: called with what is known of it, while it is waited for or followed, whenever that is something else.
             Runs of which there is nothing to tell until they run never call it.
+        keeps_time: whether whatever runs it ends it after the specification's ``timeout``.
     """
 
     name: str
+    keeps_time = False
     on_change: Callable[[RunStatus], None] | None = None
 
     @abstractmethod

@@ -82,10 +82,26 @@ class Server:
     Arguments:
         url: of it.
         folder: where its kubeconfigs are.
+        command: that starts it.
     """
 
     url: str
     folder: Path
+    command: list[str]
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self.folder / "kube-apiserver.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder
+            )
+        _await(self, "readyz", self.folder)
+
+    def stop(self) -> None:
+        """End it; what it knows stays in etcd."""
+        if self.process is not None:
+            stop(self.process)
 
     def kubeconfig(self, token: str = ADMIN) -> Path:
         """A file for one who has a token."""
@@ -137,24 +153,25 @@ def running() -> Iterator[Server]:
             f'{ADMIN},admin,uid1,"system:masters"\n{LAUNCHER},system:serviceaccount:default:launcher,uid2,""\n'
         )
 
-        def start(name: str, *command: str) -> None:
-            log = processes.enter_context((folder / f"{name}.log").open("wb"))
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder)
-            processes.callback(stop, process)
-
-        start("etcd", str(etcd), f"--data-dir={folder}/etcd", f"--listen-client-urls=http://127.0.0.1:{client}",
-              f"--advertise-client-urls=http://127.0.0.1:{client}", f"--listen-peer-urls=http://127.0.0.1:{peer}",
-              f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
-              f"--initial-cluster=default=http://127.0.0.1:{peer}", "--unsafe-no-fsync")  # fmt: skip
-        start("kube-apiserver", str(apiserver), f"--etcd-servers=http://127.0.0.1:{client}",
-              f"--cert-dir={folder}/certs",
-              "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", f"--secure-port={secure}",
-              "--service-cluster-ip-range=10.0.0.0/24", f"--service-account-issuer={url}",
-              f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
-              f"--token-auth-file={folder}/tokens.csv", "--authorization-mode=RBAC",
-              "--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none")  # fmt: skip
-        server = Server(url, folder)
-        _await(server, "readyz", folder)
+        log = processes.enter_context((folder / "etcd.log").open("wb"))
+        store = subprocess.Popen(
+            [str(etcd), f"--data-dir={folder}/etcd", f"--listen-client-urls=http://127.0.0.1:{client}",
+             f"--advertise-client-urls=http://127.0.0.1:{client}", f"--listen-peer-urls=http://127.0.0.1:{peer}",
+             f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
+             f"--initial-cluster=default=http://127.0.0.1:{peer}", "--unsafe-no-fsync"],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,
+        )  # fmt: skip
+        processes.callback(stop, store)
+        server = Server(url, folder, [
+            str(apiserver), f"--etcd-servers=http://127.0.0.1:{client}", f"--cert-dir={folder}/certs",
+            "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", f"--secure-port={secure}",
+            "--service-cluster-ip-range=10.0.0.0/24", f"--service-account-issuer={url}",
+            f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
+            f"--token-auth-file={folder}/tokens.csv", "--authorization-mode=RBAC",
+            "--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none",
+        ])  # fmt: skip
+        processes.callback(server.stop)
+        server.start()
         for kind in KINDS:
             server.call("POST", "apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd(kind) or lenient(kind))
         for kind in KINDS:

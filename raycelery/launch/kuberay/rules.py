@@ -27,7 +27,11 @@ def check(job: Mapping[str, Any]) -> None:
         SpecError: it would not; names the field and the remedy.
     """
     for rule in (_name, _submission, _ending, _deadlines, _runtime_env, _selector, _cluster):
-        for said in rule(job):
+        try:
+            said = next(rule(job), None)
+        except (TypeError, AttributeError, KeyError):
+            continue  # a wrong type, which the API server refuses by its schema
+        if said is not None:
             raise SpecError(f"KubeRay refuses the RayJob: {said}")
 
 
