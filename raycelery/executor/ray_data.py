@@ -114,12 +114,14 @@ def _batches(module: Any) -> None:
     module._IterableFromIterator.__iter__ = iterate
 
 
-def _limits(module: Any) -> None:
-    """Have data sets of a driver use what is reserved for it, and no more."""
+def _defaults(module: Any) -> None:
+    """Have data sets of a driver use what is reserved for it, and no more; and show no bars where nobody sees them."""
+    context = module.DataContext.get_current()
+    # They are lines of JSON for a terminal that Ray itself would write to.
+    context.enable_progress_bars = False
     group = ray.util.get_current_placement_group()
     if group is None:
         return
-    context = module.DataContext.get_current()
     # Else Ray Data spreads its tasks over the cluster.
     context.scheduling_strategy = context.scheduling_strategy_large_args = PlacementGroupSchedulingStrategy(
         group, placement_group_capture_child_tasks=True
@@ -131,7 +133,7 @@ def _limits(module: Any) -> None:
 
 
 _CHANGES: dict[str, Callable[[Any], None]] = {
-    "ray.data": _limits,
+    "ray.data": _defaults,
     "ray.data._internal.execution.streaming_executor_state": _blocks,
     "ray.data.iterator": _batches,
 }

@@ -171,7 +171,9 @@ class LeasesTaken:
         return self._executors.all[executor_id].lane.lane.request
 
     def _can_be_leased(self, executor_id: int) -> bool:
-        return self._cpus(executor_id) > 0 and not self._executors.all[executor_id].lane.lane.one_shot
+        lane = self._executors.all[executor_id].lane.lane
+        # Ray work that a driver starts asks Ray for CPUs, which knows nothing of leased ones.
+        return self._cpus(executor_id) > 0 and not (lane.one_shot or lane.driver)
 
     # -- what it has --------------------------------------------------------------------------------------------
 
