@@ -42,6 +42,10 @@ class Project:
         path = self.directory / folder / "notes"
         return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
+    def trail(self, name: str) -> list[list[str]]:
+        """Where a call was tried: what it noted on Ray, and on workers."""
+        return [[folder, *line] for folder in (".", "old") for line in self.notes(folder) if name in line]
+
     def runs(self) -> Counter[str]:
         """How often each call has run, by its first argument."""
         return Counter(line[0] for line in self.notes())
