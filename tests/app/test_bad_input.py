@@ -135,7 +135,7 @@ def test_an_attribute_that_is_no_application(
 
 def _endpoint() -> framing.Endpoint:
     sample.identity.delay(0).get(timeout=SECONDS)
-    found = sample.app.client._endpoint
+    found = sample.app.client.endpoint
     assert found is not None
     return found
 

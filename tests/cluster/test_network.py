@@ -80,7 +80,7 @@ def clients() -> int:
 def test_a_host_out_of_reach_is_found_out(ray_session: RaySession, tmp_path: Path, how: str) -> None:
     """Also while what is said is not acknowledged: then kernels ask for no sign of life, and go on for 15 minutes."""
     sample.identity.delay(0).get(timeout=SECONDS)
-    endpoint = sample.app.client._endpoint
+    endpoint = sample.app.client.endpoint
     assert endpoint is not None
     (tmp_path / "host.py").write_text(HOST)
     before = clients()

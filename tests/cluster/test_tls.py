@@ -37,7 +37,7 @@ CALL = """
         assert add.delay(1, 2).get(timeout=90) == 3
         assert sum(result.get(timeout=90) for result in [add.delay(i, 1) for i in range(300)]) == 45150
         assert len(add.delay("x" * 90_000, "y" * 90_000).get(timeout=90)) == 180_000
-        endpoint = app.client._endpoint
+        endpoint = app.client.endpoint
         with socket.create_connection((endpoint.host, endpoint.port)) as plain:
             plain.settimeout(2)
             plain.sendall(b"raycelery")

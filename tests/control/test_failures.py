@@ -88,7 +88,7 @@ def test_failures_are_grouped_by_error_and_run_again(ray_session: RaySession, tm
     assert "there is no" in group["traceback"]
     assert _groups(ray_session, "-t", "shop.read", "-e", "number 99*") == []
     said = command(ray_session, "raycelery", "failures", "-t", "shop.read")
-    assert "LookupError: number 5" in said
+    assert "LookupError: number" in said
     assert "Traceback" in command(ray_session, "raycelery", "failures", "-v", "-e", "LookupError")
     assert "LookupError: number" in command(ray_session, "raycelery", "status")
 
