@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from celery import Task, chord
@@ -37,7 +38,7 @@ def _mine() -> dict[str, Any]:
         # CPUs may be those of another application, of which Ray does not know.
         "cpus": request.get("CPU", 0),
         "memory": context.get_assigned_resources().get("memory", 0),
-        "function": ", function]" in context.get_task_name(),
+        "function": ", function]" in psutil.Process().cmdline()[0],  # Ray's name of the task
         "flavour": os.environ.get("FLAVOUR"),
         "pid": os.getpid(),
     }

@@ -79,7 +79,8 @@ def doubled_when_ready(value: int) -> Any:
 
 @app.task
 def doubled_by_actors(value: int) -> Any:
-    return ray.get(Outer.remote().double.remote(value))
+    outer = Outer.remote()  # Ray 2.40 loses a handle that nobody holds
+    return ray.get(outer.double.remote(value))
 
 
 @app.task
