@@ -23,6 +23,8 @@ _OPTIONS = (
     click.option("--pip", multiple=True, metavar="REQUIREMENT", help="To be installed for it alone; may be repeated."),
     click.option("--working-dir", metavar="FOLDER", help="Sent along.  [default: this one]"),
     click.option("--timeout", type=float, metavar="SECONDS", help="It is cancelled after so long."),
+    click.option("--max-failures", type=click.IntRange(min=0), metavar="TASKS", help="It has failed where more of its "
+                 "tasks fail.  [default: the program alone decides]"),
     click.argument("command", nargs=-1, type=click.UNPROCESSED),
 )  # fmt: skip
 
@@ -79,10 +81,12 @@ def specified(function: Callable[..., Any]) -> Callable[..., Any]:
         pip: tuple[str, ...],
         working_dir: str | None,
         timeout: float | None,
+        max_failures: int | None,
         command: tuple[str, ...],
         **others: Any,
     ) -> Any:
-        given: dict[str, Any] = {"name": name, "working_dir": working_dir, "timeout": timeout}
+        given: dict[str, Any] = {"name": name, "working_dir": working_dir, "timeout": timeout,
+                                 "max_failures": max_failures}  # fmt: skip
         given.update(entrypoint=list(command) or None, pip=list(pip) or None)
         try:
             given["env"] = dict(_pair(one) for one in env) or None

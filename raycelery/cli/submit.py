@@ -7,6 +7,7 @@ import threading
 from typing import Any, TextIO
 
 import click
+import msgspec
 
 from raycelery.cli.specified import fail, placed, specified
 from raycelery.launch.errors import LaunchError, SpecError
@@ -25,9 +26,19 @@ TIMED_OUT = 4
 @specified
 @placed("local", "ray", "kuberay")
 @click.option("--num-cpus", type=click.IntRange(min=0), help="CPUs of the cluster that is started for it.")
+@click.option(
+    "--progress",
+    type=float,
+    default=10.0,
+    metavar="SECONDS",
+    show_default=True,
+    help="Between lines that tell how many tasks are done, run and have failed; 0: none.",
+)
 @click.option("--no-wait", is_flag=True, help="Print its name and return.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be done.")
-def command(spec: Spec, place: dict[str, Any], num_cpus: int | None, no_wait: bool, dry_run: bool) -> None:
+def command(
+    spec: Spec, place: dict[str, Any], num_cpus: int | None, progress: float, no_wait: bool, dry_run: bool
+) -> None:
     """Run an application as a Ray job, and show what it prints.
 
     raycelery submit -- python -m forecasts.train_all --date 2026-01-01
@@ -40,6 +51,8 @@ def command(spec: Spec, place: dict[str, Any], num_cpus: int | None, no_wait: bo
     long, 130 it was cancelled.
     """
     out = own_stdout()
+    if spec.progress is None and progress > 0:
+        spec = msgspec.structs.replace(spec, progress=progress)
     where = address_of(place["address"])
     backend = place["backend"] or ("local" if where is None else "ray")
     try:

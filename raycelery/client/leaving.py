@@ -43,16 +43,16 @@ def wait(client: Client) -> None:
     try:
         left = client.call(Left())
         if left["pending"] and not _drained(client):
-            _say(f"waiting for {_what(left)}; the program ends after that; Ctrl-C ends it now and drops them")
+            say(f"waiting for {_what(left)}; the program ends after that; Ctrl-C ends it now and drops them")
             client.call(Drained(), timeout=None)
         for finish in finishers:
             finish(_CALLBACK_SECONDS)
     except KeyboardInterrupt:
         _interrupted.set()
-        _say("the program ends; its unfinished tasks are dropped")
+        say("the program ends; its unfinished tasks are dropped")
     except DispatcherUnreachable as exc:
         _failed.set()
-        _say(f"the program ends, and tasks that it called may be unfinished, which end with it: {exc}")
+        say(f"the program ends, and tasks that it called may be unfinished, which end with it: {exc}")
 
 
 def hand_over(client: Client, *, connect: bool = True, patient: bool = True) -> bool:
@@ -72,17 +72,17 @@ def hand_over(client: Client, *, connect: bool = True, patient: bool = True) -> 
         except DispatcherUnreachable:
             if not (patient and connect):
                 raise
-            _say(f"waiting for the dispatcher to take {_tasks(client)}; Ctrl-C ends the program now")
+            say(f"waiting for the dispatcher to take {_tasks(client)}; Ctrl-C ends the program now")
             client.hand_over(HAND_OVER_SECONDS, connect=connect)
         return True
     except KeyboardInterrupt:
         _interrupted.set()
-        _say(f"the program ends; {_tasks(client)} that it called may never run")
+        say(f"the program ends; {_tasks(client)} that it called may never run")
     except DispatcherUnreachable as exc:
         if patient:  # else it ends as it was made to end
             _failed.set()
         told = f"{_tasks(client)} that this program called may never run"
-        _say(f"{told}, as the dispatcher has not confirmed to have them: {exc}")
+        say(f"{told}, as the dispatcher has not confirmed to have them: {exc}")
     return False
 
 
@@ -134,7 +134,14 @@ def _drained(client: Client) -> bool:
     return True
 
 
-def _say(text: str) -> None:
+def fail(text: str) -> None:
+    """Say why the program has failed, and have it end with status 1."""
+    _failed.set()
+    say(text)
+
+
+def say(text: str) -> None:
+    """Tell whoever watches the program something."""
     # Not by way of logging: a program that configured none, or a file, would seem to hang.
     with contextlib.suppress(OSError, ValueError, AttributeError):  # a standard error that is closed
         sys.stderr.write(f"raycelery: {text}\n")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.imports import symbol_by_name
 
-from raycelery.client import asking_ray, leaving
+from raycelery.client import asking_ray, counting, leaving
 from raycelery.client.connection import Client
 from raycelery.client.large_values import LargeValueStore
 from raycelery.cluster import connecting, local, process
@@ -61,6 +61,8 @@ class Session:
         self.dispatcher = dispatcher
         self.embedded = embedded
         self.large_values = LargeValueStore(dispatcher, client)
+        #: What was asked for by whoever has launched this program.
+        self.counts: counting.Counts | None = None
         self._pid = os.getpid()
 
     @property
@@ -160,6 +162,7 @@ def _connect(app: Celery, name: str, embedded: bool) -> Session:
     )
     client.ensure()
     session = Session(name, client, dispatcher, embedded)
+    session.counts = counting.of(client)
     if embedded:
         local.uses(name)
     _have_handed_over_at_exit(session)
@@ -282,6 +285,9 @@ def _at_exit(session: Session, pid: int) -> None:
     handed_over = leaving.hand_over(client, connect=there, patient=patient)
     if handed_over and session.embedded and there and patient and not forked:
         leaving.wait(client)
+    if handed_over and session.counts is not None and there and not forked:
+        with contextlib.suppress(DispatcherUnreachable):
+            session.counts.finish()
     if handed_over:
         with contextlib.suppress(DispatcherUnreachable):  # it has all that it should have
             client.close()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from raycelery.client import counting
 from raycelery.launch.errors import SpecError
 from raycelery.launch.nodes import Node, Secret, Workers
 
@@ -52,6 +53,10 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         uv: the same, installed by uv.
         num_cpus: CPUs that the program itself takes; its tasks ask for their own.
         timeout: seconds that it may run before it is cancelled; None: any.
+        max_failures: how many of its tasks may fail; with more it has failed, whatever the program itself returns.
+            None: the program alone decides.
+        progress: seconds between lines, among what it prints, that tell how many tasks are done, run and have failed;
+            None: there are none.
 
     These have a meaning on a cluster that is made for the application (KubeRay); elsewhere they are left aside, but for
     ``secrets`` and ``retries``, which are refused:
@@ -87,6 +92,8 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     uv: list[str] | str | None = None
     num_cpus: float = 0
     timeout: float | None = None
+    max_failures: int | None = None
+    progress: float | None = None
     image: str | None = None
     head: Node = Node()
     workers: dict[str, Workers] = {}
@@ -120,9 +127,9 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise ValueError(f"num_cpus={self.num_cpus!r} must be zero or more")
         if any("\0" in word for word in self.words):
             raise ValueError("an argument has a null character in it, which no program can be given")
-        for name in ("timeout", "start_timeout", "retries", "ttl", "keep"):
+        for name in ("timeout", "start_timeout", "progress", "max_failures", "retries", "ttl", "keep"):
             value = getattr(self, name)
-            above = name.endswith("timeout")
+            above = name.endswith("timeout") or name == "progress"
             if value is not None and (value < 0 or (above and value == 0)):
                 raise ValueError(
                     f"{name}={value!r} must be a number {'of seconds above zero' if above else 'not below zero'}"
@@ -156,13 +163,15 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     def runtime_env(self) -> dict[str, Any]:
         """Ray's runtime environment of the application."""
         folder = self.folder
+        counted = {counting.PROGRESS: self.progress, counting.MAX_FAILURES: self.max_failures}
+        asked = {name: f"{value:g}" for name, value in counted.items() if value is not None}
         parts: dict[str, Any] = {
             "working_dir": folder if folder is None or "://" in folder else str(Path(folder).resolve()),
             "excludes": list(self.excludes),
             "py_modules": list(self.py_modules),
             "pip": self.pip,
             "uv": self.uv,
-            "env_vars": dict(self.env),
+            "env_vars": {**self.env, **asked},
         }
         return {name: value for name, value in parts.items() if value}
 

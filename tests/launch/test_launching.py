@@ -48,6 +48,9 @@ if "many" in sys.argv:
 if "greet" in sys.argv:
     import greeting
     print(greeting.VERSION, flush=True)
+if "some" in sys.argv:
+    called = [add.delay(1, y) for y in (2, 3, "x")]
+    print("ended", [one.get(timeout=100, propagate=False) for one in called][:2])
 if "add" in sys.argv:
     print("sum", add.delay(1, 2).get(timeout=100))
 """
@@ -166,6 +169,17 @@ def test_a_command_line_follows_a_run(folder: Path, dashboard: str) -> None:
     unknown = raycelery("job", "status", "nobody")
     assert unknown.returncode == 5
     assert "there is no run 'nobody'" in unknown.stderr
+
+
+@pytest.mark.parametrize(("most", "state"), [(0, RunState.FAILED), (1, RunState.SUCCEEDED)])
+def test_failed_tasks_decide(folder: Path, dashboard: str, most: int, state: RunState) -> None:
+    env = {"RAYCELERY_APP_NAME": f"counted-{most}"}
+    run = submit(spec(folder, "some", max_failures=most, progress=60, env=env), address=dashboard)
+    said = "".join(run.logs(follow=True)).splitlines()
+    assert "ended [3, 4]" in said, said
+    assert "raycelery: tasks: 2 done, 1 failed" in said
+    assert ("raycelery: 1 tasks have failed, and at most 0 may (max_failures)" in said) is (most == 0)
+    assert run.status().state is state
 
 
 def test_an_application_on_a_cluster_of_its_own(folder: Path) -> None:
