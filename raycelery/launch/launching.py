@@ -57,14 +57,18 @@ def submit(
         from raycelery.launch.kuberay.runs import RayJobs
 
         return RayJobs(namespace or spec.namespace, context).submit(spec, name_of(spec))
+    if spec.secrets:
+        raise SpecError(
+            "secrets cannot be given to a Ray cluster that is there already: whoever may use it could read them; "
+            "choose another backend, or have its nodes know them"
+        )
     _see_that_ray_can(spec)
     return _jobs(address).submit(spec, name_of(spec))
 
 
 def _see_that_ray_can(spec: Spec) -> None:
-    for field in ("secrets", "retries"):
-        if getattr(spec, field):
-            raise SpecError(f"{field} is for runs on KubeRay: choose that backend, or leave it out")
+    if spec.retries:
+        raise SpecError("retries is for runs on KubeRay: choose that backend, or leave it out")
 
 
 def _jobs(address: str | None) -> Jobs:
@@ -110,11 +114,18 @@ def on_own_cluster(spec: Spec, num_cpus: int | None = None) -> Iterator[Run]:
         num_cpus: CPUs of the cluster; None: those of the machine.
 
     Raises:
+        SpecError: a secret is not among this process's environment variables, from which the cluster has it.
         LaunchError: the cluster does not start.
     """
     from raycelery.cluster import head
 
     _see_that_ray_can(spec)
+    unknown = [name for name in spec.secrets if name not in os.environ]
+    if unknown:
+        raise SpecError(
+            f"secrets: {unknown[0]} is no environment variable here, where a cluster on this machine has it from: "
+            "set it"
+        )
     try:
         with head.running(num_cpus) as found:
             run: JobRun = Jobs(found.dashboard).submit(spec, name_of(spec))

@@ -6,7 +6,9 @@ Follows https://docs.ray.io/en/latest/cluster/running-applications/job-submissio
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
@@ -45,6 +47,17 @@ def hush() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+@contextlib.contextmanager
+def _as_given() -> Iterator[None]:
+    """Have Ray's client use the address that it is given: it prefers these to any other."""
+    names = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
 class Jobs:
     """A cluster's Job API.
 
@@ -61,7 +74,8 @@ class Jobs:
         reaching.use_token()
         hush()
         self.address = address
-        self._client: Any = self._said(lambda: JobSubmissionClient(address))
+        with _as_given():
+            self._client: Any = self._said(lambda: JobSubmissionClient(address))
 
     def submit(self, spec: Spec, name: str) -> JobRun:
         """Start a run.

@@ -59,13 +59,14 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             None: there are none.
 
     These have a meaning on a cluster that is made for the application (KubeRay); elsewhere they are left aside, but for
-    ``secrets`` and ``retries``, which are refused:
+    ``retries`` and, on a cluster that is there already, ``secrets``, which are refused:
 
     Arguments:
         image: of its nodes; None: ``rayproject/ray`` of this process's versions of Ray and Python.
         head: its head node, on which the program runs.
         workers: its groups of worker nodes, by name; none: all runs on the head node.
-        secrets: environment variables whose values are in Kubernetes Secrets.
+        secrets: environment variables whose values are in Kubernetes Secrets; on a cluster of its own on this machine
+            they have the values that they have here.
         retries: how often it is tried again, on a new cluster, after it has failed.
         start_timeout: seconds until the program runs, after which it has failed.
         ttl: seconds that the cluster stays after the end, for its logs.

@@ -272,6 +272,21 @@ def test_why_a_run_does_not_start(operator: StandIn, server: Server, program: Pa
         server.call("DELETE", of("rayjobs", name))
 
 
+def test_a_run_waits_in_a_queue_and_may_be_taken_away_when_it_has_ended(server: Server, program: Path) -> None:
+    fields = {"queue": "batch", "labels": {LABEL: "nothing"}, "ttl": 0, "keep": 0}
+    run = submit(within(program, name="queued", **fields), backend="kuberay")
+    job = server.call("GET", of("rayjobs", "queued"))
+    assert len(job["spec"]["deletionStrategy"]["deletionRules"]) == 4
+    job = server.call("PUT", of("rayjobs", "queued", "status"), {**job, "status": {"jobDeploymentStatus": "Suspended"}})
+    assert (run.status().state, run.status().message) == (RunState.PENDING, "it waits in the queue batch of Kueue")
+    job["status"] = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
+    server.call("PUT", of("rayjobs", "queued", "status"), job)
+    assert run.wait(30).state is RunState.SUCCEEDED
+    # As KubeRay does by a deletion rule.
+    server.call("DELETE", of("rayjobs", "queued"))
+    assert run.status().state is RunState.SUCCEEDED
+
+
 def test_a_run_that_the_operator_refuses(operator: StandIn, program: Path) -> None:
     run = submit(within(program, name="refused", labels={LABEL: "refused"}, retries=2), backend="kuberay")
     status = run.wait(60)

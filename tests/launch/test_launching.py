@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from raycelery.launch import LaunchError, NotFound, RunState, Spec, SpecError, attach, load, runs, submit
+from raycelery.launch.launching import on_own_cluster
 from raycelery.launch.spec import made
 from tests import support
 from tests.support import ROOT, free_port, short_directory, until
@@ -183,17 +184,32 @@ def test_failed_tasks_decide(folder: Path, dashboard: str, most: int, state: Run
 
 
 def test_an_application_on_a_cluster_of_its_own(folder: Path) -> None:
-    (folder / "app.yaml").write_text("entrypoint: python program.py add\nenv: {WHO: yaml}\n")
+    (folder / "app.yaml").write_text("entrypoint: python program.py add\nsecrets: {WHO: {secret: shop, key: who}}\n")
     with short_directory("rc-own-") as ray_directory:
         environ = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
         done = subprocess.run(
             [sys.executable, "-m", "raycelery", "submit", "-f", "app.yaml", "--num-cpus", "2"],
             cwd=folder, capture_output=True, text=True, timeout=200, stdin=subprocess.DEVNULL,
-            env={**environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(ray_directory)},
+            env={**environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(ray_directory), "WHO": "kept here"},
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert '"yaml"' in done.stdout
+    assert '"kept here"' in done.stdout
     assert "sum 3" in done.stdout
+
+
+def test_secrets_that_are_not_there_and_a_cluster_that_is_no_place_for_them(folder: Path, dashboard: str) -> None:
+    secret = made({"entrypoint": "python program.py", "secrets": {"NOWHERE": {"secret": "shop", "key": "who"}}})
+    with pytest.raises(SpecError, match="NOWHERE is no environment variable here"), on_own_cluster(secret):
+        pass
+    with pytest.raises(SpecError, match="whoever may use it could read them"):
+        submit(secret, address=dashboard)
+
+
+def test_the_address_that_is_given_is_the_one(folder: Path, dashboard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"http://127.0.0.1:{free_port()}")
+    run = submit(spec(folder), address=dashboard)
+    assert run.wait(200).state is RunState.SUCCEEDED
+    assert "RAY_ADDRESS" in os.environ
 
 
 def test_a_cluster_that_does_not_answer(folder: Path) -> None:

@@ -103,6 +103,8 @@ class RayJobRun(Run):
         #: Whether there was such a RayJob: if there is none any more, it was deleted.
         self._seen = spec is not None
         self._told: RunStatus | None = None
+        #: How it has ended, if it has.
+        self._end: RunStatus | None = None
         self._trouble = ""
 
     def look(self) -> dict[str, Any] | None:
@@ -233,7 +235,8 @@ class RayJobRun(Run):
 
     def _status(self, job: Mapping[str, Any] | None) -> RunStatus:
         if job is None:
-            return RunStatus(RunState.CANCELLED, "its RayJob was deleted")
+            # KubeRay's deletion rules take what has ended away, too.
+            return self._end or RunStatus(RunState.CANCELLED, "its RayJob was deleted")
         status = job.get("status") or {}
         state, message = self._state(status), str(status.get("message") or "")
         late = state is RunState.FAILED and status.get("reason") == "DeadlineExceeded"
@@ -241,7 +244,9 @@ class RayJobRun(Run):
             state, message = RunState.PENDING, f"it has failed, and is tried again on a new cluster: {message}"
         elif state is RunState.PENDING:
             message = self._trouble or why(self._api, job)
-        return RunStatus(state, message, _seconds(status.get("startTime")), _seconds(status.get("endTime")), late)
+        found = RunStatus(state, message, _seconds(status.get("startTime")), _seconds(status.get("endTime")), late)
+        self._end = found if state.ended else None
+        return found
 
     @staticmethod
     def _state(status: Mapping[str, Any]) -> RunState:
