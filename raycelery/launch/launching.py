@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raycelery.errors import DispatcherUnreachable
+from raycelery.launch import retrying
 from raycelery.launch.errors import LaunchError, SpecError
-from raycelery.launch.ray_jobs import JobRun, Jobs
+from raycelery.launch.ray_jobs import Jobs
 from raycelery.launch.run import Run
 from raycelery.launch.spec import Spec
 
@@ -62,13 +63,7 @@ def submit(
             "secrets cannot be given to a Ray cluster that is there already: whoever may use it could read them; "
             "choose another backend, or have its nodes know them"
         )
-    _see_that_ray_can(spec)
-    return _jobs(address).submit(spec, name_of(spec))
-
-
-def _see_that_ray_can(spec: Spec) -> None:
-    if spec.retries:
-        raise SpecError("retries is for runs on KubeRay: choose that backend, or leave it out")
+    return retrying.started(_jobs(address), spec, name_of(spec))
 
 
 def _jobs(address: str | None) -> Jobs:
@@ -119,7 +114,6 @@ def on_own_cluster(spec: Spec, num_cpus: int | None = None) -> Iterator[Run]:
     """
     from raycelery.cluster import head
 
-    _see_that_ray_can(spec)
     unknown = [name for name in spec.secrets if name not in os.environ]
     if unknown:
         raise SpecError(
@@ -128,7 +122,7 @@ def on_own_cluster(spec: Spec, num_cpus: int | None = None) -> Iterator[Run]:
         )
     try:
         with head.running(num_cpus) as found:
-            run: JobRun = Jobs(found.dashboard).submit(spec, name_of(spec))
+            run = retrying.started(Jobs(found.dashboard), spec, name_of(spec))
             try:
                 yield run
             finally:

@@ -55,11 +55,12 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         timeout: seconds that it may run before it is cancelled; None: any.
         max_failures: how many of its tasks may fail; with more it has failed, whatever the program itself returns.
             None: the program alone decides.
+        retries: how often it is tried again after it has failed; on KubeRay each time on a new cluster.
         progress: seconds between lines, among what it prints, that tell how many tasks are done, run and have failed;
             None: there are none.
 
     These have a meaning on a cluster that is made for the application (KubeRay); elsewhere they are left aside, but for
-    ``retries`` and, on a cluster that is there already, ``secrets``, which are refused:
+    ``secrets``, which a cluster that is there already refuses:
 
     Arguments:
         image: of its nodes; None: ``rayproject/ray`` of this process's versions of Ray and Python.
@@ -67,7 +68,6 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         workers: its groups of worker nodes, by name; none: all runs on the head node.
         secrets: environment variables whose values are in Kubernetes Secrets; on a cluster of its own on this machine
             they have the values that they have here.
-        retries: how often it is tried again, on a new cluster, after it has failed.
         start_timeout: seconds until the program runs, after which it has failed.
         ttl: seconds that the cluster stays after the end, for its logs.
         keep: seconds after the end when what Kubernetes knows of the run goes as well (KubeRay's deletion rules);

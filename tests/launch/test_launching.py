@@ -49,6 +49,9 @@ if "many" in sys.argv:
 if "greet" in sys.argv:
     import greeting
     print(greeting.VERSION, flush=True)
+if "once" in sys.argv and not os.path.exists(sys.argv[-1]):
+    open(sys.argv[-1], "w").close()
+    sys.exit("the first try fails")
 if "some" in sys.argv:
     called = [add.delay(1, y) for y in (2, 3, "x")]
     print("ended", [one.get(timeout=100, propagate=False) for one in called][:2])
@@ -195,6 +198,24 @@ def test_an_application_on_a_cluster_of_its_own(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert '"kept here"' in done.stdout
     assert "sum 3" in done.stdout
+
+
+def test_a_program_that_fails_is_tried_again(folder: Path, dashboard: str, tmp_path: Path) -> None:
+    run = submit(spec(folder, "once", str(tmp_path / "mark"), name="again", retries=2), address=dashboard)
+    told: list[str] = []
+    run.on_change = lambda status: told.append(status.message)
+    said = "".join(run.logs(follow=True))
+    assert (said.count("the first try fails"), said.count("got ")) == (1, 2)
+    assert run.wait(0).state is RunState.SUCCEEDED
+    assert len(told) == 1
+    assert told[0].startswith("it is tried again: ")
+    assert attach(run.to_dict()).name == "again.2"
+    tries = {one.name: one.status().state for one in runs(dashboard) if one.name.startswith("again")}
+    assert tries == {"again": RunState.FAILED, "again.2": RunState.SUCCEEDED}
+    failing = submit(spec(folder, "fail", name="in-vain", retries=1), address=dashboard)
+    assert failing.wait(200).state is RunState.FAILED
+    failing.delete()
+    assert not [one for one in runs(dashboard) if one.name.startswith("in-vain")]
 
 
 def test_secrets_that_are_not_there_and_a_cluster_that_is_no_place_for_them(folder: Path, dashboard: str) -> None:
