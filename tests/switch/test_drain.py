@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import celery
+import pytest
 from kombu.transport import native_delayed_delivery as delayed
 
 from tests.support import until
@@ -86,8 +87,11 @@ def test_what_a_stopped_worker_had_taken_is_taken_and_what_a_live_one_has_is_not
     assert not shop.notes()
 
 
-def test_a_drain_that_is_killed_again_and_again_loses_and_doubles_nothing(project: Make) -> None:
-    shop = project(task_ignore_result=True)
+@pytest.mark.parametrize("broker", ["redis_url", "rabbitmq_url"])
+def test_a_drain_that_is_killed_again_and_again_loses_and_doubles_nothing(
+    project: Make, broker: str, request: pytest.FixtureRequest
+) -> None:
+    shop = project(broker=request.getfixturevalue(broker), task_ignore_result=True, task_default_queue="killed")
     number = 1500
     with shop.old.producer_pool.acquire() as producer:
         for i in range(number):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 
 from raycelery import Celery
 from raycelery.errors import OptionError
+from raycelery.protocol import questions
 from tests import support as servers
 from tests.support import until
 from tests.switch.support import Project
@@ -96,6 +99,14 @@ def test_calls_are_shared_and_retried_on_their_side_and_read_by_all(mixed: tuple
         return len(shop.notes()) - len(names[0]) == 8
 
     until(all_here, 60)
+    _, out, err = shop.call("raycelery", "switch", "status", "-A", shop.module)
+    assert f"{shop.module}.work" in out, out + err
+    said = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
+    assert said[f"{shop.module}.work"][1:4] == ["100%,", "set", "live"], out + err
+    assert said[f"{shop.module}.flaky"][1] == "50%"
+    assert said[f"{shop.module}.quiet"][1] == "0%"
+    assert int(said[f"{shop.module}.work"][4]) >= 8
+    assert "on Ray: 0 waiting" in out
     code, out, err = shop.call("raycelery", "switch", "set", "-A", shop.module, "*.work", "back")
     assert (code, out) == (0, "*.work: 0% on Ray\n"), err
     until(lambda: not all_here(), 60)
@@ -119,6 +130,30 @@ def test_without_a_cluster_calls_go_to_the_broker(project: Make) -> None:
         producer.process.kill()
         said = producer.process.communicate()[1]
     assert "calls go to the broker until the cluster can be reached" in said
+
+
+def test_a_cluster_that_is_lost_is_left_out_and_found_again(project: Make) -> None:
+    shop = project(ray_mode="mixed", ray_share=1)
+    producer = Producer(shop)
+    try:
+        (first,) = producer.call("work", 1)
+        until(lambda: shop.old.AsyncResult(first).ready(), 60)
+        dispatcher = Celery(shop.module, set_as_current=False).client.call(questions.Stats())["pid"]
+        os.kill(dispatcher, signal.SIGKILL)
+        ids = [first]
+
+        def both() -> bool:
+            ids.extend(producer.call("quiet", 1))
+            with shop.old.connection() as connection:
+                waiting = connection.default_channel.client.llen("celery")
+            return bool(waiting) and len(shop.notes()) > 3
+
+        until(both, 90, shop.notes, every=0.05)
+    finally:
+        producer.process.kill()
+        said = producer.process.communicate()[1]
+    assert "calls go to the broker until the cluster can be reached: the connection is lost" in said
+    assert "the cluster can be reached again" in said
 
 
 @pytest.mark.parametrize("share", [1.5, -1, True, {"a": 2}, "half", {"a": "1"}])
