@@ -85,6 +85,8 @@ def begin(dispatcher: Any, executor_id: int) -> None:
             if name in sys.modules:
                 _change(sys.modules[name])
         sys.meta_path.insert(0, _Finder())
+    elif "ray.data" in sys.modules:
+        _change(sys.modules["ray.data"])
     _waits = RayDataWaits(dispatcher, executor_id)
 
 
@@ -116,7 +118,9 @@ def _batches(module: Any) -> None:
 
 def _defaults(module: Any) -> None:
     """Have data sets of a driver use what is reserved for it, and no more; and show no bars where nobody sees them."""
-    context = module.DataContext.get_current()
+    # A process that Ray has used for a data set before has kept its context, and with it what is reserved no more.
+    context = module.DataContext()
+    module.DataContext._set_current(context)
     # They are lines of JSON for a terminal that Ray itself would write to.
     context.enable_progress_bars = False
     group = ray.util.get_current_placement_group()
