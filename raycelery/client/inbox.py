@@ -54,10 +54,12 @@ class Inbox:
                 self._recent.popitem(last=False)
 
     def not_submitted(self, ids: Iterable[str]) -> list[str]:
-        """Return those of some tasks that this process is not known to have submitted, and has no result of."""
-        with self._lock:
-            known = (self._recent, self._prefetched, self._mailbox)
-            return [one for one in ids if not any(one in where for where in known)]
+        """Return those of some tasks that this process is not known to have submitted, and has no result of.
+
+        Without the lock: each wait asks, and an id that goes from one to another meanwhile is only asked for in vain.
+        """
+        recent, prefetched, mailbox = self._recent, self._prefetched, self._mailbox
+        return [one for one in ids if not (one in recent or one in prefetched or one in mailbox)]
 
     def put(self, results: Iterable[Result]) -> None:
         """Take results in."""

@@ -124,10 +124,8 @@ class OldResults:
             client: the connection to the dispatcher. What this process has submitted by it is not asked for.
             ids: their ids.
         """
-        if self.away:
-            return set()
         others = client.inbox.not_submitted(ids)
-        if not others or not client.connected:
+        if not others or self.away or not client.connected:
             return set()
         try:
             unknown: list[str] = client.call(questions.Forgotten(others), timeout=ANSWER_SECONDS)
