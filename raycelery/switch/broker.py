@@ -8,6 +8,7 @@ https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/rabbitmq
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -139,6 +140,8 @@ class Broker:
         self.app = app
         self.connection = connection
         self._channel: Any = None
+        #: How many things were in queues that are no messages, by the place where they are kept now.
+        self.aside: Counter[str] = Counter()
         #: Names of queues that the broker does not have.
         self._absent: set[str] = set()
 

@@ -120,8 +120,10 @@ class Drain:
             if moved:
                 continue
             if until_empty:
+                for place, count in found.aside.items():
+                    self.counts.kept[f"it is no message of Celery's: it is in the list {place} now"] = count
                 self.counts.remaining = sum(one.all for one in found.left(self._queues))
-                self.counts.remaining += 0 if found.keeps_unacked else len(self._kept)
+                self.counts.remaining += found.aside.total() + (0 if found.keeps_unacked else len(self._kept))
                 return self.counts
             time.sleep(PAUSE_SECONDS)
 

@@ -87,6 +87,7 @@ class RedisBroker(Broker):
         """Keep what is in a queue and is no message of Celery's."""
         with self._client() as client:
             client.rpush(f"{key}.unreadable", raw)
+        self.aside[f"{key}.unreadable"] += 1
 
     def publish(self, messages: list[Outgoing], batch: bytes) -> None:
         """Put messages into their queues, all or none of them, and once, however often it is tried in a day."""

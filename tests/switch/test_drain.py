@@ -115,9 +115,13 @@ def test_only_what_the_application_accepts_is_decoded_and_a_key_prefix_is_honour
     for serializer in ("pickle", "json"):
         argument: Any = _Trap(str(trap)) if serializer == "pickle" else "plain"
         shop.send("work", serializer, argument, serializer=serializer, priority=9)
+    with shop.old.connection() as connection:
+        connection.default_channel.client.lpush("celery", b"no message")
     status, out, err = shop.call("raycelery", "drain", "-A", shop.module, "--until-empty")
     assert status == 1, out + err
     assert "moved to Ray: 1" in out
+    assert "stay in the broker: 1, as it is no message of Celery's: it is in the list shop:celery.unreadable now" in out
+    assert "left in the broker: 2" in out
     assert "stay in the broker: 1, as accept_content does not allow application/x-python-serialize" in out
     until(lambda: shop.runs()["json"], 60)
     assert not trap.exists()
