@@ -47,7 +47,12 @@ if "many" in sys.argv:
 if "wait" in sys.argv:
     signal.signal(signal.SIGTERM, stop)
     print("waiting", flush=True)
-    time.sleep(600)
+    mark, told = Path(sys.argv[-1]), False
+    for _ in range(6000):
+        if mark.exists() and not told:
+            print("more", flush=True)
+            told = True
+        time.sleep(0.1)
 if "once" in sys.argv:
     mark = Path(sys.argv[-1])
     if not mark.exists():
@@ -197,13 +202,13 @@ def test_a_client_is_killed_the_api_server_is_gone_for_a_while_and_the_run_is_ca
     operator: StandIn, server: Server, program: Path
 ) -> None:
     client = started("submit", "--backend", "kuberay", "--name", "lives-on", "--", "python", "program.py", "wait",
-                     folder=program.parent)  # fmt: skip
+                     str(program.parent.parent / "mark"), folder=program.parent)  # fmt: skip
     assert client.stdout is not None
     assert any(line == "waiting\n" for line in client.stdout)
     client.send_signal(signal.SIGKILL)
     client.communicate()
     run = attach({"backend": "kuberay", "name": "lives-on"})
-    assert run.status().state is RunState.RUNNING
+    until(lambda: run.status().state is RunState.RUNNING, 60)
     with pytest.raises(LaunchError, match="there is a run 'lives-on' in the namespace default already"):
         submit(sent(program, name="lives-on"), backend="kuberay")
     said: list[str] = []
@@ -212,12 +217,14 @@ def test_a_client_is_killed_the_api_server_is_gone_for_a_while_and_the_run_is_ca
     until(lambda: "waiting" in "".join(said), 60)
     server.stop()
     server.start()
+    (program.parent.parent / "mark").touch()
+    until(lambda: "more" in "".join(said), 100)
     assert raycelery("job", "cancel", "lives-on", "--backend", "kuberay").returncode == 0
     follower.join(100)
     assert not follower.is_alive()
     whole = "".join(said)
     # The program was told to end, and every line came once.
-    assert [whole.count(word) for word in ("got ", "waiting", "asked to end")] == [1, 1, 1]
+    assert [whole.count(word) for word in ("got ", "waiting", "more", "asked to end")] == [1] * 4
     assert run.status().state is RunState.CANCELLED
     with pytest.raises(NotFound):
         find("lives-on", backend="kuberay")
@@ -270,6 +277,19 @@ def test_why_a_run_does_not_start(operator: StandIn, server: Server, program: Pa
     )
     for name in ("no-quota", "no-machine"):
         server.call("DELETE", of("rayjobs", name))
+
+
+def test_ctrl_c_while_a_run_does_not_start(operator: StandIn, program: Path) -> None:
+    client = started("submit", "--backend", "kuberay", "--name", "given-up", "--set", f"labels.{LABEL}=image", "--set",
+                     "image=registry/none:1", "--", "python", str(program), folder=program.parent)  # fmt: skip
+    assert client.stderr is not None
+    assert any("pending: the image registry/none:1 of the container ray-head" in line for line in client.stderr)
+    client.send_signal(signal.SIGINT)
+    _, said = client.communicate(timeout=100)
+    assert client.returncode == 130, said
+    assert "cancelling given-up" in said
+    with pytest.raises(NotFound):
+        find("given-up", backend="kuberay")
 
 
 def test_a_run_waits_in_a_queue_and_may_be_taken_away_when_it_has_ended(server: Server, program: Path) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from raycelery.launch.errors import LaunchError, NotFound, SpecError
+from raycelery.launch.errors import LaunchError, NotFound
 from raycelery.launch.kuberay import manifest
 from raycelery.launch.kuberay.api import Api, ApiError
+from raycelery.launch.kuberay.creating import Exists, create
 from raycelery.launch.kuberay.why import why
 from raycelery.launch.ray_jobs import JobRun
 from raycelery.launch.run import Run, RunState, RunStatus
@@ -27,6 +28,8 @@ _LOOK_SECONDS = 5.0
 _SOON_SECONDS = 1.0
 #: Seconds for a RayJob that is deleted to go: KubeRay stops its program first.
 _GONE_SECONDS = 60.0
+#: Seconds for KubeRay to take note of a program's end, at which it looks every three.
+_NOTED_SECONDS = 10.0
 #: Seconds in which the rest of a log is asked for after the end.
 _REST_SECONDS = 20.0
 #: Why a run has failed, where another try would be no use.
@@ -56,7 +59,7 @@ class RayJobs:
             LaunchError: there is one of that name, or Kubernetes is out of reach.
         """
         spec = _absolute(spec)
-        _create(self._api, manifest.of(spec, name))
+        create(self._api, manifest.of(spec, name))
         return RayJobRun(self._api, name, spec)
 
     def find(self, name: str, spec: Spec | None = None) -> RayJobRun:
@@ -164,6 +167,8 @@ class RayJobRun(Run):
             if not status.state.ended:
                 continue
             if key is None or key in complete:
+                if last is not None and last not in complete:
+                    self._warn()
                 return
             rest_until = rest_until or time.monotonic() + _REST_SECONDS
             if not self._has_cluster(key[0]) or time.monotonic() > rest_until:
@@ -202,7 +207,13 @@ class RayJobRun(Run):
         with contextlib.suppress(LaunchError):
             if found := self._job_run(job):
                 found.cancel()
+                self._await_end()
         self._remove(job)
+
+    def _await_end(self) -> None:
+        """Give KubeRay time to take note of the end, and those who follow the logs to read them."""
+        with contextlib.suppress(TimeoutError):
+            RayJobRun(self._api, self.name).wait(_NOTED_SECONDS)
 
     def delete(self) -> None:
         self.cancel()
@@ -271,8 +282,8 @@ class RayJobRun(Run):
             return self._hand_over(job, self._spec)
         if self._state(status) is RunState.FAILED and self._tries_again(job):
             self._remove(job)
-            with contextlib.suppress(_Exists):
-                _create(self._api, manifest.of(self._spec, self.name, _attempt(job) + 1))
+            with contextlib.suppress(Exists):
+                create(self._api, manifest.of(self._spec, self.name, _attempt(job) + 1))
             return True
         return False
 
@@ -342,41 +353,6 @@ class RayJobRun(Run):
                     "KubeRay's operator runs"
                 )
             self._api.await_change("rayjobs", self.name, left["metadata"]["resourceVersion"], 1.0)
-
-
-class _Exists(LaunchError):
-    """There is a RayJob of that name."""
-
-
-def _create(api: Api, body: Mapping[str, Any]) -> None:
-    name = body["metadata"]["name"]
-    try:
-        # Kubernetes drops fields that it does not know without a word.
-        lost = next(_lost(body, api.create("rayjobs", body, dry=True)), None)
-        if lost is not None:
-            raise SpecError(f"the KubeRay of this cluster knows no field {lost}: correct it, or update KubeRay")
-        api.create("rayjobs", body)
-    except ApiError as exc:
-        if exc.code == 409:
-            raise _Exists(
-                f"there is a run {name!r} in the namespace {api.namespace} already: choose another name, or delete "
-                "that one"
-            ) from exc
-        if exc.code in (400, 422):
-            raise SpecError(str(exc)) from exc
-        raise
-
-
-def _lost(sent: Any, taken: Any, path: str = "") -> Iterator[str]:
-    if isinstance(sent, Mapping):
-        for key, value in sent.items():
-            if not isinstance(taken, Mapping) or key not in taken:
-                yield f"{path}.{key}".lstrip(".")
-            else:
-                yield from _lost(value, taken[key], f"{path}.{key}")
-    elif isinstance(sent, list) and isinstance(taken, list):
-        for at, (value, found) in enumerate(zip(sent, taken, strict=False)):
-            yield from _lost(value, found, f"{path}[{at}]")
 
 
 def _key(job: Mapping[str, Any] | None) -> tuple[str, str] | None:
