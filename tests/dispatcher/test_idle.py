@@ -2,65 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from pathlib import Path
-
-import pytest
+import os
+import subprocess
+import sys
 
 from raycelery.control import applications
-from raycelery.protocol import questions
-from tests import scripts, tuned
-from tests.support import RaySession, until
-
-#: Seconds for which a thread must not have woken up.
-QUIET_SECONDS = 3.0
-CALLS = 200
+from tests import scripts
+from tests.support import ROOT, RaySession, until
 
 
-def cpu_seconds(pid: int) -> dict[int, float]:
-    """Return the CPU time that each thread of a process has used."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return {int(thread.name): int((thread / "schedstat").read_text().split()[0]) / 1e9 for thread in threads}
-
-
-def working(pid: int, call: Callable[[], object]) -> int:
-    """Return the thread of a process that does most of the work for a call."""
-    before = cpu_seconds(pid)
-    for _ in range(CALLS):
-        call()
-    used = {thread: seconds - before.get(thread, 0.0) for thread, seconds in cpu_seconds(pid).items()}
-    return max(used, key=lambda thread: used[thread])
-
-
-def wakeups(pid: int, thread: int) -> int:
-    """Return how often a thread has gone to sleep since it began."""
-    status = Path(f"/proc/{pid}/task/{thread}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("voluntary_ctxt_switches"))
-
-
-@pytest.mark.usefixtures("ray_session")
 def test_a_dispatcher_and_an_executor_that_have_nothing_to_do_sleep() -> None:
-    app, half = tuned.north, tuned.north.tasks["tuned.half"]
-    _, executor = half.delay(0).get(timeout=60)
-    dispatcher = app.client.call(questions.Stats())["pid"]
-    threads = [
-        (dispatcher, working(dispatcher, lambda: app.client.call(questions.Pending()))),
-        (executor, working(executor, lambda: half.delay(0).get(timeout=60))),
-    ]
-
-    def counted() -> list[int]:
-        return [wakeups(pid, thread) for pid, thread in threads]
-
-    seen, since = counted(), time.monotonic()
-
-    def quiet() -> bool:
-        nonlocal seen, since
-        if (now := counted()) != seen:
-            seen, since = now, time.monotonic()
-        return time.monotonic() - since > QUIET_SECONDS
-
-    until(quiet, 30, "they keep waking up")
+    environ = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.dispatcher.idling"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 SHORT = """
