@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from raycelery.scheduler import events
 from raycelery.scheduler.capacity import Capacity
+from raycelery.scheduler.executor import ExecutorState
 from raycelery.scheduler.executors import Executors
 from raycelery.scheduler.instructions import AskForRoom, CheckLeases, CountFree, DemandCpus, ReturnLease
 from raycelery.scheduler.nodes import ROUNDING, UNIT
@@ -96,6 +97,7 @@ class LeasesTaken:
     def look(self) -> None:
         """See what is lacking, and what is not used."""
         self._look_after_leased()
+        self._withdraw_unwanted()
         now = self._turn.now
         if self.taken and now - self._checked >= CHECK_SECONDS:
             self._checked = now
@@ -104,6 +106,16 @@ class LeasesTaken:
                 self._turn.instructions.append(CheckLeases(giver, self.share(), mine))
         if self._late() or self._waiting_leased():
             self._turn.instructions.append(CountFree())
+
+    def _withdraw_unwanted(self) -> None:
+        """End executors that Ray has not started in time and for which nothing waits any more, where others starve.
+
+        Nobody is asked for room for them, and they keep the place that is booked for them.
+        """
+        if self._capacity.starved:
+            for executor in self._not_started():
+                if not (executor.lane.for_settlement or executor.lane.ahead or self._pausing.could_run(executor.id)):
+                    self._executors.kill(executor, 0, "terminated", "nothing waits for it any more")
 
     def counted(self, event: events.FreeCounted) -> None:
         """See :class:`raycelery.scheduler.events.FreeCounted`."""
@@ -148,14 +160,20 @@ class LeasesTaken:
 
     def _late(self) -> list[int]:
         """Return the executors that Ray has not started in time and that could run something."""
-        now, found = self._turn.now, []
+        now = self._turn.now
+        found = [one.id for one in self._not_started() if one.late_at <= now and one.id not in self._leased]
+        return [executor_id for executor_id in found if self._pausing.could_run(executor_id)]
+
+    def _not_started(self) -> list[ExecutorState]:
+        """Return the executors that Ray has not started in time, and that are not to end."""
+        found = []
         for executor_id in self._executors.unconnected:
             executor = self._executors.all[executor_id]
-            if executor.started_at + PATIENCE_SECONDS > now:
+            if executor.started_at + PATIENCE_SECONDS > self._turn.now:
                 break  # it is the youngest that come last
-            if executor.late_at <= now and executor.killed is None and executor_id not in self._leased:
-                found.append(executor_id)
-        return [executor_id for executor_id in found if self._pausing.could_run(executor_id)]
+            if executor.killed is None:
+                found.append(executor)
+        return found
 
     def _idle_leased(self) -> list[int]:
         return [executor_id for executor_id, lease_id in self._leased.items() if lease_id is None]

@@ -144,6 +144,16 @@ def test_what_no_application_has_on_one_node_is_asked_of_all_for_good() -> None:
     assert len(east.running()) == 1
 
 
+def test_what_is_wanted_no_more_and_ray_has_not_started_keeps_no_place() -> None:
+    world, _, south = two(4)
+    south.submit(1, cpus=2.0)
+    south.turn()
+    south.handle(events.Purge())
+    south.submit(1, cpus=3.0)
+    world.pass_time(10)
+    assert [message.id for message in south.running()] == ["south2"]
+
+
 def test_other_resources_than_cpus_are_not_leased() -> None:
     free = lacking([{"CPU": 1, "GPU": 1}, {"CPU": 1}], {"CPU": 2})
     assert free == {"GPU": 1}
