@@ -200,8 +200,9 @@ class Dispatching(RuleBasedStateMachine):
     def report_again(self, which: int, kind: str) -> None:
         executor, seq = _pick(self.past, which)
         scheduler, now = self.cluster.scheduler, self.cluster.now
+        if scheduler.view.given(executor, seq) is not None:
+            return  # it was given back, and the same executor has it again
         if kind == "finished":
-            assert scheduler.view.given(executor, seq) is None
             scheduler.handle(Finished(executor, seq, 1.0), now)
         elif kind == "requeued":
             scheduler.handle(Requeued(executor, seq), now)

@@ -174,7 +174,7 @@ class Histories(RuleBasedStateMachine):
         self.scheduler.handle(ExecutorStopped(number), self.now)
 
     def forget(self, number: int) -> None:
-        for book in (self.given, self.lanes, self.places):
+        for book in (self.starting, self.given, self.lanes, self.places):
             book.pop(number, None)
         for numbers in (self.without_cpus, self.blocked, self.to_stop, self.to_recall, self.to_kill):
             numbers.discard(number)
