@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: It takes no more than this part of the time to ask.
-_PAUSES = 20
+#: It takes no more than this part of the time to ask; but on a machine that is merely busy it is not waited for longer
+#: than so many seconds.
+_PAUSES, _MOST_SECONDS = 20, 5.0
+#: Seconds between calls of :meth:`RayDemand.look`, and for what is in the way of one.
+_BETWEEN_SECONDS = 2.0
 #: Seconds in which other dispatchers answer; else it is looked at again later.
 _ANSWER_SECONDS = 5.0
 Shape = tuple[tuple[str, int], ...]
@@ -89,7 +92,9 @@ class RayDemand:
             return
         finally:
             self._looking = None
-            self._next = time.monotonic() + _PAUSES * (time.monotonic() - began)
+            took = time.monotonic() - began
+            pause = min(_PAUSES * took, _MOST_SECONDS)
+            self._next = time.monotonic() + pause
         mine = self.books()
         foreign = Counter(pending)
         for books in (mine, *others):
@@ -104,7 +109,8 @@ class RayDemand:
                 amounts.update(request)
             wanted = {name: amount / UNIT for name, amount in amounts.items()}
             most = max((mine, *others), key=lambda books: (books.in_use, books.name))
-            self._scheduler.handle(Demand(wanted, max(0.0, share), most is mine), steady.now())
+            again = pause + 2 * took + _BETWEEN_SECONDS
+            self._scheduler.handle(Demand(wanted, max(0.0, share), most is mine, again), steady.now())
             self._on_change()
         said = self._scheduler.view.ray_work(steady.now())
         if said and not self._warned:

@@ -293,11 +293,13 @@ class RayDemand:
         amounts: what it lacks, in Ray's units.
         share: the CPUs that such work has.
         most: no other application uses more CPUs than this one: busy executors are asked of it.
+        seconds: until it is looked at again, at most; what becomes free is left to such work for so long.
     """
 
     amounts: Mapping[str, float]
     share: float
     most: bool = True
+    seconds: float = 2.0
 
 
 @dataclass(slots=True, eq=False)

@@ -28,8 +28,6 @@ from raycelery.scheduler.turn import Turn
 
 #: It is looked at no more often than this whether others must make room, in seconds.
 _SEEK_SECONDS = 0.05
-#: What becomes free is left to Ray work that waits for this long after it was seen to; it is looked at every second.
-_RAY_SECONDS = 2.0
 #: That it waits is said after so long.
 _RAY_LONG_SECONDS = 10.0
 #: Executors of one lane that are looked at as candidates, and lanes that are.
@@ -274,7 +272,7 @@ class Preemption:
             self._ray_since = self._turn.now
         self._ray_amounts = dict(demand.amounts)
         # Ray would give what becomes free to new executors just as well.
-        self._capacity.ray_waits = (self._turn.now + _RAY_SECONDS, theirs)
+        self._capacity.ray_waits = (self._turn.now + demand.seconds, theirs)
         idle = self._executors.idle
         candidates = [e for e in self._executors.all.values() if e.usable() and not (e.leaving or e.blocked)]
         for state in sorted(candidates, key=lambda e: (e.id not in idle, -e.head_since)):
