@@ -13,9 +13,10 @@ from collections import Counter
 
 import pytest
 from celery import chord, states
-from celery.exceptions import WorkerLostError
+from celery.exceptions import TimeoutError, WorkerLostError
 from celery.result import AsyncResult
 
+from raycelery.protocol import questions
 from tests.chaos import work
 from tests.chaos.kills import Kills
 from tests.chaos.work import again, collect, once
@@ -43,6 +44,11 @@ def end_of(result: AsyncResult) -> str:
     except WorkerLostError:
         return "lost"
     return "ended"
+
+
+def _why(result: AsyncResult) -> str:
+    """Say what is with a task that has not ended; "" if it has."""
+    return "" if result.state == states.SUCCESS else f"{result.state}: {work.app.client.call(questions.Why(result.id))}"
 
 
 def see_that_none_is_left(kills: Kills, path: str) -> None:
@@ -82,7 +88,11 @@ def test_a_chord_under_kills_of_its_executors(ray_session: RaySession, path: str
             [again.s(path, index, rng.choice([0.02, 0.05])) for index in range(1, size)], collect.s(path)
         ).apply_async()
         until(lambda: len(work.begun(path)) >= size - 20, SECONDS)
-    assert sorted(result.get(timeout=SECONDS)) == list(range(1, size))
+    try:
+        values = result.get(timeout=SECONDS)
+    except TimeoutError:
+        pytest.fail("\n".join(map(_why, [result, *result.parent.results])))
+    assert sorted(values) == list(range(1, size))
     assert work.begun(path)[-1] == 1
     print(f"killed: {dict(kills.killed)}")
     see_that_none_is_left(kills, path)
