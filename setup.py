@@ -19,7 +19,7 @@ INSTALL_REQUIRES = [
     # Celery's messaging library; imported directly for serializers, and by the bridge for transports.
     "kombu>=5.3,<6",
     # Runs the tasks. [default] brings the job server that the launcher submits to, and the metrics exporter.
-    "ray[default]>=2.40,<3",
+    "ray[default]>=2.47,<3",
     # What processes say to each other: dataclasses that it encodes by position and checks on arrival, several times
     # faster than pickle does, and without running what was sent.
     "msgspec>=0.19",

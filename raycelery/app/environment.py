@@ -102,7 +102,7 @@ def packaged(env: Mapping[str, Any], *, connected: bool) -> dict[str, Any]:
 
     try:
         local = {field: part for field, part in env.items() if _is_local(field, part)}
-        # Ray 2.40 takes no local folders here, newer ones do.
+        # Older versions of Ray take no local folders here.
         full: dict[str, Any] = dict(RuntimeEnv(**{field: part for field, part in env.items() if field not in local}))
         if not local:
             return full
@@ -111,7 +111,7 @@ def packaged(env: Mapping[str, Any], *, connected: bool) -> dict[str, Any]:
         full.update(local)
         with tempfile.TemporaryDirectory(prefix="raycelery-") as scratch:
             for upload in (py_modules.upload_py_modules_if_needed, working_dir.upload_working_dir_if_needed):
-                # Ray 2.40 leaves out what .gitignore names without being asked.
+                # Older versions of Ray leave out what .gitignore names without being asked.
                 asked = "include_gitignore" in inspect.signature(upload).parameters
                 full = upload(full, scratch_dir=scratch, **({"include_gitignore": True} if asked else {}))
     except (OSError, TypeError, ValueError, RuntimeError, RuntimeEnvSetupError) as exc:

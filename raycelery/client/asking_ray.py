@@ -46,7 +46,7 @@ def main(address: str, actor: str) -> None:
     import ray
 
     ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
-    # Ray 2.40 calls nothing through a handle that nobody holds.
+    # Older versions of Ray call nothing through a handle that nobody holds.
     dispatcher = ray.get_actor(actor, namespace=NAMESPACE)
     host, port, secret = ray.get(dispatcher.endpoint.remote())
     print(json.dumps([host, port, secret.hex()]), flush=True)

@@ -153,7 +153,7 @@ def _asked(resources: Mapping[str, Any]) -> dict[str, float]:
 def _reported() -> AutoscalerFound | None:
     """Return what is in the GCS."""
     state = ray._private.state.state
-    # Ray 2.40 has it, but it is Ray's own.
+    # All versions have it, but it is Ray's own.
     config = state.get_cluster_config() if hasattr(state, "get_cluster_config") else None
     groups = [] if config is None else [group for group in config.node_group_configs if group.resources]
     if not any(group.max_count for group in groups):

@@ -60,7 +60,7 @@ class Peers:
         Raises:
             ValueError: it has ended.
         """
-        # Ray 2.40 calls nothing through a handle that nobody holds.
+        # Older versions of Ray call nothing through a handle that nobody holds.
         actor = self.get(name)
         return self._call(actor, question, *args)
 

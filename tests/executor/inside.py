@@ -79,7 +79,7 @@ def doubled_when_ready(value: int) -> Any:
 
 @app.task
 def doubled_by_actors(value: int) -> Any:
-    outer = Outer.remote()  # Ray 2.40 loses a handle that nobody holds
+    outer = Outer.remote()  # older versions of Ray lose a handle that nobody holds
     return ray.get(outer.double.remote(value))
 
 
