@@ -241,7 +241,7 @@ class Dispatcher:
 
     async def _introduce(self, name: str, limits: Limits) -> tuple[str, int, bytes]:
         """Return where another application's dispatcher listens, which is started if there is none."""
-        dispatcher = self._actors.find_dispatcher(name, limits)  # held: in older versions of Ray its methods do not hold it
+        dispatcher = self._actors.find_dispatcher(name, limits)  # held: older Ray's methods do not hold it
         try:
             told: tuple[str, int, bytes] = await dispatcher.endpoint.remote()
         except ray.exceptions.ActorDiedError:
