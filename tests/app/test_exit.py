@@ -151,7 +151,7 @@ def interrupt(process: subprocess.Popen[str], word: str) -> tuple[str, float]:
 
 def test_ctrl_c_ends_the_wait(tmp_path: Path) -> None:
     with running("for number in range(8):\n    touch.delay(number, 100)", tmp_path) as process:
-        output, seconds = interrupt(process, "waiting for")
+        output, seconds = interrupt(process, "waiting for 8 tasks")
     assert seconds < 60
     assert process.returncode == -signal.SIGINT, output  # which shells call 130
     assert "unfinished tasks are dropped" in output
