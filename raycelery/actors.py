@@ -1,6 +1,6 @@
-"""Starts the actors of applications: dispatchers, and the executors that these ask for.
+"""Starts the processes of applications: dispatchers, and the executors that these ask for.
 
-The one place that imports both classes. A dispatcher is given what it needs of this module when it is started, so that
+The one place that imports both. A dispatcher is given what it needs of this module when it is started, so that
 neither it nor an executor, nor the client that asks for a dispatcher, depends on the others' code.
 """
 
@@ -12,7 +12,7 @@ import ray
 
 from raycelery.dispatcher.actor import Dispatcher
 from raycelery.dispatcher.executor_processes import Actors
-from raycelery.executor.actor import run
+from raycelery.executor.process import run
 from raycelery.names import DISPATCHER_PREFIX, NAMESPACE, ON_HEAD
 from raycelery.protocol.limits import Limits
 

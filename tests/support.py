@@ -198,6 +198,12 @@ def ray_cluster(num_cpus: int = 4, **options: Any) -> Iterator[RaySession]:
             ray.shutdown()
 
 
+def hostile_words(mark: str | Path) -> list[str]:
+    """Return arguments that a shell, or whoever quotes them, would change; some make the file ``mark``."""
+    made = [f"$(touch {mark})", f"`touch {mark}`", f"; touch {mark}"]
+    return [*made, "it's", '"q"', "a\nb", "\\", "${HOME}", "*", "ü", ""]
+
+
 @dataclass(frozen=True)
 class StockWorker:
     """A running ``celery worker`` of stock Celery.

@@ -171,7 +171,7 @@ class Client:
     @property
     def may_return(self) -> bool:
         """Whether a dispatcher that went away is waited for; an executor ends with its dispatcher."""
-        return self._hello.role != "executor"
+        return not self.is_executor
 
     def ensure(self, deadline: float | None = None) -> None:
         """Connect if that has not been done, or again if the connection was lost.

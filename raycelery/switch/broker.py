@@ -11,7 +11,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import celery
 from kombu.common import Broadcast
@@ -28,8 +28,17 @@ DELAYED = [f"celery_delayed_{level}" for level in range(28)]
 _DIGITS = 2 * len(DELAYED)
 
 
-class Outgoing(Protocol):
-    """A message that is to be published; see :class:`raycelery.switch.returning.Outgoing`."""
+@dataclass
+class Outgoing:
+    """A message that is to be published.
+
+    Arguments:
+        queue: the queue.
+        body: encoded.
+        headers: Celery's and the project's own.
+        properties: among them content type and encoding, and the priority.
+        due: seconds until it is due; 0: now.
+    """
 
     queue: str
     body: Any
@@ -144,6 +153,8 @@ class Broker:
         self.aside: Counter[str] = Counter()
         #: Names of queues that the broker does not have.
         self._absent: set[str] = set()
+        #: Those that were declared, as they are published to.
+        self._declared: set[str] = set()
 
     @property
     def channel(self) -> Any:
@@ -209,7 +220,9 @@ class Broker:
         """
         for message in messages:
             queue = self.app.amqp.queues[message.queue].bind(self.channel)
-            queue.declare()
+            if message.queue not in self._declared:
+                queue.declare()
+                self._declared.add(message.queue)
             exchange, routing_key = "", message.queue
             if int(message.due) and queue.exchange.type != "direct" and self.waiting_rooms():
                 # As Celery publishes it, so that no worker has to keep it until it is due.

@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kombu.exceptions import OperationalError
-
 from raycelery.errors import DispatcherUnreachable, JournalFull, QueueFull, RayCeleryError
 from raycelery.protocol import questions
 from raycelery.protocol.operations import StoreValue
 from raycelery.switch import broker, taking
+from raycelery.switch.persisting import PAUSE_SECONDS, persist
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +26,6 @@ logger = logging.getLogger(__name__)
 BATCH = 50
 #: Seconds for which it is known which messages were taken.
 KNOWN_SECONDS = 86_400.0
-#: Seconds between two looks at queues that were empty, and until a broker or cluster that is gone is tried again.
-PAUSE_SECONDS = 1.0
 #: Seconds that the dispatcher may take to write messages down.
 SAFE_SECONDS = 60.0
 
@@ -91,27 +88,14 @@ class Drain:
         Arguments:
             until_empty: end once nothing more can be taken.
         """
-        waiting = ""
-        errors = (OSError, OperationalError, *broker.connection(self._app).connection_errors)
-        while True:
-            self._kept, self.counts.kept = [], Counter()
-            try:
-                with broker.opened(self._app) as found:
-                    if waiting:
-                        self._say("it is back")
-                    waiting = ""
-                    try:
-                        return self._run(found, until_empty)
-                    finally:
-                        self._give_back(found)
-            except (DispatcherUnreachable, QueueFull, JournalFull) as exc:
-                why = f"Ray cannot take messages: {exc}"
-            except errors as exc:
-                why = f"the broker is out of reach: {exc}"
-            if why != waiting:
-                self._say(f"{why}; the drain waits")
-                waiting = why
-            time.sleep(PAUSE_SECONDS)
+        return persist(self._app, lambda found: self._once(found, until_empty), self._say)
+
+    def _once(self, found: broker.Broker, until_empty: bool) -> Counts:
+        self._kept, self.counts.kept = [], Counter()
+        try:
+            return self._run(found, until_empty)
+        finally:
+            self._give_back(found)
 
     def _run(self, found: broker.Broker, until_empty: bool) -> Counts:
         while True:

@@ -15,19 +15,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from celery.utils.time import maybe_iso8601, maybe_make_aware
-from kombu.exceptions import OperationalError, SerializationError
+from kombu.exceptions import SerializationError
 from kombu.serialization import dumps as kombu_dumps
 
 from raycelery.app.backend import RayBackend
-from raycelery.errors import DispatcherUnreachable
 from raycelery.protocol import messages, questions
 from raycelery.protocol.codec import Decoder
 from raycelery.protocol.messages import Submission
 from raycelery.serialization import values
 from raycelery.switch import broker
+from raycelery.switch.broker import Outgoing
+from raycelery.switch.persisting import PAUSE_SECONDS, persist
 
-#: Seconds until a broker or cluster that is gone is tried again.
-PAUSE_SECONDS = 1.0
 #: Properties and headers that only Ray's side uses.
 _OURS = ("log_to",)
 
@@ -36,25 +35,6 @@ _submissions: Decoder[list[Submission]] = Decoder(list[Submission])
 
 class Stays(Exception):
     """A message cannot be sent to the broker, for a reason in words; it stays on Ray."""
-
-
-@dataclass
-class Outgoing:
-    """A message as it is published.
-
-    Arguments:
-        queue: the queue.
-        body: encoded.
-        headers: Celery's and the project's own.
-        properties: among them content type and encoding, and the priority.
-        due: seconds until it is due; 0: now.
-    """
-
-    queue: str
-    body: Any
-    headers: dict[str, Any]
-    properties: dict[str, Any]
-    due: float
 
 
 @dataclass
@@ -99,25 +79,16 @@ class Return:
         Arguments:
             until_empty: end once nothing more can be sent.
         """
-        waiting = ""
-        errors = (OSError, OperationalError, *broker.connection(self._app, write=True).connection_errors)
+        return persist(self._app, lambda found: self._run(found, until_empty), self._say, write=True)
+
+    def _run(self, found: broker.Broker, until_empty: bool) -> Counts:
         while True:
-            try:
-                with broker.opened(self._app, write=True) as found:
-                    if waiting:
-                        self._say("it is back")
-                    waiting = ""
-                    while self._some(found) or not until_empty:
-                        self._progress(self.counts)
-                    return self.counts
-            except DispatcherUnreachable as exc:
-                why = f"Ray does not answer: {exc}"
-            except errors as exc:
-                why = f"the broker is out of reach: {exc}"
-            if why != waiting:
-                self._say(f"{why}; the messages wait")
-                waiting = why
-            time.sleep(PAUSE_SECONDS)
+            if self._some(found):
+                self._progress(self.counts)
+            elif until_empty:
+                return self.counts
+            else:
+                time.sleep(PAUSE_SECONDS)
 
     def _some(self, found: broker.Broker) -> bool:
         """Send a few messages; return False where none waits that can be sent."""
@@ -128,7 +99,6 @@ class Return:
             fit = [one["id"] for one in client.call(questions.Messages("", ids)) if self._fits(one)] if ids else []
             if not ids:
                 self.counts.remaining = len(self._kept)
-                time.sleep(PAUSE_SECONDS)
                 return False
             if not fit:
                 return True

@@ -23,7 +23,7 @@ from raycelery.launch.launching import find
 from tests.kubernetes import server as kubernetes
 from tests.kubernetes.server import Server, of
 from tests.kubernetes.stand_in import LABEL, StandIn
-from tests.support import ROOT, short_directory, until
+from tests.support import ROOT, hostile_words, short_directory, until
 
 DOCS = ROOT / "docs" / "launching.md"
 pytestmark = [
@@ -121,18 +121,7 @@ def raycelery(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProce
 
 def test_a_folder_is_sent_along_and_words_arrive_as_they_are(operator: StandIn, program: Path, tmp_path: Path) -> None:
     mark = tmp_path / "ran"
-    hostile = [
-        f"$(touch {mark})",
-        f"`touch {mark}`",
-        f"; touch {mark}",
-        "it's",
-        '"q"',
-        "a\nb",
-        "\\",
-        "${HOME}",
-        "*",
-        "",
-    ]
+    hostile = hostile_words(mark)
     value = f"`touch {mark}` $(touch {mark}) \\ ' \" 1:30"
     run = submit(sent(program, "many", *hostile, name="folder", env={"WHO": value}), backend="kuberay")
     said = "".join(run.logs(follow=True)).splitlines()

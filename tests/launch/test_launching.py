@@ -80,19 +80,7 @@ def spec(folder: Path, *arguments: str, **fields: Any) -> Spec:
 
 def test_a_program_gets_its_words_as_they_are(folder: Path, dashboard: str, tmp_path: Path) -> None:
     mark = tmp_path / "ran"
-    hostile = [
-        f"$(touch {mark})",
-        f"`touch {mark}`",
-        f"; touch {mark}",
-        "it's",
-        '"q"',
-        "a\nb",
-        "\\",
-        "${HOME}",
-        "*",
-        "ü",
-        "",
-    ]
+    hostile = support.hostile_words(mark)
     run = submit(spec(folder, *hostile, "add", env={"WHO": f"`touch {mark}` $(touch {mark})"}), address=dashboard)
     said = "".join(run.logs(follow=True))
     got, *others = [line for line in said.splitlines() if line.startswith(("got ", "sum "))]

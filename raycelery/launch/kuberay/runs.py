@@ -298,11 +298,9 @@ class RayJobRun(Run):
             self._trouble = str(exc)
             return False
         try:
-            # Whoever was to do it may have been killed after that.
-            with contextlib.suppress(NotFound):
-                jobs.info(self.name)
-                spec = None  # type: ignore[assignment]
-            if spec is not None:
+            try:
+                jobs.info(self.name)  # whoever was to hand it over may have been killed after that
+            except NotFound:
                 jobs.submit(spec, self.name)
         except LaunchError:
             # Nobody else would end what waits for it.
